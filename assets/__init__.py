@@ -1,0 +1,1 @@
+"""Shipped weights (safetensors), each folder with a model card."""

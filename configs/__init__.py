@@ -1,0 +1,1 @@
+"""YAML presets: only what differs from the defaults."""

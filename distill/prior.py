@@ -1,0 +1,84 @@
+"""The contract of a 2D prior: what a diffusion model must answer to be distilled.
+
+The split into `embed` (once per run), `condition` (once per step) and `predict_noise` is what lets a text encoder be
+freed before the first step, and lets pixel and latent, eps-, v- and flow-predicting models share one distiller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .schedule import NoiseSchedule, NoisySample
+
+
+class CameraBatch(Protocol):
+    """What a prior may read of the cameras (`representations.Cameras` has it all)."""
+
+    @property
+    def camera_to_world(self) -> Float[Tensor, "b 4 4"]: ...
+    @property
+    def intrinsics(self) -> Float[Tensor, "b 3 3"]: ...
+    @property
+    def azimuth(self) -> Float[Tensor, " b"]: ...
+    @property
+    def elevation(self) -> Float[Tensor, " b"]: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class NoisePrediction:
+    """eps-predictions, float32, whatever the model's own output type was."""
+
+    conditional: Float[Tensor, "b c h w"]
+    unconditional: Float[Tensor, "b c h w"] | None = None
+    """None if it was not asked for."""
+
+    def guided(self, scale: float) -> Float[Tensor, "b c h w"]:
+        """Classifier-free guidance, `e_0 + s (e_c - e_0)`: s = 1 is conditional only.
+
+        Raises ValueError if s != 1 and there is no unconditional prediction.
+        """
+        if scale == 1.0:
+            return self.conditional
+        if self.unconditional is None:
+            raise ValueError(f"guidance scale {scale} needs the unconditional prediction")
+        return self.unconditional + scale * (self.conditional - self.unconditional)
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A 2D diffusion prior. Its weights are frozen; `predict_noise` carries no gradient."""
+
+    @property
+    def schedule(self) -> NoiseSchedule: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def embed(self, prompt: str, negative_prompt: str = "") -> Any:
+        """The prompt as the model wants it; called once. Raises ValueError for a prompt the model cannot understand."""
+        ...
+
+    def condition(self, embedding: Any, cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> Any:
+        """What `predict_noise` needs for these views: view-dependent prompts, camera embeddings, backgrounds."""
+        ...
+
+    def encode(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
+        """Display sRGB in [0, 1] to the model's own space (pixels in [-1, 1], or latents). Differentiable."""
+        ...
+
+    def decode(self, latent: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
+        """The inverse of `encode`, to sRGB (not clamped). Differentiable; may be a cheap approximation."""
+        ...
+
+    def predict_noise(self, sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
+        """eps-predictions at `sample.noisy`; the unconditional row only if asked for."""
+        ...

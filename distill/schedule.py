@@ -1,0 +1,69 @@
+"""Noise: `noisy = alpha * clean + sigma * noise`, and the timestep tables of diffusion and flow models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """alpha and sigma by integer timestep; timestep 0 is the least noisy."""
+
+    alphas: Float[Tensor, " t"]
+    sigmas: Float[Tensor, " t"]
+
+    @classmethod
+    def scaled_linear(cls, steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> NoiseSchedule:
+        """Stable Diffusion's variance-preserving schedule (betas linear in their square root)."""
+        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+        return cls.from_alphas_cumprod(torch.cumprod(1 - betas, 0))
+
+    @classmethod
+    def from_alphas_cumprod(cls, alphas_cumprod: Float[Tensor, " t"]) -> NoiseSchedule:
+        """A variance-preserving schedule: alpha^2 + sigma^2 = 1 (diffusers' `scheduler.alphas_cumprod`)."""
+        abar = alphas_cumprod.double()
+        return cls(abar.sqrt().float(), (1 - abar).sqrt().float())
+
+    @classmethod
+    def rectified_flow(cls, steps: int = 1000) -> NoiseSchedule:
+        """alpha = 1 - sigma, with sigma linear in the timestep."""
+        sigmas = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
+        return cls((1 - sigmas).float(), sigmas.float())
+
+    @property
+    def steps(self) -> int:
+        return len(self.alphas)
+
+    def at(self, timestep: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+        """(alpha, sigma), shaped to multiply images."""
+        index = timestep.to(self.alphas.device)
+        shape = (-1, 1, 1, 1)
+        return (
+            self.alphas[index].to(timestep.device).reshape(shape),
+            self.sigmas[index].to(timestep.device).reshape(shape),
+        )
+
+    def add_noise(
+        self, clean: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], timestep: Int64[Tensor, " b"]
+    ) -> NoisySample:
+        alpha, sigma = self.at(timestep)
+        return NoisySample(clean, noise, timestep, alpha, sigma)
+
+
+@dataclass(frozen=True)
+class NoisySample:
+    """One draw per image: what the prior sees is `noisy`; what control variates may use is all of it."""
+
+    clean: Float[Tensor, "b c h w"]
+    noise: Float[Tensor, "b c h w"]
+    timestep: Int64[Tensor, " b"]
+    alpha: Float[Tensor, "b 1 1 1"]
+    sigma: Float[Tensor, "b 1 1 1"]
+
+    @property
+    def noisy(self) -> Float[Tensor, "b c h w"]:
+        return self.alpha * self.clean + self.sigma * self.noise

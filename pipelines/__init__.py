@@ -1,0 +1,1 @@
+"""Joins representations and priors: stages, command line, checkpoints, export."""

@@ -1,0 +1,105 @@
+"""The contract of every 3D representation: `render(cameras, background) -> RenderOutput`, and what may come on top."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .cameras import Cameras
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """What every renderer returns; float32, differentiable wherever the representation is."""
+
+    rgb: Float[Tensor, "b 3 h w"]
+    """Display sRGB in [0, 1], composited over the background."""
+    opacity: Float[Tensor, "b 1 h w"]
+    """[0, 1]."""
+    depth: Float[Tensor, "b 1 h w"]
+    """z-depth in metres, opacity-normalised (never pre-multiplied); 0 where empty."""
+    normal: Float[Tensor, "b 3 h w"]
+    """World-space unit vector facing the camera; 0 where empty."""
+
+
+class Representation(nn.Module, ABC):
+    """A scene that renders. Its `nn.Parameter`s are what distillation trains."""
+
+    @abstractmethod
+    def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
+        """Draw the scene, one picture per camera, over one background colour (sRGB in [0, 1]) per camera."""
+
+    @abstractmethod
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        """Adam learning rate of every trainable parameter, by name. `progress` runs from 0 to 1 over the stage."""
+
+    def regularisers(self) -> dict[str, Float[Tensor, ""]]:
+        """Named penalties on the parameters themselves; the stage's config gives their weights."""
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restore parameters and buffers in place, whatever their size (densification changes sizes).
+
+        Raises KeyError naming what is missing or unexpected; nothing is changed then.
+        """
+        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        if missing or unexpected:
+            raise KeyError(f"{type(self).__name__}: missing {missing}, unexpected {unexpected}")
+        for name, tensor in own.items():
+            tensor.data = tensors[name].to(tensor.device, tensor.dtype).clone()
+
+    def optimizer_groups(self, progress: float = 0.0) -> list[dict[str, object]]:
+        """One optimizer group per trainable parameter. Raises ValueError unless the rates cover exactly those."""
+        rates = self.learning_rates(progress)
+        trainable = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        if rates.keys() != trainable.keys():
+            raise ValueError(
+                f"{type(self).__name__}.learning_rates() must name every trainable parameter once: "
+                f"missing {sorted(trainable.keys() - rates.keys())}, unknown {sorted(rates.keys() - trainable.keys())}"
+            )
+        return [{"name": name, "params": [p], "lr": rates[name]} for name, p in trainable.items()]
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """What one call of `Adaptive.adapt` changed."""
+
+    added: int = 0
+    removed: int = 0
+    total: int = 0
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """A representation that changes its own size while it is trained (densify, prune, upsample)."""
+
+    def adapt(
+        self, step: int, total_steps: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> AdaptReport:
+        """Called after every `optimizer.step()`, with `step` counting from 1; must keep the optimizer's state valid."""
+        ...
+
+
+@dataclass(frozen=True)
+class FieldSample:
+    """A volumetric field at points."""
+
+    density: Float[Tensor, " n"]
+    """>= 0; larger is more solid. Only its ordering matters: the extraction finds the level."""
+    colour: Float[Tensor, "n 3"]
+    """Display sRGB in [0, 1]."""
+
+
+@runtime_checkable
+class Queryable(Protocol):
+    """A representation that can be asked at points; extraction and baking use it when it is there."""
+
+    def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:
+        """Density and colour at world points; no gradient needed."""
+        ...

@@ -1,0 +1,21 @@
+"""The top-level folders install as one namespace, `steindreamer.*` (see CONTRIBUTING.md)."""
+
+from setuptools import find_packages, setup
+
+FOLDERS = ("representations", "distill", "pipelines", "configs", "training", "assets")
+
+PACKAGES = [
+    f"steindreamer.{package}"
+    for folder in FOLDERS
+    for package in (folder, *(f"{folder}.{child}" for child in find_packages(folder)))
+]
+
+setup(
+    packages=PACKAGES,
+    package_dir={f"steindreamer.{folder}": folder for folder in FOLDERS},
+    package_data={
+        "": ["py.typed"],
+        "steindreamer.configs": ["*.yaml"],
+        "steindreamer.assets": ["*/*.safetensors", "*/*.json", "*/*.md"],
+    },
+)

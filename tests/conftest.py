@@ -1,0 +1,28 @@
+"""Shared fixtures. Every jaxtyping annotation of the package is an assertion while the tests run."""
+
+from __future__ import annotations
+
+import os
+
+# Set before numba or OpenMP start: on a busy machine spinning barriers are ruinous.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("steindreamer", "beartype.beartype")
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, none found"))

@@ -1,0 +1,64 @@
+"""The camera conventions, stated as equations."""
+
+import pytest
+import torch
+
+from steindreamer.representations import Cameras, sphere_of_cameras
+
+
+def test_azimuth_zero_looks_at_the_front() -> None:
+    cameras = Cameras.orbit([0.0], [0.0], distance=2.0)
+    torch.testing.assert_close(cameras.position, torch.tensor([[0.0, 0.0, 2.0]]))
+    torch.testing.assert_close(cameras.forward, torch.tensor([[0.0, 0.0, -1.0]]))
+
+
+def test_azimuth_grows_towards_plus_x_and_elevation_upwards() -> None:
+    cameras = Cameras.orbit([90.0, 0.0], [0.0, 90.0], distance=2.0)
+    torch.testing.assert_close(cameras.position, torch.tensor([[2.0, 0, 0], [0, 2.0, 0]]), atol=1e-6, rtol=0)
+
+
+def test_picture_axes() -> None:
+    """Seen from the front, +X lies to the right of the picture and +Y at its top."""
+    pixels, depth = Cameras.orbit([0.0], [0.0], distance=2.0, height=64).project(
+        torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]])
+    )
+    torch.testing.assert_close(pixels[0, 0], torch.tensor([32.0, 32.0]))
+    assert pixels[0, 1, 0] > 32 and pixels[0, 2, 1] < 32
+    torch.testing.assert_close(depth[0, 0], torch.tensor(2.0))
+
+
+def test_orbit_angles_round_trip() -> None:
+    azimuth, elevation = torch.tensor([-170.0, -35.0, 0.0, 120.0]), torch.tensor([-60.0, 0.0, 35.0, 80.0])
+    cameras = Cameras.orbit(azimuth, elevation)
+    torch.testing.assert_close(cameras.azimuth, azimuth, atol=1e-3, rtol=0)
+    torch.testing.assert_close(cameras.elevation, elevation, atol=1e-3, rtol=0)
+
+
+def test_rotations_are_proper_even_at_the_poles() -> None:
+    rotation = sphere_of_cameras(50).camera_to_world[:, :3, :3]
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(50))
+
+
+def test_unproject_inverts_project(generator: torch.Generator) -> None:
+    cameras = Cameras.orbit([20.0, 200.0], [10.0, -30.0], height=24, width=40)
+    depth = 2 + torch.rand(2, 1, 24, 40, generator=generator)
+    points = cameras.unproject(depth)
+    for b in range(2):
+        pixels, z = cameras[b].project(points[b].reshape(3, -1).T)
+        torch.testing.assert_close(z[0], depth[b].reshape(-1))
+        expected = torch.stack(torch.meshgrid(torch.arange(40) + 0.5, torch.arange(24) + 0.5, indexing="xy"), -1)
+        torch.testing.assert_close(pixels[0], expected.reshape(-1, 2), atol=1e-3, rtol=0)
+
+
+def test_resized_keeps_the_view() -> None:
+    point = torch.tensor([[0.3, -0.2, 0.1]])
+    small = Cameras.orbit([30.0], [20.0], height=32, width=48)
+    a, _ = small.project(point)
+    b, _ = small.resized(64, 96).project(point)
+    torch.testing.assert_close(2 * a, b)
+
+
+def test_bad_orbit_is_refused() -> None:
+    with pytest.raises(ValueError, match="distance > 0"):
+        Cameras.orbit([0.0], [0.0], distance=-1.0)
