@@ -1,0 +1,123 @@
+"""The command line of `python pipelines/run.py` and `steindreamer`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOGUE = """\
+settings:
+  Every setting of config.yaml can be given as section.key=value, for example
+    stage.steps=800  stage.resolution=192  method.guidance_scale=7.5  method.baseline=[depth,normal]
+    representation.count=20000  export.face_budget=5000  export.height_metres=0.3
+  --list shows what can be chosen, --settings all settings with their values.
+
+examples:
+  python pipelines/run.py --repr gaussians --method ssd
+  python pipelines/run.py --repr gaussians --method ssd --prompt "a red mug" --out runs/mug
+  python pipelines/run.py --resume --out runs/mug              # after Ctrl-C, a crash or a power cut
+  python pipelines/run.py --prompt "a wooden chair" --method sds --seed 3 stage.steps=200
+
+A run's folder holds asset/asset.glb, turntable.webp, report.html, previews/, metrics.jsonl, checkpoints/ and
+config.yaml. Nothing that exists is replaced without --overwrite.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog="run.py",
+        description="Text to a game-ready textured mesh by score distillation.",
+        epilog=EPILOGUE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    out.add_argument("--prompt", help='what to make (default: "a yellow rubber duck")')
+    out.add_argument("--repr", dest="representation", metavar="NAME", help="3D representation (default: gaussians)")
+    out.add_argument("--method", metavar="NAME", help="distillation method (default: ssd)")
+    out.add_argument("--prior", metavar="NAME", help="2D prior (default: world)")
+    out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
+    out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
+    out.add_argument("--seed", type=int, help="same seed, same machine: the same result (default: 0)")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
+    out.add_argument("--overwrite", action="store_true", help="replace the earlier run in the folder")
+    out.add_argument("--quiet", action="store_true", help="print only errors")
+    out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
+    out.add_argument("--settings", action="store_true", help="print all settings as they would be used, and stop")
+    out.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    out.add_argument("overrides", nargs="*", metavar="section.key=value", help="single settings, see below")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 130 interrupted)."""
+    options = parser().parse_intermixed_args(arguments)
+    # Spinning OpenMP barriers are ruinous on a busy machine; must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from .errors import UserError
+    from .runner import Interrupted
+
+    try:
+        return _dispatch(options)
+    except UserError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stopped; continue from the last checkpoint with --resume", file=sys.stderr)
+        return 130
+    except MemoryError:
+        print("error: out of memory; lower representation.count, stage.resolution or export.resolution", file=sys.stderr)
+        return 1
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    import yaml
+
+    from .config import CHOICES, DEFAULT_PRESET, compose, given_layers, load_config, preset_layers
+    from .run_folder import choose_folder, resumed_config
+    from .runner import generate
+
+    if options.list:
+        _print_choices()
+        return 0
+    given = given_layers(options.overrides, {"prompt": options.prompt, "seed": options.seed})
+    chosen = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
+    if options.resume:
+        prompt = options.prompt if options.prompt is not None else load_config(options.preset or DEFAULT_PRESET).prompt
+        folder = choose_folder(prompt, options.out, resume=True)
+        layers = [*(preset_layers(options.preset) if options.preset else []), *given]
+        config = resumed_config(folder, layers, chosen)
+    else:
+        config = compose([*preset_layers(options.preset or DEFAULT_PRESET), *given], chosen)
+        folder = choose_folder(config.prompt, options.out, resume=False)
+    if options.settings:
+        print(yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    generate(config, folder, resume=options.resume, overwrite=options.overwrite, quiet=options.quiet)
+    return 0
+
+
+def _print_choices() -> None:
+    from .config import CHOICES, presets
+
+    for section, choices in CHOICES.items():
+        print(f"{section}:")
+        for name, config in choices.items():
+            print(f"  {name:<12} {_first_sentence(config)}")
+            print(f"  {'':<12} settings: {', '.join(field.name for field in dataclasses.fields(config))}")
+    print("preset:")
+    for name, path in presets().items():
+        comment = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        print(f"  {name:<12} {comment}")
+
+
+def _first_sentence(config: type) -> str:
+    return " ".join((config.__doc__ or "").split("\n\n")[0].split())

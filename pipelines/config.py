@@ -1,0 +1,253 @@
+"""The configuration of a run: dataclass defaults < preset (YAML) < command line; typos and wrong types are refused."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..distill import METHODS
+from ..representations import REPRESENTATIONS
+from .errors import UserError
+from .export import ExportConfig
+from .priors import PRIORS
+from .stage import StageConfig
+
+MAX_PROMPT_CHARACTERS = 1000
+DEFAULT_PRESET = "cpu"
+
+CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "method": METHODS, "prior": PRIORS}
+"""Sections whose dataclass is picked by name."""
+
+
+@dataclass
+class OutputConfig:
+    """What a run writes besides the asset."""
+
+    preview_every: int = 100
+    """Steps between preview pictures; 0: none."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; 0: only at an interruption and at the end."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl and of the terminal."""
+    turntable_frames: int = 36
+    """Frames of turntable.webp; 0: none."""
+    picture_size: int = 256
+    """Pixels of a preview view and of the turntable."""
+
+
+@dataclass
+class RunConfig:
+    """Everything that determines a run's result."""
+
+    prompt: str = "a yellow rubber duck"
+    negative_prompt: str = ""
+    seed: int = 0
+    representation: Any = None
+    method: Any = None
+    prior: Any = None
+    stage: StageConfig = field(default_factory=StageConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    names: dict[str, str] = field(default_factory=dict)
+    """The chosen name per section: representation, method, prior."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Nested plain values as they are written to config.yaml: each chosen section starts with its name."""
+        plain = OmegaConf.to_container(OmegaConf.structured(self))
+        assert isinstance(plain, dict)
+        names = plain.pop("names")
+        for section, name in names.items():
+            plain[section] = {"name": name, **plain[section]}
+        return {str(key): value for key, value in plain.items()}
+
+
+def presets() -> dict[str, Path]:
+    """The shipped presets by name."""
+    folder = Path(str(importlib.resources.files("steindreamer.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(
+    preset: str | Path | None = DEFAULT_PRESET,
+    *,
+    representation: str | None = None,
+    method: str | None = None,
+    prior: str | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> RunConfig:
+    """Compose a run's configuration.
+
+    Args:
+        preset: a shipped preset's name, the path of a YAML file, or None for the bare defaults.
+        representation, method, prior: names that win over the preset's.
+        overrides: `section.key=value` strings, as on the command line.
+        settings: top-level values such as `prompt="a red mug"` or `seed=3`.
+
+    Raises UserError for unknown names and keys (with the nearest match), wrong types and out-of-range values.
+    """
+    chosen = {"representation": representation, "method": method, "prior": prior}
+    return compose(
+        [*preset_layers(preset), *given_layers(overrides, settings)],
+        {section: name for section, name in chosen.items() if name is not None},
+    )
+
+
+def preset_layers(preset: str | Path | None) -> list[Mapping[str, Any]]:
+    """A preset as a list of one layer; None is the bare defaults."""
+    return [] if preset is None else [_read_preset(preset)]
+
+
+def given_layers(overrides: Sequence[str], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the user said explicitly: top-level settings (None: not given), then `section.key=value` texts."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    return [given, *(_parse_override(text) for text in overrides)]
+
+
+def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | None = None) -> RunConfig:
+    """Merge plain layers over the defaults; `chosen` names win over the `name` keys of the layers."""
+    names = _choose_names(layers, chosen or {})
+    base = OmegaConf.structured(RunConfig)
+    for section, name in names.items():
+        base[section] = OmegaConf.structured(CHOICES[section][name])
+    base.names = names
+    for layer in layers:
+        layer = _without_foreign_sections(layer, names)
+        _refuse_unknown_keys(layer, base)
+        try:
+            base = OmegaConf.merge(base, OmegaConf.create(layer))
+        except OmegaConfBaseException as error:
+            raise UserError(f"configuration: {_first_line(error)}") from None
+    assert isinstance(base, DictConfig)
+    config = OmegaConf.to_object(base)
+    assert isinstance(config, RunConfig)
+    _validate(config)
+    return config
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration that an earlier run wrote. Raises UserError if it cannot be read."""
+    return compose([_read_yaml(path)])
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """' (did you mean ...?)', or nothing if no known word is near."""
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, str]:
+    names = {section: next(iter(choices)) for section, choices in CHOICES.items()}
+    for layer in layers:
+        for section in CHOICES:
+            value = layer.get(section)
+            if isinstance(value, Mapping) and "name" in value:
+                names[section] = str(value["name"])
+    names.update(chosen)
+    for section, name in names.items():
+        if name not in CHOICES[section]:
+            known = list(CHOICES[section])
+            raise UserError(f"unknown {section} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+    return names
+
+
+def _without_foreign_sections(layer: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Drop the `name` keys, and a preset's options for a choice that the user has overruled."""
+    out = dict(layer)
+    for section, name in names.items():
+        value = out.get(section)
+        if isinstance(value, Mapping) and "name" in value:
+            out[section] = {k: v for k, v in value.items() if k != "name"} if value["name"] == name else {}
+    return out
+
+
+def _refuse_unknown_keys(given: Mapping[str, Any], known: DictConfig, path: str = "") -> None:
+    for key, value in given.items():
+        if str(key) not in known:
+            names = [str(k) for k in known if k != "names"]
+            raise UserError(f"unknown key '{path}{key}'{nearest(str(key), names)}; known here: {', '.join(names)}")
+        child = known[key]
+        if isinstance(value, Mapping) and isinstance(child, DictConfig) and OmegaConf.get_type(child) is not dict:
+            _refuse_unknown_keys(value, child, f"{path}{key}.")
+        elif isinstance(child, DictConfig) and not isinstance(value, Mapping):
+            raise UserError(f"'{path}{key}' is a section, got {value!r}; set one of its keys: {', '.join(child)}")
+
+
+def _validate(config: RunConfig) -> None:
+    prompt = config.prompt.strip()
+    if not prompt:
+        raise UserError('the prompt is empty; say what to make, for example --prompt "a red mug"')
+    if len(config.prompt) > MAX_PROMPT_CHARACTERS:
+        raise UserError(f"the prompt has {len(config.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted")
+    if any(ord(character) < 32 for character in prompt):
+        raise UserError("the prompt holds control characters; give one line of plain text")
+    for name, value, least in (
+        ("seed", config.seed, 0),
+        ("output.preview_every", config.output.preview_every, 0),
+        ("output.checkpoint_every", config.output.checkpoint_every, 0),
+        ("output.log_every", config.output.log_every, 1),
+        ("output.turntable_frames", config.output.turntable_frames, 0),
+        ("output.picture_size", config.output.picture_size, 16),
+    ):
+        if value < least:
+            raise UserError(f"{name} is {value}; at least {least} is accepted")
+    for section in fields(config):
+        value = getattr(config, section.name)
+        validate = getattr(value, "validate", None)
+        if is_dataclass(value) and callable(validate):
+            validate()
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise UserError(f"'{text}' is not an override; write section.key=value, for example stage.steps=400")
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else ""
+    except yaml.YAMLError:
+        parsed = value
+    nested: Any = parsed
+    for part in reversed(parts):
+        nested = {part: nested}
+    return nested
+
+
+def _read_preset(preset: str | Path) -> Mapping[str, Any]:
+    shipped = presets()
+    if str(preset) in shipped:
+        return _read_yaml(shipped[str(preset)])
+    path = Path(preset)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return _read_yaml(path)
+    raise UserError(
+        f"unknown preset '{preset}'{nearest(str(preset), list(shipped))}; "
+        f"shipped: {', '.join(shipped)}; or give the path of an existing .yaml file"
+    )
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {_first_line(error)}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} must hold sections and values, got a {type(content).__name__}")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    detail = [line.partition(":")[2].strip() for line in lines if line.startswith("full_key")]
+    text = lines[0] if lines else type(error).__name__
+    return f"{detail[0]}: {text}" if detail else text

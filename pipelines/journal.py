@@ -1,0 +1,92 @@
+"""What a run says while it works: metrics.jsonl for programs, lines on the terminal for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from .stage import StepInfo
+
+
+class Journal:
+    """Collects steps; every `every` steps writes their averages."""
+
+    def __init__(self, path: Path, total: int, every: int, *, quiet: bool = False) -> None:
+        self.path = path
+        self.total = total
+        self.every = every
+        self.quiet = quiet
+        self._pending: list[StepInfo] = []
+        self._variance: float | None = None
+        self._ratio: float | None = None
+        self._seconds: list[float] = []
+        self._clock = time.perf_counter()
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`: a resumed run writes them again."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+        self.path.write_text("".join(line + "\n" for line in kept))
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
+
+    def record(self, info: StepInfo) -> None:
+        now = time.perf_counter()
+        self._seconds = [*self._seconds[-49:], now - self._clock]
+        self._clock = now
+        if info.skipped:
+            self.say(f"step {info.step}: skipped, {info.skipped}")
+        self._pending.append(info)
+        if info.step % self.every == 0 or info.step == self.total:
+            self._flush()
+
+    def restart_clock(self) -> None:
+        """Do not count what happened since the last step (previews, checkpoints)."""
+        self._clock = time.perf_counter()
+
+    def _flush(self) -> None:
+        taken = [info for info in self._pending if not info.skipped]
+        line: dict[str, float | int] = {"step": self._pending[-1].step}
+        if taken:
+            line["loss"] = sum(info.loss for info in taken) / len(taken)
+            for name in sorted({name for info in taken for name in info.values}):
+                values = [info.values[name] for info in taken if name in info.values]
+                line[name] = sum(values) / len(values)
+        line["skipped"] = len(self._pending) - len(taken)
+        seconds = sum(self._seconds) / len(self._seconds)
+        line["seconds_per_step"] = round(seconds, 4)
+        self._pending = []
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._variance = line.get("variance", self._variance)
+        if line.get("variance_sds"):
+            self._ratio = line["variance"] / line["variance_sds"]
+        self.say(self._line(line, seconds))
+
+    def _line(self, line: dict[str, float | int], seconds: float) -> str:
+        step, left = int(line["step"]), (self.total - line["step"]) * seconds
+        text = f"step {step:>5}/{self.total}  {seconds:.3f} s/step  {_duration(left)} left"
+        text += f"  loss {line.get('loss', math.nan):.4f}"
+        if self._variance is not None:
+            text += f"  gradient variance {self._variance:.4f}"
+        if self._ratio is not None:
+            text += f" ({self._ratio:.2f} of SDS)"
+        return text
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return sys.maxsize  # half a line, from a kill: drop it
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,10 @@
+"""Text to a game-ready textured mesh: `python pipelines/run.py --help`."""
+
+import sys
+
+if __name__ == "__main__":
+    try:
+        from steindreamer.pipelines.cli import main
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}; install first, in the repository's folder: pip install -e .")
+    sys.exit(main())
