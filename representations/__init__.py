@@ -2,7 +2,8 @@
 
 from .base import Adaptive, AdaptReport, FieldSample, Queryable, RenderOutput, Representation
 from .cameras import Cameras, sphere_of_cameras
-from .mesh import TriangleMesh
+from .mesh import TriangleMesh, face_normals, vertex_normals
+from .mesh_render import render_mesh
 
 __all__ = [
     "AdaptReport",
@@ -13,5 +14,8 @@ __all__ = [
     "RenderOutput",
     "Representation",
     "TriangleMesh",
+    "face_normals",
+    "render_mesh",
     "sphere_of_cameras",
+    "vertex_normals",
 ]
