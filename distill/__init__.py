@@ -1,7 +1,63 @@
 """Gradients of a 2D prior: score distillation as one estimator with exchangeable control variates."""
 
-from .control_variates import ControlVariate, Guide
+from .baselines import (
+    BASELINES,
+    Baseline,
+    ConstantBaseline,
+    DepthBaseline,
+    NoiseLevel,
+    NormalBaseline,
+    register_baseline,
+    weighted_pearson,
+)
+from .coefficients import Coefficients, FixedCoefficients, Observation, RunningRegression, SecondMomentDescent
+from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
+from .distiller import Distillation, Distiller, VarianceProbe
+from .estimator import GeometryEstimate, GeometryEstimator
+from .guide import Guide
+from .methods import METHODS, SDSConfig, SSDConfig
+from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output
 from .prior import NoisePrediction, Prior
+from .pullback import Pullback
 from .schedule import NoiseSchedule, NoisySample
+from .timesteps import TimestepConfig
+from .weighting import WEIGHTINGS
 
-__all__ = ["ControlVariate", "Guide", "NoisePrediction", "NoiseSchedule", "NoisySample", "Prior"]
+__all__ = [
+    "BASELINES",
+    "METHODS",
+    "PREDICTION_TYPES",
+    "WEIGHTINGS",
+    "Baseline",
+    "Coefficients",
+    "ConstantBaseline",
+    "ControlVariate",
+    "DepthBaseline",
+    "Distillation",
+    "Distiller",
+    "FixedCoefficients",
+    "GeometryEstimate",
+    "GeometryEstimator",
+    "Guide",
+    "NoiseLevel",
+    "NoisePrediction",
+    "NoiseSchedule",
+    "NoiseTerm",
+    "NoisySample",
+    "NormalBaseline",
+    "Observation",
+    "Prior",
+    "Pullback",
+    "RunningRegression",
+    "SDSConfig",
+    "SSDConfig",
+    "SecondMomentDescent",
+    "SpectralTerm",
+    "SteinTerm",
+    "TimestepConfig",
+    "VarianceProbe",
+    "clean_from_noise",
+    "noise_from_output",
+    "register_baseline",
+    "weighted_pearson",
+]

@@ -2,32 +2,27 @@
 
     residual = eps_hat(noisy) + sum_k mu_k * h_k,      E[h_k | clean, timestep, camera] = 0
 
-A term's sign and scale are such that mu = 1 with h = -noise is SDS. (MATH: Stein's identity for noisy ~ N(alpha clean,
-sigma^2 I) reads E[phi * noise - sigma * grad phi] = 0 with the gradient taken with respect to `noisy`.)
+A term's sign and scale are such that mu = 1 with h = -noise is SDS. Stein's identity for
+noisy ~ N(alpha * clean, sigma^2 I) reads E[phi * noise - sigma * grad phi] = 0, the gradient with respect to `noisy`;
+with a constant matrix A in phi's place it is E[A noise] = 0.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .baselines import Baseline, NoiseLevel
+from .guide import Guide
 from .schedule import NoisySample
 
-
-@dataclass(frozen=True)
-class Guide:
-    """What the renderer knows about the picture, detached; baseline functions compare their estimates with it."""
-
-    opacity: Float[Tensor, "b 1 h w"]
-    depth: Float[Tensor, "b 1 h w"]
-    """z-depth in metres, 0 where empty."""
-    normal: Float[Tensor, "b 3 h w"]
-    """World-space unit vectors, 0 where empty."""
-    camera_to_world: Float[Tensor, "b 4 4"]
-    """OpenCV axes: rotates estimated (camera-space) normals."""
+__all__ = ["STEIN_VARIANTS", "ControlVariate", "Guide", "NoiseTerm", "SpectralTerm", "SteinTerm"]
 
 
 @runtime_checkable
@@ -45,3 +40,119 @@ class ControlVariate(Protocol):
         ...
 
     def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]: ...
+
+
+@dataclass(frozen=True)
+class NoiseTerm:
+    """h = -noise: SDS at mu = 1, and the baseline every other control variate must beat once mu is fitted."""
+
+    initial_coefficient: float = 1.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("noise",)
+
+    @property
+    def initial(self) -> tuple[float, ...]:
+        return (self.initial_coefficient,)
+
+    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "1 b c h w"]:
+        return -sample.noise[None]
+
+
+STEIN_VARIANTS = ("corrected", "paper")
+
+
+@dataclass(frozen=True)
+class SteinTerm:
+    """h = phi * noise - sigma * grad phi, SteinDreamer's control variate for a scalar baseline phi.
+
+    `variant="paper"` is the printed form phi * noise + grad phi (Eq. 8 and 9). It is NOT zero-mean: its mean is
+    (1 + sigma) E[grad phi], so it pulls the scene along the baseline's gradient. Kept for comparison only.
+    Raises ValueError for an unknown variant, and for a baseline that is detached from the noisy picture.
+    """
+
+    name: str
+    baseline: Baseline
+    variant: str = "corrected"
+    initial_coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.variant not in STEIN_VARIANTS:
+            raise ValueError(f"unknown Stein variant {self.variant!r}: use one of {', '.join(STEIN_VARIANTS)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def initial(self) -> tuple[float, ...]:
+        return (self.initial_coefficient,)
+
+    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "1 b c h w"]:
+        with torch.enable_grad():
+            noisy = sample.noisy.detach().requires_grad_()
+            phi = self.baseline(noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), guide)
+            if not phi.requires_grad:
+                # Taking its gradient as zero would bias the estimator silently.
+                raise ValueError(
+                    f"baseline {self.name!r} is detached from the noisy picture: remove no_grad/detach from it, "
+                    "or use ConstantBaseline for a constant"
+                )
+            (gradient,) = torch.autograd.grad(phi.sum(), noisy)
+        scaled = phi.detach()[:, None, None, None] * sample.noise
+        return (scaled - sample.sigma * gradient if self.variant == "corrected" else scaled + gradient)[None]
+
+
+@dataclass(frozen=True)
+class SpectralTerm:
+    """h_k = -(the noise's content in the k-th radial frequency band): Stein's identity with constant matrices.
+
+    The bands of the orthonormal cosine transform partition the noise: mu = 1 for all of them is SDS. The best
+    coefficient is the prior's own frequency response (near 0 where the picture's power dominates the noise, near 1
+    where the noise dominates), which a scalar cannot follow. Bands are cut at equal steps of frequency relative to
+    Nyquist, so that fitted coefficients survive a change of resolution. Raises ValueError unless bands >= 1.
+    """
+
+    bands: int = 12
+    initial_coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.bands < 1:
+            raise ValueError(f"the spectral control variate needs at least one band, got {self.bands}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"spectral_{band:02d}" for band in range(self.bands))
+
+    @property
+    def initial(self) -> tuple[float, ...]:
+        return (self.initial_coefficient,) * self.bands
+
+    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
+        noise = sample.noise
+        height, width = noise.shape[-2:]
+        rows, columns = (_cosine_matrix(size, noise.dtype, noise.device) for size in (height, width))
+        band = _radial_band(height, width, self.bands, noise.device)
+        spectrum = -(rows @ noise @ columns.T)
+        out = noise.new_empty(self.bands, *noise.shape)
+        for index in range(self.bands):
+            out[index] = rows.T @ (spectrum * (band == index)) @ columns
+        return out
+
+
+@lru_cache(maxsize=16)
+def _cosine_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n"]:
+    """The orthonormal DCT-II: row k is the cosine of k half-periods."""
+    index = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * index[:, None] * (index + 0.5)) * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _radial_band(height: int, width: int, bands: int, device: torch.device) -> Int64[Tensor, "h w"]:
+    """The band of every DCT coefficient, by its radial frequency over the corner's."""
+    vertical, horizontal = (torch.arange(n, dtype=torch.float64) / n for n in (height, width))
+    radius = torch.hypot(vertical[:, None], horizontal) / math.sqrt(2)
+    return (radius * bands).long().clamp(max=bands - 1).to(device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from .schedule import NoiseSchedule, NoisySample
 
 
+@runtime_checkable
 class CameraBatch(Protocol):
     """What a prior may read of the cameras (`representations.Cameras` has it all)."""
 

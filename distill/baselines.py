@@ -1,0 +1,158 @@
+"""Scalar baseline functions phi of Stein control variates: one number per picture, differentiable in the noisy picture.
+
+A baseline sees the noisy picture, never the noise. It may be any function that is differentiable almost everywhere and
+continuous; its sign and size matter only for how much variance it removes. Keep it near -1 (phi = -1 is SDS) and away
+from zero: the coefficient cannot follow a phi that changes sign.
+
+Your own takes a few lines and is then a valid entry of `SSDConfig.baseline`:
+
+    @register_baseline("brightness")
+    def brightness(noisy, level, guide):
+        return -torch.sigmoid(noisy.mean((1, 2, 3)))
+
+One that needs the prior or the estimator is a factory: `BASELINES["mine"] = lambda prior, estimator: Mine(prior)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from .estimator import GeometryEstimator
+from .guide import Guide
+from .prior import Prior
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """All a baseline may know about the draw."""
+
+    timestep: Int64[Tensor, " b"]
+    alpha: Float[Tensor, "b 1 1 1"]
+    sigma: Float[Tensor, "b 1 1 1"]
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """phi(noisy, level, guide): entry i may depend on picture i only."""
+
+    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]: ...
+
+
+@dataclass(frozen=True)
+class ConstantBaseline:
+    """phi = value. The value -1 makes Stein score distillation SDS, bit for bit."""
+
+    value: float = -1.0
+
+    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
+        # Depends on `noisy` formally, with an exactly zero gradient.
+        return self.value + 0.0 * noisy[:, 0, 0, 0]
+
+
+@dataclass(frozen=True)
+class DepthBaseline:
+    """phi = -(1 - rho) in [-2, 0], rho the Pearson correlation of estimated and rendered disparity (paper, Eq. 10).
+
+    The correlation is weighted by the opacity: the background's disparity is arbitrary, and including it would measure
+    the silhouette. An empty picture has rho = 0: phi = -1, that is SDS.
+    """
+
+    estimator: GeometryEstimator
+    decode: Callable[[Tensor], Tensor]
+    """From the prior's space to sRGB, `Prior.decode`."""
+
+    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
+        estimate = self.estimator(self.decode(noisy), level.sigma.flatten()).disparity
+        occupied = (guide.depth > 0) & (guide.opacity > 0)
+        weight = torch.where(occupied, guide.opacity, 0.0)
+        disparity = torch.where(occupied, 1 / guide.depth.clamp(min=1e-6), 0.0)
+        disparity, weight = _resized(disparity, weight, estimate)
+        return weighted_pearson(estimate, disparity, weight) - 1
+
+
+@dataclass(frozen=True)
+class NormalBaseline:
+    """phi = -(1 - c) in [-2, 0], c the opacity-weighted mean cosine of estimated and rendered normals (Eq. 10)."""
+
+    estimator: GeometryEstimator
+    decode: Callable[[Tensor], Tensor]
+    """From the prior's space to sRGB, `Prior.decode`."""
+
+    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
+        estimate = self.estimator(self.decode(noisy), level.sigma.flatten()).normal
+        estimate = torch.einsum("bij,bjhw->bihw", guide.camera_to_world[:, :3, :3].to(estimate), estimate)
+        normal, weight = _resized(guide.normal, guide.opacity, estimate)
+        cosine = F.cosine_similarity(estimate, normal, dim=1, eps=1e-6)[:, None]
+        return ((weight * cosine).flatten(1).sum(1) / (weight.flatten(1).sum(1) + 1e-6)) - 1
+
+
+def weighted_pearson(
+    a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"], weight: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, " b"]:
+    """Pearson correlation in [-1, 1] under non-negative weights; 0 where there is no weight or nothing varies."""
+    weight = weight.flatten(1)
+    weight = weight / (weight.sum(1, keepdim=True) + 1e-6)
+    a, b = a.flatten(1), b.flatten(1)
+    a = a - (weight * a).sum(1, keepdim=True)
+    b = b - (weight * b).sum(1, keepdim=True)
+    # The floor keeps the square root's gradient finite; relative to disparities of order 1 it is below float32's noise.
+    variance = (weight * a * a).sum(1) * (weight * b * b).sum(1)
+    return (weight * a * b).sum(1) * torch.rsqrt(variance + 1e-12)
+
+
+def _resized(
+    value: Float[Tensor, "b c h w"], weight: Float[Tensor, "b 1 h w"], like: Float[Tensor, "b d h2 w2"]
+) -> tuple[Float[Tensor, "b c h2 w2"], Float[Tensor, "b 1 h2 w2"]]:
+    """Value and weight at another size; the value is averaged under its weight, so that edges do not bleed."""
+    value, weight = value.to(like), weight.to(like)
+    if value.shape[-2:] == like.shape[-2:]:
+        return value, weight
+
+    def resize(image: Tensor) -> Tensor:
+        return F.interpolate(image, like.shape[-2:], mode="bilinear", antialias=True, align_corners=False)
+
+    resized_weight = resize(weight)
+    return resize(value * weight) / resized_weight.clamp(min=1e-6), resized_weight
+
+
+BaselineFactory = Callable[[Prior, GeometryEstimator | None], Baseline]
+
+
+def _needs_estimator(name: str, baseline: Callable[[GeometryEstimator, Callable[[Tensor], Tensor]], Baseline]):
+    def build(prior: Prior, estimator: GeometryEstimator | None) -> Baseline:
+        if estimator is None:
+            raise ValueError(
+                f"the {name!r} baseline needs a geometry estimator and none was given: "
+                'pass one to build(prior, estimator), or choose baseline: ["spectral"] or ["noise"]'
+            )
+        return baseline(estimator, prior.decode)
+
+    return build
+
+
+BASELINES: dict[str, BaselineFactory] = {
+    "depth": _needs_estimator("depth", DepthBaseline),
+    "normal": _needs_estimator("normal", NormalBaseline),
+}
+"""Stein baselines by name; see the module's docstring for adding one."""
+
+Function = TypeVar("Function", bound=Baseline)
+
+
+def register_baseline(name: str) -> Callable[[Function], Function]:
+    """Decorator: make a baseline function available under `name`. Raises ValueError if the name is taken."""
+
+    def register(function: Function) -> Function:
+        if name in BASELINES:
+            raise ValueError(f"a baseline named {name!r} exists already: choose another name")
+        BASELINES[name] = lambda prior, estimator: function
+        return function
+
+    return register

@@ -1,0 +1,208 @@
+"""Score distillation as one estimator, `w(t) * (eps_hat + sum_k mu_k h_k)`, whatever the control variates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from .coefficients import Coefficients, Gram, Observation
+from .control_variates import ControlVariate, Guide
+from .prior import Prior
+from .timesteps import TimestepConfig
+from .weighting import find_weighting
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One step's gradient and what may be logged about it."""
+
+    loss: Float[Tensor, ""]
+    """Its value is half the squared norm of the weighted residual (mean over pictures, sum over pixels); its backward
+    leaves exactly `gradient` at the encoded picture."""
+    gradient: Float[Tensor, "b c h w"]
+    """d loss / d encoded picture = w(t) * residual / b, float32."""
+    residual: Float[Tensor, "b c h w"]
+    """eps_hat + sum_k mu_k h_k, float32."""
+    timestep: Int64[Tensor, " b"]
+    diagnostics: dict[str, float]
+    observation: Observation
+    """What `Distiller.update` learns from."""
+
+
+@dataclass(frozen=True)
+class VarianceProbe:
+    """Unbiased estimates of the gradient's moments over the noise, at fixed timestep, camera and scene.
+
+    All are of the weighted residual of one picture, summed over pixels and averaged over the batch.
+    """
+
+    within_noise: float
+    """Trace of this estimator's covariance."""
+    within_noise_sds: float
+    """The same for one-noise SDS at the same draws."""
+    signal: float
+    """Squared norm of the mean (may come out negative: unbiased)."""
+
+
+class Distiller(nn.Module):
+    """Turns a picture into a gradient that makes it likelier under a prior.
+
+    `forward` draws and estimates; `update`, called after the gradient has been taken, lets the coefficients learn.
+    The state dict holds the coefficients only: priors and estimators are frozen and belong to the caller.
+    """
+
+    coefficients: Coefficients
+
+    def __init__(
+        self,
+        prior: Prior,
+        control_variates: Sequence[ControlVariate],
+        coefficients: Coefficients,
+        *,
+        guidance_scale: float = 7.5,
+        timesteps: TimestepConfig | None = None,
+        weighting: str = "sigma_squared",
+        antithetic: bool = False,
+    ) -> None:
+        """`antithetic` averages each draw with its mirror image -noise: two calls of the prior per step.
+
+        Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
+        """
+        super().__init__()
+        # Not registered as submodules: their weights do not belong into this module's checkpoints.
+        object.__setattr__(self, "prior", prior)
+        self.prior: Prior
+        self.control_variates = tuple(control_variates)
+        self.names = tuple(name for variate in control_variates for name in variate.names)
+        if len(set(self.names)) != len(self.names) or len(self.names) != len(coefficients.initial):
+            raise ValueError(f"need {len(coefficients.initial)} distinct terms, got {', '.join(self.names)}")
+        self.coefficients = coefficients
+        self.guidance_scale, self.antithetic = guidance_scale, antithetic
+        self.timesteps = timesteps or TimestepConfig()
+        self.weighting = find_weighting(weighting)
+
+    @property
+    def needs_gram(self) -> bool:
+        """Whether `update` makes use of a Gram operator."""
+        return self.coefficients.needs_gram
+
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        guide: Guide,
+        condition: Any,
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> Distillation:
+        """The gradient for a rendered picture (display sRGB in [0, 1], with its graph).
+
+        `progress` runs from 0 to 1 over the run. Draws the timestep, then the noise, from `generator`.
+        """
+        encoded = self.prior.encode(image)
+        clean = encoded.detach().float()
+        timestep = self._draw_timestep(clean, progress, generator)
+        observation, sds = self._estimate(clean, timestep, _draw_noise(clean, generator), guide, condition)
+        gradient = observation.weight * observation.residual / len(clean)
+        # <encoded, gradient> has the gradient wanted; its own value says nothing, so it is replaced by one that does.
+        attached = (encoded.float() * gradient).sum()
+        loss = attached - attached.detach() + 0.5 * len(clean) * gradient.square().sum()
+        diagnostics = self._diagnostics(observation, sds)
+        return Distillation(loss, gradient, observation.residual, timestep, diagnostics, observation)
+
+    def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
+        """Let the coefficients learn from a step; call it after the step's gradient has been used.
+
+        `gram`: v -> J J^T v with J = d encoded picture / d parameters (`Pullback.gram`), for Eq. 11's descent.
+        """
+        with torch.no_grad():
+            self.coefficients.update(distillation.observation, gram)
+
+    def probe(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        guide: Guide,
+        condition: Any,
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> VarianceProbe:
+        """Measure the variance over the noise: two draws per picture at one timestep and camera.
+
+        `generator` is forked, not advanced, and nothing is learned: probing does not change the run.
+        """
+        fork = torch.Generator(generator.device)
+        fork.set_state(generator.get_state())
+        fork.manual_seed(int(torch.randint(2**62, (), generator=fork, device=fork.device)))
+        with torch.no_grad():
+            clean = self.prior.encode(image).float()
+            timestep = self._draw_timestep(clean, progress, fork)
+            draws = []
+            for _ in range(2):
+                noise = _draw_noise(clean, fork)
+                observation, sds = self._estimate(clean, timestep, noise, guide, condition)
+                draws.append((observation.weight * observation.residual, observation.weight * sds))
+        (first, first_sds), (second, second_sds) = draws
+
+        def per_picture(total: Tensor) -> float:
+            return float(total.double().sum() / len(clean))
+
+        return VarianceProbe(
+            within_noise=per_picture(0.5 * (first - second) ** 2),
+            within_noise_sds=per_picture(0.5 * (first_sds - second_sds) ** 2),
+            signal=per_picture(first * second),
+        )
+
+    def _draw_timestep(
+        self, clean: Float[Tensor, "b c h w"], progress: float, generator: torch.Generator
+    ) -> Int64[Tensor, " b"]:
+        timestep = self.timesteps.sample(self.prior.schedule.steps, len(clean), progress, generator)
+        return timestep.to(clean.device)
+
+    @torch.no_grad()
+    def _estimate(
+        self,
+        clean: Float[Tensor, "b c h w"],
+        timestep: Int64[Tensor, " b"],
+        noise: Float[Tensor, "b c h w"],
+        guide: Guide,
+        condition: Any,
+    ) -> tuple[Observation, Float[Tensor, "b c h w"]]:
+        """What this draw says, and SDS's residual for the same draw (without its mirror image)."""
+        draws = (noise, -noise) if self.antithetic else (noise,)
+        predictions, terms = [], []
+        for draw in draws:
+            sample = self.prior.schedule.add_noise(clean, draw, timestep)
+            predicted = self.prior.predict_noise(sample, condition, unconditional=self.guidance_scale != 1)
+            predictions.append(predicted.guided(self.guidance_scale).float())
+            with torch.autocast(clean.device.type, enabled=False):
+                terms.append(torch.cat([variate.terms(sample, guide).float() for variate in self.control_variates]))
+        alpha, sigma = self.prior.schedule.at(timestep)
+        prediction, h = (sum(each[1:], each[0]) / len(draws) for each in (predictions, terms))
+        residual = prediction
+        for mu, term in zip(self.coefficients.value(timestep, clean.shape[1]), h, strict=True):
+            residual = residual + mu[:, :, None, None] * term
+        weight = self.weighting(alpha, sigma)
+        return Observation(prediction, h, residual, weight, timestep), predictions[0] - noise
+
+    def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"]) -> dict[str, float]:
+        """Named numbers of one step, in a single transfer from the device."""
+        mu = self.coefficients.value(observation.timestep, observation.prediction.shape[1]).mean((1, 2))
+        moment, sds_moment = observation.residual.square().mean(), sds.square().mean()
+        values = [
+            observation.timestep.float().mean() / self.prior.schedule.steps,
+            observation.weight.mean(),
+            moment.sqrt(),
+            moment / sds_moment.clamp(min=1e-20),
+        ]
+        names = ["timestep", "weight", "residual_rms", "second_moment_vs_sds", *(f"mu/{name}" for name in self.names)]
+        return dict(zip(names, torch.cat([torch.stack(values), mu]).tolist(), strict=True))
+
+
+def _draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    return torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
