@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 EPILOGUE = """\
 settings:
@@ -27,8 +28,16 @@ config.yaml. Nothing that exists is replaced without --overwrite.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong call in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(
+    """The options of the command line."""
+    out = _Parser(
         prog="run.py",
         description="Text to a game-ready textured mesh by score distillation.",
         epilog=EPILOGUE,

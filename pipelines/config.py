@@ -127,7 +127,10 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
         except OmegaConfBaseException as error:
             raise UserError(f"configuration: {_first_line(error)}") from None
     assert isinstance(base, DictConfig)
-    config = OmegaConf.to_object(base)
+    try:
+        config = OmegaConf.to_object(base)
+    except (ValueError, OmegaConfBaseException) as error:  # a dataclass refused its values
+        raise UserError(f"configuration: {_first_line(error)}") from None
     assert isinstance(config, RunConfig)
     _validate(config)
     return config
