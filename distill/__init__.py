@@ -3,6 +3,7 @@
 from .baselines import (
     BASELINES,
     Baseline,
+    BaselineEntry,
     ConstantBaseline,
     DepthBaseline,
     NoiseLevel,
@@ -29,6 +30,7 @@ __all__ = [
     "PREDICTION_TYPES",
     "WEIGHTINGS",
     "Baseline",
+    "BaselineEntry",
     "Coefficients",
     "ConstantBaseline",
     "ControlVariate",

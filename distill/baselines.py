@@ -10,7 +10,7 @@ Your own takes a few lines and is then a valid entry of `SSDConfig.baseline`:
     def brightness(noisy, level, guide):
         return -torch.sigmoid(noisy.mean((1, 2, 3)))
 
-One that needs the prior or the estimator is a factory: `BASELINES["mine"] = lambda prior, estimator: Mine(prior)`.
+One that needs the prior or the estimator: `BASELINES["mine"] = BaselineEntry(lambda prior, estimator: Mine(prior))`.
 """
 
 from __future__ import annotations
@@ -122,24 +122,37 @@ def _resized(
     return resize(value * weight) / resized_weight.clamp(min=1e-6), resized_weight
 
 
-BaselineFactory = Callable[[Prior, GeometryEstimator | None], Baseline]
+@dataclass(frozen=True)
+class BaselineEntry:
+    """How a named baseline is made."""
+
+    build: Callable[[Prior, GeometryEstimator | None], Baseline]
+    """Given an estimator whenever there is one."""
+    needs_estimator: bool = False
 
 
-def _needs_estimator(name: str, baseline: Callable[[GeometryEstimator, Callable[[Tensor], Tensor]], Baseline]):
+def build_baseline(name: str, prior: Prior, estimator: GeometryEstimator | None) -> Baseline:
+    """Raises ValueError if the baseline needs an estimator and none is given."""
+    entry = BASELINES[name]
+    if entry.needs_estimator and estimator is None:
+        raise ValueError(
+            f"the {name!r} baseline needs a geometry estimator and none was given: "
+            'pass one to build(prior, estimator), or choose baseline: ["spectral"] or ["noise"]'
+        )
+    return entry.build(prior, estimator)
+
+
+def _on_estimates(kind: Callable[[GeometryEstimator, Callable[[Tensor], Tensor]], Baseline]) -> BaselineEntry:
     def build(prior: Prior, estimator: GeometryEstimator | None) -> Baseline:
-        if estimator is None:
-            raise ValueError(
-                f"the {name!r} baseline needs a geometry estimator and none was given: "
-                'pass one to build(prior, estimator), or choose baseline: ["spectral"] or ["noise"]'
-            )
-        return baseline(estimator, prior.decode)
+        assert estimator is not None  # `build_baseline` has seen to it
+        return kind(estimator, prior.decode)
 
-    return build
+    return BaselineEntry(build, needs_estimator=True)
 
 
-BASELINES: dict[str, BaselineFactory] = {
-    "depth": _needs_estimator("depth", DepthBaseline),
-    "normal": _needs_estimator("normal", NormalBaseline),
+BASELINES: dict[str, BaselineEntry] = {
+    "depth": _on_estimates(DepthBaseline),
+    "normal": _on_estimates(NormalBaseline),
 }
 """Stein baselines by name; see the module's docstring for adding one."""
 
@@ -152,7 +165,7 @@ def register_baseline(name: str) -> Callable[[Function], Function]:
     def register(function: Function) -> Function:
         if name in BASELINES:
             raise ValueError(f"a baseline named {name!r} exists already: choose another name")
-        BASELINES[name] = lambda prior, estimator: function
+        BASELINES[name] = BaselineEntry(lambda prior, estimator: function)
         return function
 
     return register

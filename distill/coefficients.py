@@ -70,9 +70,10 @@ class Coefficients(nn.Module, ABC):
                 setattr(self, name, buffer.expand(-1, channels, *buffer.shape[2:]).clone())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        stored = [value.shape[1] for name, value in state_dict.items() if name.startswith(prefix) and value.dim() > 1]
-        if stored:
-            self._set_channels(stored[0])
+        for name, buffer in self.named_buffers(recurse=False):
+            stored = state_dict.get(prefix + name, buffer)
+            if buffer.dim() > 1 and stored.dim() > 1:  # take the stored number of channels
+                setattr(self, name, buffer.new_empty(len(buffer), stored.shape[1], *buffer.shape[2:]))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

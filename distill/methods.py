@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .baselines import BASELINES
+from .baselines import BASELINES, build_baseline
 from .coefficients import Coefficients, FixedCoefficients, RunningRegression, SecondMomentDescent
 from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distiller
@@ -29,8 +29,13 @@ class SDSConfig:
     antithetic: bool = False
     """Average each draw with its mirror image: two prior calls per step, for 60-90 % less variance over the noise."""
 
+    @property
+    def needs_estimator(self) -> bool:
+        """Whether `build` must be given a geometry estimator."""
+        return False
+
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
-        """SDS needs no estimator."""
+        """A distiller for this prior; the estimator is not used."""
         variate = NoiseTerm()
         return _distiller(self, prior, [variate], FixedCoefficients(variate.initial, prior.schedule.steps))
 
@@ -58,6 +63,10 @@ class SSDConfig(SDSConfig):
     learning_rate: float = 1e-2
     """Adam's, for "second_moment"."""
 
+    @property
+    def needs_estimator(self) -> bool:
+        return any(name in BASELINES and BASELINES[name].needs_estimator for name in self.baseline)
+
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
         """Raises ValueError for an unknown or repeated baseline, or if one needs an estimator and none is given."""
         variates = self._control_variates(prior, estimator)
@@ -79,7 +88,7 @@ class SSDConfig(SDSConfig):
             elif name == "spectral":
                 variates.append(SpectralTerm(self.bands, start))
             else:
-                variates.append(SteinTerm(name, BASELINES[name](prior, estimator), self.variant, start))
+                variates.append(SteinTerm(name, build_baseline(name, prior, estimator), self.variant, start))
         return variates
 
     def _coefficients(self, initial: list[float], steps: int) -> Coefficients:
