@@ -11,7 +11,7 @@ from .baselines import (
     register_baseline,
     weighted_pearson,
 )
-from .coefficients import Coefficients, FixedCoefficients, Observation, RunningRegression, SecondMomentDescent
+from .coefficients import Coefficients, FixedCoefficients, Gram, Observation, RunningRegression, SecondMomentDescent
 from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
@@ -40,6 +40,7 @@ __all__ = [
     "FixedCoefficients",
     "GeometryEstimate",
     "GeometryEstimator",
+    "Gram",
     "Guide",
     "NoiseLevel",
     "NoisePrediction",

@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; continue from the last checkpoint with --resume", file=sys.stderr)
         return 130
     except MemoryError:
-        print("error: out of memory; lower representation.count, stage.resolution or export.resolution", file=sys.stderr)
+        print(
+            "error: out of memory; lower representation.count, stage.resolution or export.resolution", file=sys.stderr
+        )
         return 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -15,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..distill import METHODS
 from ..representations import REPRESENTATIONS
-from .errors import UserError
+from .errors import UserError, nearest
 from .export import ExportConfig
 from .priors import PRIORS
 from .stage import StageConfig
@@ -139,12 +138,6 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
 def read_config(path: Path) -> RunConfig:
     """The configuration that an earlier run wrote. Raises UserError if it cannot be read."""
     return compose([_read_yaml(path)])
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """' (did you mean ...?)', or nothing if no known word is near."""
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""
 
 
 def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,16 @@
 """The one exception that is the user's to fix: its message is shown alone, without a traceback."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """What was given, what is accepted, and what to do."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """' (did you mean ...?)', or nothing if no known word is near."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""

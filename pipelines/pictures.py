@@ -25,9 +25,7 @@ def turntable_cameras(frames: int, size: int, elevation: float = PREVIEW_ELEVATI
 
 
 @torch.no_grad()
-def render_frames(
-    representation: Representation, cameras: Cameras, kind: str = "rgb"
-) -> Float[Tensor, "n 3 h w"]:
+def render_frames(representation: Representation, cameras: Cameras, kind: str = "rgb") -> Float[Tensor, "n 3 h w"]:
     """Pictures on white, one camera at a time (little memory). `kind`: rgb | normal | depth."""
     device = next(representation.parameters()).device
     frames = []
@@ -46,9 +44,7 @@ def render_frames(
 
 def save_contact_sheet(representation: Representation, path: Path, size: int) -> None:
     """Eight views around the object and one from above; a row each of colour and normals."""
-    around = Cameras.orbit(
-        [*PREVIEW_AZIMUTHS, 30.0], [PREVIEW_ELEVATION] * len(PREVIEW_AZIMUTHS) + [70.0], height=size
-    )
+    around = Cameras.orbit([*PREVIEW_AZIMUTHS, 30.0], [PREVIEW_ELEVATION] * len(PREVIEW_AZIMUTHS) + [70.0], height=size)
     rows = [torch.cat(list(render_frames(representation, around, kind)), -1) for kind in ("rgb", "normal")]
     _save(_to_image(torch.cat(rows, -2)), path, "PNG")
 

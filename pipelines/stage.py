@@ -6,6 +6,7 @@ A stage is its state: `tensors()` is everything that has to be saved for the nex
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..distill import Distiller, Guide, Prior
+from ..distill import Distiller, Gram, Guide, Prior, Pullback
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
-from .errors import UserError
+from .errors import UserError, nearest
 from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
+
+SCREEN_PENALTIES: dict[str, Callable[[RenderOutput], Float[Tensor, ""]]] = {
+    "transparency": lambda output: output.opacity.mean(),
+    "half_transparency": lambda output: (output.opacity * (1 - output.opacity)).mean(),
+}
+"""Penalties on what is drawn; those on a representation's parameters are its own `regularisers()`."""
 
 
 @dataclass
@@ -33,8 +40,8 @@ class StageConfig:
     warmup: float = 0.3
     views: ViewsConfig = field(default_factory=ViewsConfig)
     regularisers: dict[str, float] = field(default_factory=dict)
-    """Weight per penalty: those of the representation, and `transparency` (mean opacity of the pictures),
-    `half_transparency` (mean of opacity * (1 - opacity)). Relative to a distillation loss averaged over pixels."""
+    """Weight per penalty: `transparency` (mean opacity of the pictures), `half_transparency` (mean of opacity *
+    (1 - opacity)), and the representation's own. They stand beside a distillation loss averaged over pixels."""
     probe_every: int = 20
     """Steps between measurements of the gradient's variance (one more call of the prior each); 0: never."""
 
@@ -86,6 +93,12 @@ class Stage:
         self.done = 0
         self.skipped = 0
         self._consecutive_skips = 0
+        known = {*SCREEN_PENALTIES, *representation.regularisers()}
+        for name in config.regularisers:
+            if name not in known:
+                raise UserError(
+                    f"unknown penalty stage.regularisers.{name}{nearest(name, known)}; known: {_listed(known)}"
+                )
         self.optimizer = torch.optim.Adam(representation.optimizer_groups(), betas=(0.9, 0.99), eps=1e-15)
 
     def step(self) -> StepInfo:
@@ -99,12 +112,12 @@ class Stage:
         output = self.representation.render(cameras, background)
         guide = _guide(output, cameras)
         condition = self.prior.condition(self.embedding, cameras, background)
-        distillation = self.distiller(
-            output.rgb, guide, condition, progress=progress, generator=self.generator
-        )
+        distillation = self.distiller(output.rgb, guide, condition, progress=progress, generator=self.generator)
         penalties = self._penalties(output)
         pixels = output.rgb[0].numel()
-        total = distillation.loss / pixels + sum((w * value for w, value in penalties.values()), torch.zeros(()))
+        total = distillation.loss / pixels
+        for weight, penalty in penalties.values():
+            total = total + weight * penalty
 
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -117,16 +130,17 @@ class Stage:
         if culprit:
             return self._skip(culprit, values)
         self._consecutive_skips = 0
+        if config.probe_every and self.done % config.probe_every == 0:
+            probe = self.distiller.probe(
+                output.rgb.detach(), guide, condition, progress=progress, generator=self.generator
+            )
+            values["variance"] = probe.within_noise / pixels
+            values["variance_sds"] = probe.within_noise_sds / pixels
+        # The gradient is taken, so the coefficients may learn from this step; the scene still is the one it was taken at.
+        self.distiller.update(distillation, self._gram(cameras, background))
         self.optimizer.step()
         if isinstance(self.representation, Adaptive):
             self.representation.adapt(self.done, config.steps, self.optimizer, self.generator)
-        self.distiller.update(distillation)
-        if config.probe_every and self.done % config.probe_every == 0:
-            probe = self.distiller.probe(
-                output.rgb.detach(), guide, condition, progress=progress, generator=self._probe_generator()
-            )
-            values["variance"] = probe.within_noise
-            values["variance_sds"] = probe.within_noise_sds
         return StepInfo(self.done, residual_power, values)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -167,17 +181,12 @@ class Stage:
 
     def _penalties(self, output: RenderOutput) -> dict[str, tuple[float, Float[Tensor, ""]]]:
         """(weight, value) by name, for the weights that are set."""
-        if not any(self.config.regularisers.values()):
+        weights = {name: weight for name, weight in self.config.regularisers.items() if weight}
+        if not weights:
             return {}
-        known = {
-            "transparency": output.opacity.mean(),
-            "half_transparency": (output.opacity * (1 - output.opacity)).mean(),
-            **self.representation.regularisers(),
-        }
-        for name in self.config.regularisers:
-            if name not in known:
-                raise UserError(f"unknown penalty stage.regularisers.{name}; known here: {', '.join(sorted(known))}")
-        return {name: (weight, known[name]) for name, weight in self.config.regularisers.items() if weight}
+        values = {name: penalty(output) for name, penalty in SCREEN_PENALTIES.items() if name in weights}
+        values.update(self.representation.regularisers())
+        return {name: (weight, values[name]) for name, weight in weights.items()}
 
     def _not_finite(self, loss: float, values: dict[str, float]) -> str:
         """Name the first thing that is not finite; empty if all is well."""
@@ -199,10 +208,20 @@ class Stage:
             )
         return StepInfo(self.done, math.nan, values, skipped=f"the {culprit} is not finite")
 
-    def _probe_generator(self) -> torch.Generator:
-        """A generator of its own, so that measuring does not change the run."""
-        return torch.Generator(self.generator.device).manual_seed(self.done)
+    def _gram(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Gram | None:
+        """v -> J J^T v of this step's encoded pictures, if the coefficients want it (Eq. 11)."""
+        if not self.distiller.needs_gram:
+            return None
+
+        def render() -> Tensor:
+            return self.prior.encode(self.representation.render(cameras, background).rgb)
+
+        return Pullback(render, [p for p in self.representation.parameters() if p.requires_grad]).gram
 
 
 def _guide(output: RenderOutput, cameras: Cameras) -> Guide:
     return Guide(output.opacity.detach(), output.depth.detach(), output.normal.detach(), cameras.camera_to_world)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -38,9 +38,13 @@ class ViewsConfig:
             if len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise UserError(f"stage.views.{name} is {list(bounds)}; give [smallest, largest]")
         if self.distance[0] <= 1.0:
-            raise UserError(f"stage.views.distance starts at {self.distance[0]}; cameras must stay outside the unit ball")
+            raise UserError(
+                f"stage.views.distance starts at {self.distance[0]}; cameras must stay outside the unit ball"
+            )
         if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
-            raise UserError(f"stage.views.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted")
+            raise UserError(
+                f"stage.views.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted"
+            )
         for name in ("overhead_fraction", "below_fraction", "random_background"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"stage.views.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")

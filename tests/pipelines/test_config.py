@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steindreamer.pipelines.config import compose, load_config, nearest, presets, read_config
-from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.config import compose, load_config, presets, read_config
+from steindreamer.pipelines.errors import UserError, nearest
 
 
 def test_later_layers_win() -> None:
