@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from ..distill import BASELINES
 from .checkpoint import read_newest_checkpoint, write_atomically, write_checkpoint
 from .config import RunConfig
 from .errors import UserError
@@ -93,11 +92,10 @@ def build_stage(config: RunConfig) -> tuple[Stage, Any]:
     """Representation, prior and distiller of a run, before its first step. Raises UserError."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(config.seed)
-    needs_estimator = any(name in BASELINES for name in getattr(config.method, "baseline", ()))
     try:
         prior = config.prior.build(device)
         embedding = prior.embed(config.prompt, config.negative_prompt)
-        estimator = load_estimator(device) if needs_estimator else None
+        estimator = load_estimator(device) if config.method.needs_estimator else None
         distiller = config.method.build(prior, estimator).to(device)
         representation = config.representation.build(generator, device)
     except (ValueError, ImportError) as error:
