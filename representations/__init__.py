@@ -2,14 +2,28 @@
 
 from .base import Adaptive, AdaptReport, FieldSample, Queryable, RenderOutput, Representation
 from .cameras import Cameras, sphere_of_cameras
+from .densify import DensifyConfig
+from .gaussians import Gaussians, GaussiansConfig
 from .mesh import TriangleMesh, face_normals, vertex_normals
 from .mesh_render import render_mesh
 
+REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig}
+"""What can be trained, by name. Each value is a dataclass (usable as an OmegaConf structured config) with a method
+`build(generator, device) -> Representation`.
+
+To add a representation: write one file with such a config and a `Representation` that renders, and one entry here. The
+contract tests (tests/representations/test_contracts.py) run over this dictionary, so that registering is being tested.
+"""
+
 __all__ = [
+    "REPRESENTATIONS",
     "AdaptReport",
     "Adaptive",
     "Cameras",
+    "DensifyConfig",
     "FieldSample",
+    "Gaussians",
+    "GaussiansConfig",
     "Queryable",
     "RenderOutput",
     "Representation",

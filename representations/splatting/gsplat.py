@@ -1,0 +1,53 @@
+"""Gaussian splatting by gsplat's CUDA kernels [Ye et al. 2025]; an optional package, imported only when used."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..cameras import Cameras
+from .geometry import facing_normals, rotation_matrices, to_camera
+from .semantics import BLUR, NEAR, SplatOutput
+
+INSTALL = "pip install 'gsplat>=1.5.3' ninja"
+
+
+def splat_gsplat(
+    means: Float[Tensor, "n 3"],
+    quaternions: Float[Tensor, "n 4"],
+    scales: Float[Tensor, "n 3"],
+    opacities: Float[Tensor, " n"],
+    colours: Float[Tensor, "n 3"],
+    cameras: Cameras,
+) -> SplatOutput:
+    """See `splat`. Raises ValueError without gsplat or for tensors that are not on a CUDA device."""
+    if not means.is_cuda:
+        raise ValueError(f"the gsplat backend needs tensors on a CUDA device, got {means.device}; use backend 'auto'")
+    try:
+        from gsplat import rasterization
+    except ImportError as error:
+        raise ValueError(f"the gsplat backend needs the gsplat package: {INSTALL}") from error
+
+    world_to_camera = cameras.world_to_camera
+    local = to_camera(means, world_to_camera)
+    normals = facing_normals(rotation_matrices(quaternions), scales, local, world_to_camera)
+    # Depth and normal are drawn as further colours: one pass, pre-multiplied like the rest.
+    features = torch.cat([colours.expand(len(cameras), -1, -1), local[..., 2:], normals], 2)
+    picture, opacity, details = rasterization(
+        means,
+        quaternions,
+        scales,
+        opacities,
+        features,
+        world_to_camera,
+        cameras.intrinsics,
+        cameras.width,
+        cameras.height,
+        near_plane=NEAR,
+        eps2d=BLUR,
+        packed=False,
+    )
+    rgb, depth, normal = picture.permute(0, 3, 1, 2).split([3, 1, 3], 1)
+    visible = (details["radii"] > 0).all(-1)
+    return SplatOutput(rgb, opacity.permute(0, 3, 1, 2), depth, normal, details["means2d"], visible)
