@@ -81,16 +81,20 @@ def _nearest(
         for y in range(first, last + 1, stripes):
             py = y + 0.5
             ra, rb, rc = ay * (py - yb), by * (py - yc), cy * (py - ya)
+            entered = False
             for x in range(left, right + 1):
                 px = x + 0.5
                 ea = ra - ax * (px - xb)
                 eb = rb - bx * (px - xc)
                 ec = rc - cx * (px - xa)
                 if ea >= 0 and eb >= 0 and ec >= 0:
+                    entered = True
                     inverse = np.float32(ea * ia + eb * ib + ec * ic)
                     if inverse > inverse_depth[y, x]:
                         inverse_depth[y, x] = inverse
                         triangle[y, x] = face
+                elif entered:
+                    break
 
 
 @njit(**_OPTIONS)

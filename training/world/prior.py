@@ -1,0 +1,118 @@
+"""The exact diffusion prior of the procedural world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...distill.mixture import ExactPrior, GaussianMixture, MixtureCondition
+from ...distill.prior import CameraBatch
+from ...distill.schedule import NoiseSchedule
+from ...representations import Cameras, TriangleMesh
+from .captions import Caption, parse_caption, random_caption
+from .kinds import KINDS
+from .sampling import sample_object
+from .views import render_all, shade
+
+
+@dataclass(frozen=True)
+class WorldPriorConfig:
+    """How the world's distribution of pictures is approximated."""
+
+    objects: int = 8
+    """Objects drawn of the prompt's caption: the components of the conditional mixture."""
+    unconditional_objects: int = len(KINDS)
+    """Objects of random captions, the kinds taken in turn, that join them in the unconditional mixture."""
+    bandwidth: float = 0.15
+    """Standard deviation of a picture around its component, in [-1, 1] pixels."""
+    supersample: int = 2
+    """Samples per pixel side in the components' pictures."""
+    seed: int = 0
+    """Of every object drawn."""
+
+    def __post_init__(self) -> None:
+        if min(self.objects, self.unconditional_objects) < 1:
+            raise ValueError(
+                f"objects ({self.objects}) and unconditional_objects ({self.unconditional_objects}) must be at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class WorldEmbedding:
+    """A prompt as objects, lit and ready to draw."""
+
+    objects: Sequence[TriangleMesh]
+    others: Sequence[TriangleMesh]
+    """What the unconditional mixture holds: beside `objects`, or instead of them for a negative prompt."""
+    negative: bool
+
+
+class WorldPrior(ExactPrior):
+    """The score of the procedural world's pictures, in closed form: a test bench and offline demonstration.
+
+    Pictures of a caption are `mean_k N(X_k, bandwidth^2)`, with X_k the k-th object of the caption drawn at exactly the
+    asked cameras, picture size and background; what the noise prediction is then, see `GaussianMixture`. Captions are
+    equally likely, so the unconditional mixture gives the prompt's caption as much weight as any one other object.
+
+    Nothing is learned: distilling it recovers objects that the world's own generators can draw, nothing else.
+    """
+
+    description = (
+        "exact score of a small procedural world, computed from renderings of its own objects; "
+        "a test bench and offline demonstration, not a learned model"
+    )
+
+    def __init__(self, config: WorldPriorConfig | None = None, schedule: NoiseSchedule | None = None) -> None:
+        super().__init__(schedule or NoiseSchedule.scaled_linear(), torch.device("cpu"))
+        self.config = config or WorldPriorConfig()
+
+    def embed(self, prompt: str, negative_prompt: str = "") -> WorldEmbedding:
+        """Draw the prompt's objects. Raises ValueError naming the words that the world does not know."""
+        own = self._objects([parse_caption(prompt)] * self.config.objects, stream=0)
+        if negative_prompt:
+            others = self._objects([parse_caption(negative_prompt)] * self.config.objects, stream=2)
+        else:
+            rng, kinds = np.random.default_rng((self.config.seed, 3)), tuple(KINDS)
+            captions = [random_caption(rng, kinds[i % len(kinds)]) for i in range(self.config.unconditional_objects)]
+            others = self._objects(captions, stream=1)
+        return WorldEmbedding(own, others, bool(negative_prompt))
+
+    @torch.no_grad()
+    def condition(
+        self, embedding: WorldEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
+    ) -> MixtureCondition:
+        """Draw the components at these views; those of the unconditional mixture once they are asked for."""
+        views = Cameras(cameras.camera_to_world, cameras.intrinsics, cameras.height, cameras.width)
+        means = self._draw(embedding.objects, views, background)
+
+        @cache
+        def unconditional() -> GaussianMixture:
+            others = self._draw(embedding.others, views, background)
+            if embedding.negative:
+                return self._mixture(others)
+            captions = 1 + len(embedding.others)
+            own = torch.full((len(embedding.objects),), -math.log(captions * len(embedding.objects)))
+            rest = torch.full((len(embedding.others),), -math.log(captions))
+            return replace(self._mixture(torch.cat([means, others], 1)), log_weights=torch.cat([own, rest]))
+
+        return MixtureCondition(self._mixture(means), unconditional)
+
+    def _objects(self, captions: Iterable[Caption], stream: int) -> list[TriangleMesh]:
+        """Streams are independent, so that the prompt's objects do not depend on what else is drawn."""
+        rng = np.random.default_rng((self.config.seed, stream))
+        return [shade(sample_object(caption, rng)) for caption in captions]
+
+    def _draw(
+        self, objects: Sequence[TriangleMesh], cameras: Cameras, background: Float[Tensor, "b 3"]
+    ) -> Float[Tensor, "b k 3 h w"]:
+        return self.encode(render_all(objects, cameras, background, supersample=self.config.supersample))
+
+    def _mixture(self, means: Float[Tensor, "b k 3 h w"]) -> GaussianMixture:
+        return GaussianMixture.isotropic(means, self.config.bandwidth)
