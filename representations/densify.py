@@ -3,7 +3,7 @@
 After 3D Gaussian splatting [Kerbl et al. 2023, section 5.2], with two changes. A round grows a fixed fraction, the
 Gaussians with the largest screen-space gradients, instead of all above a threshold: like Adam's steps this does not
 depend on the gradient's scale, which differs by orders of magnitude between distillers. And a cloned Gaussian shares
-its opacity with its copy, so that cloning does not change the picture [Rota Bulo et al. 2024, "Revising densification"].
+its opacity with its copy, so that cloning does not change the picture [Rota Bulo et al. 2024].
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from .base import AdaptReport, FieldSample, RenderOutput, Representation
@@ -185,10 +185,10 @@ def logit(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def _spacing(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """Root mean square distance to the three nearest neighbours; 0.1 m where there are none."""
     array = points.detach().cpu().numpy()
-    neighbours = min(4, len(array))
-    distances = cKDTree(array).query(array, k=list(range(1, neighbours + 1)))[0][:, 1:]
-    if distances.shape[1] == 0:
+    if len(array) < 2:
         return torch.full((len(array),), 0.1).to(points)
+    # The nearest "neighbour" is the point itself.
+    distances = KDTree(array).query(array, k=min(4, len(array)))[0][:, 1:]
     # Coincident points would be infinitely small.
     spacing = np.sqrt(np.mean(distances**2, axis=1)).clip(1e-4)
     return torch.from_numpy(spacing).to(points)

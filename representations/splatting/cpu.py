@@ -29,7 +29,9 @@ def splat_cpu(
     colours: Float[Tensor, "n 3"],
     cameras: Cameras,
 ) -> SplatOutput:
-    """See `splat`."""
+    """See `splat`. Raises ValueError for tensors that are not in CPU memory."""
+    if means.device.type != "cpu":
+        raise ValueError(f"the cpu backend needs CPU tensors, got {means.device}; use backend 'auto'")
     inputs = (means, quaternions, scales, opacities)
     means, quaternions, scales, opacities = (tensor.float().contiguous() for tensor in inputs)
     view = cameras.world_to_camera.float().contiguous()
@@ -55,15 +57,11 @@ class _Project(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         outputs = tuple(torch.empty(len(view), len(means), columns) for columns in (2, 4, 2, 4))
         centre, shape, reach, depth_normal = outputs
-        inputs = _arrays(means, quaternions, scales, opacities)
         extent = (np.float32(size[1]), np.float32(size[0]))
         for camera in range(len(view)):
-            projection.project(
-                *inputs,
-                *_arrays(view[camera], intrinsics[camera]),
-                extent,
-                *_arrays(*(output[camera] for output in outputs)),
-            )
+            inputs = _arrays(means, quaternions, scales, opacities, view[camera], intrinsics[camera])
+            arguments = [*inputs, extent, *_arrays(*(output[camera] for output in outputs))]
+            projection.project(*arguments)
         ctx.extent = extent
         ctx.save_for_backward(means, quaternions, scales, view, intrinsics, shape, reach, depth_normal)
         ctx.mark_non_differentiable(reach)
@@ -71,18 +69,22 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_centre: Tensor, g_shape: Tensor, _: Tensor, g_depth_normal: Tensor) -> tuple[Any, ...]:
-        means, quaternions, scales, view, intrinsics, *projected = ctx.saved_tensors
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *g_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        means, quaternions, scales, view, intrinsics, shape, reach, depth_normal = ctx.saved_tensors
         inputs = (means, quaternions, scales)
-        gradients = (*(torch.zeros_like(tensor) for tensor in inputs), torch.zeros(len(means)))
-        incoming = tuple(gradient.contiguous() for gradient in (g_centre, g_shape, g_depth_normal))
+        g_inputs = (*(torch.zeros_like(tensor) for tensor in inputs), torch.zeros(len(means)))
+        g_centre, g_shape, _, g_depth_normal = (gradient.contiguous() for gradient in g_outputs)
+        per_camera = (shape, reach, depth_normal, g_centre, g_shape, g_depth_normal)
         for camera in range(len(view)):
-            projection.project_backward(
+            arguments = [
                 *_arrays(*inputs, view[camera], intrinsics[camera]),
                 ctx.extent,
-                *_arrays(*(tensor[camera] for tensor in (*projected, *incoming)), *gradients),
-            )
-        return *gradients, None, None, None
+                *_arrays(*(tensor[camera] for tensor in per_camera), *g_inputs),
+            ]
+            projection.project_backward(*arguments)
+        return *g_inputs, None, None, None
 
 
 class _Composite(torch.autograd.Function):
@@ -102,24 +104,27 @@ class _Composite(torch.autograd.Function):
         order = np.argsort(depth_normal[..., 0].numpy(), axis=1, kind="stable")
         ctx.bins = []
         for camera in range(len(centre)):
-            projected = _arrays(centre[camera], shape[camera], reach[camera])
-            bins = tiles.bin_tiles(projected[0], projected[2], order[camera], size[1], size[0])
-            tiles.composite(*bins, *projected, *_arrays(features[camera], picture[camera]), numba.get_num_threads())
+            where, extent = _arrays(centre[camera], reach[camera])
+            bins = tiles.bin_tiles(where, extent, order[camera], size[1], size[0])
+            inputs = _arrays(*(tensor[camera] for tensor in (centre, shape, reach, features, picture)))
+            arguments = [*bins, *inputs, numba.get_num_threads()]
+            tiles.composite(*arguments)
             ctx.bins.append(bins)
         ctx.save_for_backward(centre, shape, reach, features, picture)
         return picture
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_picture: Tensor) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
-        g_picture = g_picture.contiguous()
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *g_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        saved = (*ctx.saved_tensors, g_outputs[0].contiguous())
         rows = torch.zeros(*saved[0].shape[:2], 2 + 4 + tiles.FEATURES)
         for camera, bins in enumerate(ctx.bins):
             ids = bins[1]
             pairs = np.empty((len(ids), rows.shape[2]), np.float32)
-            inputs = _arrays(*(tensor[camera] for tensor in (*saved, g_picture)))
-            tiles.composite_backward(*bins, *inputs, pairs, numba.get_num_threads())
+            arguments = [*bins, *_arrays(*(tensor[camera] for tensor in saved)), pairs, numba.get_num_threads()]
+            tiles.composite_backward(*arguments)
             tiles.add_pairs(ids, pairs, rows[camera].numpy())
         g_centre, g_shape, g_colours, g_depth_normal = rows.split([2, 4, 3, 4], 2)
         return g_centre, g_shape, None, g_depth_normal, g_colours.sum(0), None

@@ -50,11 +50,12 @@ def gaussian_field(
         while resolution > 1 and _pairs(boxes) > MAXIMUM_PAIRS:
             resolution //= 2
             boxes = _boxes(centres, halves, low, high, resolution)
-        cells = np.ravel_multi_index(tuple(_cells(positions, low, high, resolution).T), (resolution,) * 3)
+        cells = _cells(positions, low, high, resolution) @ np.array([resolution**2, resolution, 1])
         point_order = np.argsort(cells, kind="stable")
         point_starts = np.searchsorted(cells[point_order], np.arange(resolution**3 + 1))
         starts, ids = _bin(boxes, resolution)
-        _evaluate(point_starts, point_order, starts, ids, *arrays, out)
+        arguments = [point_starts, point_order, starts, ids, *arrays, out]
+        _evaluate(*arguments)
     result = torch.from_numpy(out).to(points.device)
     return result[:, 0], result[:, 1:]
 

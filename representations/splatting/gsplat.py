@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,11 +28,7 @@ def splat_gsplat(
     """See `splat`. Raises ValueError without gsplat or for tensors that are not on a CUDA device."""
     if not means.is_cuda:
         raise ValueError(f"the gsplat backend needs tensors on a CUDA device, got {means.device}; use backend 'auto'")
-    try:
-        from gsplat import rasterization
-    except ImportError as error:
-        raise ValueError(f"the gsplat backend needs the gsplat package: {INSTALL}") from error
-
+    rasterization = load_rasterization()
     world_to_camera = cameras.world_to_camera
     local = to_camera(means, world_to_camera)
     normals = facing_normals(rotation_matrices(quaternions), scales, local, world_to_camera)
@@ -51,3 +51,11 @@ def splat_gsplat(
     rgb, depth, normal = picture.permute(0, 3, 1, 2).split([3, 1, 3], 1)
     visible = (details["radii"] > 0).all(-1)
     return SplatOutput(rgb, opacity.permute(0, 3, 1, 2), depth, normal, details["means2d"], visible)
+
+
+def load_rasterization() -> Callable[..., Any]:
+    """Raises ValueError naming the command that installs gsplat."""
+    try:
+        return importlib.import_module("gsplat").rasterization
+    except ImportError as error:
+        raise ValueError(f"the gsplat backend needs the gsplat package: {INSTALL}") from error

@@ -1,0 +1,276 @@
+"""The compiled rasteriser against its readable twin, and both against closed forms."""
+
+import math
+
+import numba
+import pytest
+import torch
+from torch import Tensor
+
+from steindreamer.representations import Cameras
+from steindreamer.representations.splatting import SplatOutput, splat
+from steindreamer.representations.splatting.semantics import BLUR, MAX_ALPHA, MIN_ALPHA
+
+IMAGES = ("rgb", "opacity", "depth", "normal")
+NAMES = ("means", "quaternions", "scales", "opacities", "colours")
+
+
+def random_gaussians(count: int, seed: int = 0) -> list[Tensor]:
+    """Anisotropic Gaussians filling a ball of radius 0.8 about as densely as a trained scene does; some are opaque."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    means = 0.8 * directions * torch.rand(count, 1, generator=generator) ** (1 / 3)
+    scales = 0.75 * max(count, 1) ** (-1 / 3) * torch.exp(0.5 * torch.randn(count, 3, generator=generator))
+    opacities = torch.sigmoid(torch.randn(count, generator=generator))
+    opacities[: count // 10] = 0.9995
+    quaternions = torch.randn(count, 4, generator=generator)
+    return [means, quaternions, scales, opacities, torch.rand(count, 3, generator=generator)]
+
+
+def random_cameras(seed: int, batch: int, distance: float, height: int, width: int) -> Cameras:
+    """Off-centre cameras with non-square pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    azimuth = 360 * torch.rand(batch, generator=generator)
+    elevation = 180 * torch.rand(batch, generator=generator) - 90
+    cameras = Cameras.orbit(azimuth, elevation, distance=distance, height=height, width=width)
+    stretch = torch.ones(batch, 3, 3)
+    stretch[:, 0, 0] = 0.7 + torch.rand(batch, generator=generator)
+    intrinsics = cameras.intrinsics * stretch
+    intrinsics[:, :2, 2] += 8 * torch.rand(batch, 2, generator=generator) - 4
+    return Cameras(cameras.camera_to_world, intrinsics, height, width)
+
+
+def weighted_sum(output: SplatOutput) -> Tensor:
+    """A scalar that depends on every pixel of every picture."""
+    generator = torch.Generator().manual_seed(5)
+    return torch.stack(
+        [
+            (getattr(output, name) * torch.randn(getattr(output, name).shape, generator=generator)).sum()
+            for name in IMAGES
+        ]
+    ).sum()
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "distance", "height", "width"),
+    [
+        pytest.param(300, 2, 3.0, 40, 48, id="whole object"),
+        pytest.param(200, 1, 3.0, 16, 90, id="wide"),
+        pytest.param(200, 1, 3.0, 70, 17, id="tall"),
+        pytest.param(150, 3, 1.0, 33, 31, id="partly off-screen"),
+        pytest.param(300, 2, 0.4, 32, 32, id="camera inside, partly behind"),
+        pytest.param(1, 1, 3.0, 20, 20, id="single"),
+        pytest.param(40, 1, 3.0, 1, 1, id="one pixel"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_compiled_equals_twin(seed: int, count: int, batch: int, distance: float, height: int, width: int) -> None:
+    gaussians = random_gaussians(count, seed)
+    cameras = random_cameras(seed, batch, distance, height, width)
+    expected_inputs = [tensor.double().requires_grad_() for tensor in gaussians]
+    inputs = [tensor.clone().requires_grad_() for tensor in gaussians]
+    expected = splat(*expected_inputs, cameras, backend="torch")
+    actual = splat(*inputs, cameras, backend="cpu")
+
+    for name in IMAGES:
+        error = (getattr(actual, name) - getattr(expected, name)).abs()
+        # Where alpha is at the 1/255 cut to within rounding, the two may decide differently; never more than rarely.
+        assert (error > 1e-5 * (1 + distance)).float().mean() < 1e-3, name
+        assert error.max() < 2 * MIN_ALPHA * (1 + distance), name
+    assert torch.equal(actual.visible, expected.visible)
+    torch.testing.assert_close(
+        actual.screen_means[actual.visible].double(), expected.screen_means[actual.visible], rtol=1e-4, atol=1e-3
+    )
+
+    weighted_sum(expected).backward()
+    weighted_sum(actual).backward()
+    for name, reference, tensor in zip(NAMES, expected_inputs, inputs, strict=True):
+        assert reference.grad is not None and tensor.grad is not None
+        assert (tensor.grad - reference.grad).norm() < 1e-3 * reference.grad.norm() + 1e-6, name
+
+
+def test_twin_gradients_are_finite_differences() -> None:
+    """Of single inputs, away from the discontinuities of the alpha cut (few Gaussians, small steps)."""
+    inputs = [tensor.double() for tensor in random_gaussians(6, seed=3)]
+    inputs[3] = inputs[3].clamp_max(0.9)
+    cameras = random_cameras(3, 1, 2.0, 12, 12)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    weighted_sum(splat(*leaves, cameras, backend="torch")).backward()
+    step = 1e-7
+    for name, leaf, tensor in zip(NAMES, leaves, inputs, strict=True):
+        assert leaf.grad is not None
+        for index in range(0, tensor.numel(), 3):
+            sides = []
+            for sign in (1, -1):
+                moved = tensor.clone()
+                moved.view(-1)[index] += sign * step
+                sides.append(
+                    weighted_sum(splat(*[moved if t is tensor else t for t in inputs], cameras, backend="torch"))
+                )
+            slope = (sides[0] - sides[1]) / (2 * step)
+            torch.testing.assert_close(
+                leaf.grad.view(-1)[index], slope, rtol=1e-4, atol=1e-4, msg=lambda m, n=name, i=index: f"{n}[{i}]: {m}"
+            )
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_one_round_gaussian_in_closed_form(backend: str) -> None:
+    """On the axis, its picture is opacity * exp(-r^2 / 2 v) with v = (focal * scale / depth)^2 + blur."""
+    cameras = Cameras.orbit([0.0], [0.0], distance=2.0, height=21)
+    opacity, scale, colour = 0.8, 0.1, torch.tensor([[0.2, 0.5, 0.9]])
+    output = splat(
+        torch.zeros(1, 3),
+        torch.tensor([[1.0, 0, 0, 0]]),
+        torch.full((1, 3), scale),
+        torch.tensor([opacity]),
+        colour,
+        cameras,
+        backend=backend,
+    )
+    variance = (float(cameras.intrinsics[0, 0, 0]) * scale / 2.0) ** 2 + BLUR
+    y, x = torch.meshgrid(torch.arange(21.0) - 10, torch.arange(21.0) - 10, indexing="ij")
+    alpha = opacity * torch.exp(-(x**2 + y**2) / (2 * variance))
+    alpha = torch.where(alpha >= MIN_ALPHA, alpha, 0.0)
+    torch.testing.assert_close(output.opacity[0, 0], alpha, rtol=0, atol=2e-6)
+    torch.testing.assert_close(output.rgb[0], alpha * colour[0, :, None, None], rtol=0, atol=2e-6)
+    torch.testing.assert_close(output.depth[0, 0], 2.0 * alpha, rtol=0, atol=4e-6)
+    torch.testing.assert_close(output.screen_means[0, 0], torch.tensor([10.5, 10.5]))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_nearer_gaussians_hide_farther_ones(backend: str) -> None:
+    """Whatever their order in memory; two saturated layers leave (1 - MAX_ALPHA)^2 of the light."""
+    cameras = Cameras.orbit([0.0], [0.0], distance=3.0, height=16)
+    means = torch.tensor([[0.0, 0, 0], [0, 0, 1]])
+    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    for order in ([0, 1], [1, 0]):
+        output = splat(
+            means[order],
+            torch.tensor([[1.0, 0, 0, 0]]).repeat(2, 1),
+            torch.full((2, 3), 5.0),
+            torch.ones(2),
+            colours[order],
+            cameras,
+            backend=backend,
+        )
+        centre = output.rgb[0, :, 8, 8]
+        torch.testing.assert_close(centre, torch.tensor([(1 - MAX_ALPHA) * MAX_ALPHA, MAX_ALPHA, 0]), rtol=0, atol=1e-6)
+        assert output.opacity[0, 0, 8, 8].item() == pytest.approx(1 - (1 - MAX_ALPHA) ** 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_normals_are_the_shortest_axis_towards_the_camera(backend: str) -> None:
+    cameras = Cameras.orbit([0.0, 180.0], [0.0, 0.0], distance=3.0, height=16)
+    # Flat along its own z, turned by 30 degrees about +Y: the axis becomes (sin 30, 0, cos 30).
+    half = math.radians(15)
+    output = splat(
+        torch.zeros(1, 3),
+        2 * torch.tensor([[math.cos(half), 0, math.sin(half), 0]]),
+        torch.tensor([[0.3, 0.2, 0.01]]),
+        torch.ones(1) * 0.9,
+        torch.ones(1, 3),
+        cameras,
+        backend=backend,
+    )
+    axis = torch.tensor([0.5, 0, math.sqrt(0.75)])
+    normals = output.normal[:, :, 8, 8] / output.opacity[:, :, 8, 8]
+    torch.testing.assert_close(normals, torch.stack([axis, -axis]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("case", ["none", "behind", "off-screen", "transparent"])
+def test_nothing_to_draw(backend: str, case: str) -> None:
+    gaussians = random_gaussians(0 if case == "none" else 5)
+    if case == "behind":
+        gaussians[0] = gaussians[0] + torch.tensor([0.0, 0, 9])
+    elif case == "off-screen":
+        gaussians[0] = gaussians[0] + torch.tensor([0.0, 90, 0])
+    elif case == "transparent":
+        gaussians[3] = torch.full((5,), 0.5 * MIN_ALPHA)
+    inputs = [tensor.requires_grad_() for tensor in gaussians]
+    output = splat(*inputs, Cameras.orbit([0.0], [0.0], height=8, width=20), backend=backend)
+    assert all(not getattr(output, name).any() for name in IMAGES)
+    assert not output.visible.any()
+    weighted_sum(output).backward()
+    assert all(tensor.grad is None or not tensor.grad.any() for tensor in inputs)
+
+
+def test_diverged_gaussians_are_harmless() -> None:
+    """NaN and infinite parameters neither crash nor touch the others' picture (they draw nothing)."""
+    gaussians = random_gaussians(40)
+    cameras = Cameras.orbit([0.0], [0.0], height=32)
+    clean = splat(*[tensor[8:] for tensor in gaussians], cameras)
+    bad = [tensor.clone() for tensor in gaussians]
+    bad[0][0], bad[0][1], bad[0][2] = math.nan, math.inf, -math.inf
+    bad[1][3] = math.nan
+    bad[1][4] = 0.0
+    bad[2][5], bad[2][6] = math.nan, math.inf
+    bad[3][7] = math.nan
+    torch.testing.assert_close(splat(*bad, cameras).rgb, clean.rgb)
+
+
+def test_the_same_bits_for_any_number_of_threads() -> None:
+    gaussians = random_gaussians(1111)
+    cameras = random_cameras(0, 2, 2.0, 75, 50)
+    threads = numba.get_num_threads()
+    results = []
+    try:
+        for count in (1, min(2, numba.config.NUMBA_NUM_THREADS), 1):
+            numba.set_num_threads(count)
+            inputs = [tensor.clone().requires_grad_() for tensor in gaussians]
+            output = splat(*inputs, cameras, backend="cpu")
+            weighted_sum(output).backward()
+            results.append([*(getattr(output, name) for name in IMAGES), *(tensor.grad for tensor in inputs)])
+    finally:
+        numba.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_twin_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    gaussians = [tensor.double() for tensor in random_gaussians(30)]
+    cameras = random_cameras(1, 1, 3.0, 20, 20)
+    results = []
+    for pairs in (2**24, 1000):
+        monkeypatch.setattr("steindreamer.representations.splatting.twin.PAIRS", pairs)
+        inputs = [tensor.clone().requires_grad_() for tensor in gaussians]
+        output = splat(*inputs, cameras, backend="torch")
+        weighted_sum(output).backward()
+        results.append([output.rgb, *(tensor.grad for tensor in inputs)])
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_screen_gradient(backend: str) -> None:
+    """`screen_means` receives the gradient of moving the Gaussian in each picture, in pixels.
+
+    Moving it by 1 pixel raises sum(x * opacity) by sum(opacity), but for the edge that the alpha cut leaves (2 %).
+    """
+    cameras = random_cameras(2, 2, 3.0, 40, 40)
+    means = torch.zeros(1, 3, requires_grad=True)
+    ones = torch.ones(1, 4)
+    output = splat(means, ones, 0.15 * ones[:, :3], 0.9 * ones[:, 0], ones[:, :3], cameras, backend=backend)
+    moment = (output.opacity * torch.arange(40.0)).sum()
+    gradient = torch.autograd.grad(moment, output.screen_means)[0]
+    mass = output.opacity.sum((1, 2, 3))
+    torch.testing.assert_close(gradient[:, 0, 0] / mass, torch.ones(2), rtol=0, atol=0.05)
+    torch.testing.assert_close(gradient[:, 0, 1] / mass, torch.zeros(2), rtol=0, atol=0.05)
+
+
+def test_backend_errors() -> None:
+    gaussians = random_gaussians(1)
+    cameras = Cameras.orbit([0.0], [0.0], height=8)
+    with pytest.raises(ValueError, match=r"unknown splatting backend 'numba'; choose one of \['auto', 'cpu', 'torch'"):
+        splat(*gaussians, cameras, backend="numba")
+    with pytest.raises(ValueError, match="needs tensors on a CUDA device, got cpu"):
+        splat(*gaussians, cameras, backend="gsplat")
+    with pytest.raises(ValueError, match="needs CPU tensors"):
+        splat(*[tensor.to("meta") for tensor in gaussians], cameras, backend="cpu")
+
+
+def test_a_missing_gsplat_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    from steindreamer.representations.splatting.gsplat import load_rasterization
+
+    monkeypatch.setitem(__import__("sys").modules, "gsplat", None)
+    with pytest.raises(ValueError, match=r"pip install 'gsplat>=1\.5\.3' ninja"):
+        load_rasterization()
