@@ -120,6 +120,7 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
     base.names = names
     for layer in layers:
         layer = _without_foreign_sections(layer, names)
+        assert isinstance(base, DictConfig)
         _refuse_unknown_keys(layer, base)
         try:
             base = OmegaConf.merge(base, OmegaConf.create(layer))

@@ -74,7 +74,7 @@ class Journal:
         text = f"step {step:>5}/{self.total}  {seconds:.3f} s/step  {_duration(left)} left"
         text += f"  loss {line.get('loss', math.nan):.4f}"
         if self._variance is not None:
-            text += f"  gradient variance {self._variance:.4f}"
+            text += f"  gradient variance {self._variance:.2e}"
         if self._ratio is not None:
             text += f" ({self._ratio:.2f} of SDS)"
         return text

@@ -7,31 +7,24 @@ from dataclasses import dataclass
 import torch
 
 from ..distill import Prior
-from ..training.world import WorldPrior
-from .errors import UserError
+from ..training.world import prior as world
 
 
 @dataclass
 class WorldPriorConfig:
-    """The exact score of the captioned procedural world: a test bench and an offline demonstration, no learned model.
-
-    It holds renders of the objects it is asked for, so what it shows is the estimator and the pipeline at work,
-    not what a text-to-image model would imagine.
-    """
+    """The exact score of a small procedural world: a test bench and an offline demonstration, not a learned model."""
 
     objects: int = 8
-    """Objects of the caption in the mixture."""
+    """Objects of the caption in the mixture: how varied the prior is."""
     bandwidth: float = 0.15
-    """Standard deviation of a pixel around each object's picture, in [-1, 1] units."""
+    """Standard deviation of a picture around each object, in [-1, 1] pixels."""
     seed: int = 0
     """Which objects."""
 
-    def validate(self) -> None:
-        if self.objects < 1 or self.bandwidth <= 0:
-            raise UserError("prior.objects must be at least 1 and prior.bandwidth positive")
-
     def build(self, device: torch.device) -> Prior:
-        return WorldPrior(objects=self.objects, bandwidth=self.bandwidth, seed=self.seed)
+        """The world draws on the CPU, whatever `device` is. Raises ValueError for values out of range."""
+        del device
+        return world.WorldPrior(world.WorldPriorConfig(self.objects, bandwidth=self.bandwidth, seed=self.seed))
 
 
 PRIORS: dict[str, type] = {"world": WorldPriorConfig}

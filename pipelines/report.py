@@ -59,6 +59,7 @@ def _curve(records: Sequence[dict[str, float]], key: str, label: str, width: int
     line = " ".join(f"{step / last * width:.1f},{height - value / top * (height - 10):.1f}" for step, value in points)
     return (
         f"<p>{escape(label)} (largest {top:.3g}, last {points[-1][1]:.3g})<br>"
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{escape(label)}">'
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
+        f' aria-label="{escape(label)}">'
         f'<polyline points="{line}" fill="none" stroke="#2a6" stroke-width="1.5"/></svg></p>'
     )

@@ -15,7 +15,16 @@ from .config import RunConfig, compose, read_config
 from .errors import UserError
 
 ROOT = Path("runs")
-WRITTEN = ("config.yaml", "metrics.jsonl", "checkpoints", "previews", "turntable.webp", "asset", "report.html")
+WRITTEN = (
+    "config.yaml",
+    "metrics.jsonl",
+    "summary.json",
+    "checkpoints",
+    "previews",
+    "turntable.webp",
+    "asset",
+    "report.html",
+)
 """Everything that a run writes; --overwrite removes these and nothing else."""
 
 

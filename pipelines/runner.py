@@ -81,11 +81,12 @@ def generate(
             config.output.turntable_frames,
             config.output.picture_size,
         )
-    summary = {"seconds": round(time.perf_counter() - start, 1), "skipped_steps": stage.skipped, **_plain(export)}
+    seconds = time.perf_counter() - start
+    summary = {"seconds": round(seconds, 1), "skipped_steps": stage.skipped, "export": _plain(export)}
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     write_report(folder, config, export)
-    journal.say(f"done in {summary['seconds']:.0f} s: {export.path}")
-    return RunResult(folder, export.path, export, time.perf_counter() - start)
+    journal.say(f"done in {seconds:.0f} s: {export.path}")
+    return RunResult(folder, export.path, export, seconds)
 
 
 def build_stage(config: RunConfig) -> tuple[Stage, Any]:
@@ -95,9 +96,10 @@ def build_stage(config: RunConfig) -> tuple[Stage, Any]:
     try:
         prior = config.prior.build(device)
         embedding = prior.embed(config.prompt, config.negative_prompt)
-        estimator = load_estimator(device) if config.method.needs_estimator else None
-        distiller = config.method.build(prior, estimator).to(device)
-        representation = config.representation.build(generator, device)
+        estimator = load_estimator(prior.device) if config.method.needs_estimator else None
+        distiller = config.method.build(prior, estimator).to(prior.device)
+        # Where the prior lives, the scene lives: pictures and gradients never cross devices.
+        representation = config.representation.build(generator, prior.device)
     except (ValueError, ImportError) as error:
         raise UserError(str(error)) from None
     return Stage(representation, distiller, prior, embedding, config.stage, generator), prior

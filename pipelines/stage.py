@@ -136,7 +136,7 @@ class Stage:
             )
             values["variance"] = probe.within_noise / pixels
             values["variance_sds"] = probe.within_noise_sds / pixels
-        # The gradient is taken, so the coefficients may learn from this step; the scene still is the one it was taken at.
+        # The gradient is taken, so the coefficients may learn from this step, at the scene it was taken at.
         self.distiller.update(distillation, self._gram(cameras, background))
         self.optimizer.step()
         if isinstance(self.representation, Adaptive):

@@ -222,7 +222,9 @@ def _best_level(volume: Volume, grid: Grid, views: Views, level: float) -> float
     cameras = chosen.cameras.resized(size)
     target = torch.nn.functional.interpolate(chosen.opacity, size=(size, size), mode="area")[:, 0] > level
     projected = _maximum_projection(volume, grid, cameras.rays(), cameras.position)
-    levels = torch.from_numpy(np.unique(np.quantile(projected[projected > volume.min()].numpy(), np.linspace(0, 1, 257))))
+    levels = torch.from_numpy(
+        np.unique(np.quantile(projected[projected > volume.min()].numpy(), np.linspace(0, 1, 257)))
+    )
     scores = torch.stack([_iou(projected > value, target) for value in levels])
     # The optimum is flat; its middle is steadier than its summit.
     good = levels[scores >= scores.max() - 0.002]

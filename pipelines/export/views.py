@@ -42,9 +42,7 @@ class Views:
         return 0.5 * float(body.median())
 
     def __getitem__(self, index: slice) -> Views:
-        return Views(
-            self.cameras[index], self.rgb[index], self.opacity[index], self.depth[index], self.normal[index]
-        )
+        return Views(self.cameras[index], self.rgb[index], self.opacity[index], self.depth[index], self.normal[index])
 
 
 @torch.no_grad()
