@@ -8,7 +8,7 @@ import torch
 from manifold3d import Error, Manifold, Mesh
 from scipy.sparse import coo_matrix, diags
 
-from ...representations import TriangleMesh
+from ...representations import TriangleMesh, vertex_normals
 
 _SHORTEST_EDGE = 1e-4
 """Edges and slivers below this share of the diagonal are collapsed."""
@@ -51,7 +51,7 @@ def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Manifold:
 
 def _arrays(solid: Manifold) -> tuple[np.ndarray, np.ndarray]:
     mesh = solid.to_mesh()
-    vertices, faces = np.ascontiguousarray(mesh.vert_properties[:, :3]), mesh.tri_verts.astype(np.int64)
+    vertices, faces = np.array(mesh.vert_properties[:, :3]), mesh.tri_verts.astype(np.int64)
     return _pull_apart(vertices, faces), faces
 
 
@@ -64,15 +64,8 @@ def _pull_apart(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     places = np.round(vertices / (4e-6 * diagonal)).astype(np.int64)
     _, inverse, count = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     shared = count[inverse.reshape(-1)] > 1
-    return np.where(shared[:, None], vertices - 2e-4 * diagonal * vertex_normals(vertices, faces), vertices)
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals `[v, 3]`, faces weighted by their area."""
-    corners = vertices[faces].astype(np.float64)
-    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    summed = np.stack([np.bincount(faces.ravel(), np.repeat(flat[:, a], 3), len(vertices)) for a in range(3)], 1)
-    return (summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-20)).astype(np.float32)
+    normals = vertex_normals(torch.from_numpy(vertices), torch.from_numpy(faces)).numpy()
+    return np.where(shared[:, None], vertices - 2e-4 * diagonal * normals, vertices)
 
 
 def _main_parts(solid: Manifold, smallest_part: float) -> Manifold:
@@ -111,7 +104,6 @@ def _decimated(vertices: np.ndarray, faces: np.ndarray, budget: int, smallest_pa
         if solid.status() == Error.NoError and not solid.is_empty():
             solid = _main_parts(solid.simplify(_SHORTEST_EDGE * diagonal), smallest_part)
             flat = _arrays(solid)[1]
-            print("try", target, len(triangles), len(flat), is_closed_manifold(flat))
             if len(flat) <= budget and is_closed_manifold(flat):
                 return solid
         target *= 0.96

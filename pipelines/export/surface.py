@@ -12,11 +12,9 @@ from typing import Literal, no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numba import njit, prange
 from scipy import ndimage
 from skimage.measure import marching_cubes
-from torch import Tensor
 
 from ...representations import Queryable, Representation, TriangleMesh
 from .views import Views, take_views
@@ -180,6 +178,8 @@ def _fuse_kernel(origin, voxel, poses, intrinsics, depth, facing, outline, trunc
                             largest[n] = largest[n - 1]
                             n -= 1
                         largest[n] = value
+                        if largest[votes - 1] >= 1.0:
+                            break  # empty beyond doubt
                 out[i, j, k] = -largest.mean()
 
 
@@ -220,47 +220,58 @@ def _best_level(volume: Volume, grid: Grid, views: Views, level: float) -> float
     chosen = views[::step]
     size = min(_JUDGING_SIZE, chosen.cameras.height)
     cameras = chosen.cameras.resized(size)
-    target = torch.nn.functional.interpolate(chosen.opacity, size=(size, size), mode="area")[:, 0] > level
-    projected = _maximum_projection(volume, grid, cameras.rays(), cameras.position)
-    levels = torch.from_numpy(
-        np.unique(np.quantile(projected[projected > volume.min()].numpy(), np.linspace(0, 1, 257)))
+    target = torch.nn.functional.interpolate(chosen.opacity, size=(size, size), mode="area")[:, 0].numpy() > level
+    projected = np.full(target.shape, volume.min(), np.float32)
+    directions = torch.nn.functional.normalize(cameras.rays(), dim=1)
+    _project_kernel(
+        volume,
+        ((cameras.position.numpy() - grid.origin) / grid.voxel).astype(np.float32),
+        directions.contiguous().numpy(),
+        projected,
     )
-    scores = torch.stack([_iou(projected > value, target) for value in levels])
+    reached = projected[projected > volume.min()]
+    levels = np.unique(np.quantile(reached, np.linspace(0, 1, 257)))
+    scores = np.array([_iou(projected > value, target) for value in levels])
     # The optimum is flat; its middle is steadier than its summit.
-    good = levels[scores >= scores.max() - 0.002]
-    return float(good.median())
+    return float(np.median(levels[scores >= scores.max() - 0.002]))
 
 
-def _iou(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
-    return (a & b).sum() / (a | b).sum().clamp_min(1)
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def _maximum_projection(
-    volume: Volume, grid: Grid, rays: Float[Tensor, "b 3 h w"], position: Float[Tensor, "b 3"]
-) -> Float[Tensor, "b h w"]:
-    """Largest value along every ray, sampled trilinearly every voxel inside the grid's bounding sphere."""
-    size = torch.tensor(grid.shape, dtype=torch.float32)
-    origin = torch.from_numpy(grid.origin.astype(np.float32))
-    field = torch.from_numpy(volume)[None, None]
-    centre = origin + grid.voxel * (size - 1) / 2
-    radius = 0.5 * grid.voxel * float((size - 1).norm())
-    out = []
-    for ray, eye in zip(rays, position, strict=True):
-        direction = torch.nn.functional.normalize(ray.reshape(3, -1).T, dim=-1)
-        distances = torch.arange(-radius, radius, grid.voxel) + (centre - eye).norm()
-        best = torch.full(ray.shape[1:], float(volume.min()))
-        for piece in distances.split(64):
-            points = eye + direction[:, None] * piece[:, None]
-            unit = (points - origin) / (grid.voxel * (size - 1)) * 2 - 1
-            # grid_sample wants the last axis of the volume first.
-            values = torch.nn.functional.grid_sample(
-                field, unit.flip(-1)[None, None], mode="bilinear", padding_mode="border", align_corners=True
-            )
-            inside = (unit.abs() <= 1).all(-1)
-            values = torch.where(inside, values[0, 0, 0], torch.full_like(values[0, 0, 0], float(volume.min())))
-            best = torch.maximum(best, values.amax(1).reshape(best.shape))
-        out.append(best)
-    return torch.stack(out)
+@njit(parallel=True, error_model="numpy", cache=True)
+@no_type_check
+def _project_kernel(volume, eyes, directions, out):
+    """Largest value along every ray, sampled trilinearly once per voxel. Eyes are in voxels from the first corner."""
+    count, height, width = out.shape
+    for row in prange(count * height):
+        v, h = row // height, row % height
+        for w in range(width):
+            near, far = 0.0, 1e30
+            for a in range(3):
+                direction, eye, top = directions[v, a, h, w], eyes[v, a], volume.shape[a] - 1.001
+                if abs(direction) < 1e-9:
+                    if eye < 0 or eye > top:
+                        far = -1.0
+                    continue
+                first, second = -eye / direction, (top - eye) / direction
+                near, far = max(near, min(first, second)), min(far, max(first, second))
+            best = out[v, h, w]
+            t = near + 1e-3
+            while t < far:
+                x = eyes[v, 0] + t * directions[v, 0, h, w]
+                y = eyes[v, 1] + t * directions[v, 1, h, w]
+                z = eyes[v, 2] + t * directions[v, 2, h, w]
+                i, j, k = int(x), int(y), int(z)
+                a, b, c = x - i, y - j, z - k
+                low = (1 - b) * ((1 - c) * volume[i, j, k] + c * volume[i, j, k + 1])
+                low += b * ((1 - c) * volume[i, j + 1, k] + c * volume[i, j + 1, k + 1])
+                high = (1 - b) * ((1 - c) * volume[i + 1, j, k] + c * volume[i + 1, j, k + 1])
+                high += b * ((1 - c) * volume[i + 1, j + 1, k] + c * volume[i + 1, j + 1, k + 1])
+                best = max(best, (1 - a) * low + a * high)
+                t += 1.0
+            out[v, h, w] = best
 
 
 def _fill_hollows(volume: Volume, iso: float) -> Volume:

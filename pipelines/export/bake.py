@@ -1,0 +1,166 @@
+"""Base colour: every texel asks the pictures in which it is visible, or the colour field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, no_type_check
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numba import njit, prange
+from scipy.spatial import cKDTree
+
+from ...representations import Queryable, TriangleMesh, render_mesh
+from .texels import Texels
+from .views import Views
+
+ColourSource = Literal["renders", "field"]
+
+_AGREEMENT = 0.06
+"""Metres by which a picture's depth may differ from the mesh's before it shows something else."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the views say about each texel."""
+
+    colour: Float[np.ndarray, "t 3"]
+    weight: Float[np.ndarray, " t"]
+    """0: no view shows this texel."""
+    openness: Float[np.ndarray, " t"]
+    """Cosine-weighted share of the directions above the surface that are not blocked: ambient occlusion."""
+
+
+def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
+    """Average each texel's colour over the views it is visible in, head-on views counting most."""
+    bare = TriangleMesh(mesh.vertices, mesh.faces)
+    surface = [
+        render_mesh(bare, views.cameras[i : i + 1], torch.zeros(1, 3)).depth[:, 0] for i in range(len(views.cameras))
+    ]
+    count = len(texels.faces)
+    colour = np.empty((count, 3), np.float32)
+    weight, openness = np.empty(count, np.float32), np.empty(count, np.float32)
+    assert mesh.normals is not None
+    extent = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
+    _gather_kernel(
+        texels.interpolate(mesh.vertices).astype(np.float32),
+        texels.interpolate(mesh.normals).astype(np.float32),
+        views.cameras.world_to_camera.numpy(),
+        views.cameras.position.numpy(),
+        views.cameras.intrinsics.numpy(),
+        views.rgb.contiguous().numpy(),
+        views.opacity[:, 0].contiguous().numpy(),
+        views.depth[:, 0].contiguous().numpy(),
+        torch.cat(surface).contiguous().numpy(),
+        np.float32(views.solid_level()),
+        np.float32(0.006 * extent),
+        np.float32(_AGREEMENT),
+        colour,
+        weight,
+        openness,
+    )
+    return Gathered(colour, weight, openness)
+
+
+def bake_colour(
+    mesh: TriangleMesh, texels: Texels, gathered: Gathered, source: ColourSource, field: Queryable | None
+) -> UInt8[np.ndarray, "s s 3"]:
+    """The base colour page, sRGB. Texels that no view shows ask the field, or copy the nearest visible surface point."""
+    positions = texels.interpolate(mesh.vertices)
+    seen = gathered.weight > 0
+    if field is not None and (source == "field" or not seen.any()):
+        colour = _field_colour(field, positions)
+    elif not seen.any():
+        raise ValueError("no view shows any part of the mesh where the representation has it")
+    else:
+        colour = gathered.colour.copy()
+        if not seen.all():
+            _, nearest = cKDTree(positions[seen]).query(positions[~seen])
+            colour[~seen] = gathered.colour[seen][nearest]
+    return to_bytes(texels.image(colour))
+
+
+def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w c"]:
+    """[0, 1] to 0..255, rounded."""
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+@torch.no_grad()
+def _field_colour(field: Queryable, positions: np.ndarray) -> np.ndarray:
+    points = torch.from_numpy(positions.astype(np.float32))
+    return torch.cat([field.field(chunk).colour.float().cpu() for chunk in points.split(1 << 18)]).numpy()
+
+
+@njit(parallel=True, error_model="numpy", cache=True)
+@no_type_check
+def _gather_kernel(
+    positions,
+    normals,
+    poses,
+    eyes,
+    intrinsics,
+    rgb,
+    opacity,
+    depth,
+    surface,
+    level,
+    bias,
+    agreement,
+    colour,
+    weight,
+    openness,
+):
+    views, _, height, width = rgb.shape
+    for t in prange(positions.shape[0]):
+        px, py, pz = positions[t, 0], positions[t, 1], positions[t, 2]
+        red = green = blue = total = visible = above = 0.0
+        for v in range(views):
+            ex, ey, ez = eyes[v, 0] - px, eyes[v, 1] - py, eyes[v, 2] - pz
+            facing = (normals[t, 0] * ex + normals[t, 1] * ey + normals[t, 2] * ez) / np.sqrt(ex * ex + ey * ey + ez * ez)
+            if facing <= 0.05:
+                continue
+            above += facing
+            pose = poses[v]
+            z = pose[2, 0] * px + pose[2, 1] * py + pose[2, 2] * pz + pose[2, 3]
+            if z <= 1e-3:
+                continue
+            x = pose[0, 0] * px + pose[0, 1] * py + pose[0, 2] * pz + pose[0, 3]
+            y = pose[1, 0] * px + pose[1, 1] * py + pose[1, 2] * pz + pose[1, 3]
+            u = intrinsics[v, 0, 0] * x / z + intrinsics[v, 0, 2] - 0.5
+            w = intrinsics[v, 1, 1] * y / z + intrinsics[v, 1, 2] - 0.5
+            u0, w0 = int(np.floor(u)), int(np.floor(w))
+            if u0 < 0 or w0 < 0 or u0 + 1 >= width or w0 + 1 >= height:
+                continue
+            a, b = u - u0, w - w0
+            # Visible when it lies no deeper than the mesh drawn there; a slanted surface needs more room.
+            room = bias / max(facing, 0.2)
+            r = g = bl = share_sum = hidden = 0.0
+            for dw in range(2):
+                for du in range(2):
+                    share = (b if dw else 1 - b) * (a if du else 1 - a)
+                    drawn = surface[v, w0 + dw, u0 + du]
+                    if drawn > 0 and drawn < z - room:
+                        hidden += share
+                        continue
+                    shown = depth[v, w0 + dw, u0 + du]
+                    if drawn <= 0 or drawn > z + room or opacity[v, w0 + dw, u0 + du] < level:
+                        continue
+                    if abs(shown - z) > agreement:
+                        continue
+                    r += share * rgb[v, 0, w0 + dw, u0 + du]
+                    g += share * rgb[v, 1, w0 + dw, u0 + du]
+                    bl += share * rgb[v, 2, w0 + dw, u0 + du]
+                    share_sum += share
+            visible += facing * (1 - hidden)
+            if share_sum > 0.5 and facing > 0.15:
+                trust = share_sum * facing**4
+                red += trust * r / share_sum
+                green += trust * g / share_sum
+                blue += trust * bl / share_sum
+                total += trust
+        weight[t] = total
+        openness[t] = visible / above if above > 0 else 1.0
+        if total > 0:
+            red, green, blue = red / total, green / total, blue / total
+        colour[t, 0], colour[t, 1], colour[t, 2] = red, green, blue

@@ -1,0 +1,54 @@
+"""How close the exported mesh looks to the representation it came from: colour difference and silhouettes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from ...representations import Cameras, Representation, TriangleMesh, render_mesh
+from .views import Views, photograph
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    colour_difference: float
+    """Mean CIEDE2000 over the pixels both cover; about 2 is the least that the eye notices."""
+    silhouette_iou: float
+    """Intersection over union of the covered pixels, [0, 1]."""
+
+
+def colour_fidelity(
+    representation: Representation, mesh: TriangleMesh, *, cameras: Cameras | None = None
+) -> Fidelity:
+    """Compare renders of both from the same cameras (default: twelve that the bake does not use)."""
+    cameras = fidelity_cameras() if cameras is None else cameras
+    return compare(photograph(representation, cameras), mesh)
+
+
+def fidelity_cameras(size: int = 192) -> Cameras:
+    """A turntable at three heights, as a player would look."""
+    azimuth = [index * 30.0 for index in range(12)]
+    elevation = [(-15.0, 10.0, 40.0)[index % 3] for index in range(12)]
+    return Cameras.orbit(azimuth, elevation, height=size)
+
+
+@torch.no_grad()
+def compare(views: Views, mesh: TriangleMesh) -> Fidelity:
+    """The mesh against pictures already taken."""
+    level = views.solid_level()
+    differences, both_count, either_count = [], 0, 0
+    for index in range(len(views.cameras)):
+        # Four samples per pixel each way, as the representation's own soft edges have.
+        drawn = render_mesh(mesh, views.cameras[index : index + 1], torch.zeros(1, 3), supersample=2)
+        solid, covered = views.opacity[index, 0] > level, drawn.opacity[0, 0] > 0.5
+        both_count += int((solid & covered).sum())
+        either_count += int((solid | covered).sum())
+        inner = solid & (drawn.opacity[0, 0] > 0.999)
+        mine, theirs = drawn.rgb[0][:, inner].T.numpy(), views.rgb[index][:, inner].T.numpy()
+        differences.append(torch.from_numpy(deltaE_ciede2000(rgb2lab(theirs), rgb2lab(mine))))
+    difference = torch.cat(differences)
+    if len(difference) == 0:
+        raise ValueError("the mesh and the representation share no pixel in any view; is the mesh in the same place?")
+    return Fidelity(float(difference.mean()), both_count / either_count)

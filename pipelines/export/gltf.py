@@ -1,0 +1,183 @@
+"""Write one mesh as a binary glTF 2.0 file that engines import without touching a setting."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ...representations import TriangleMesh, vertex_normals
+from .bake import to_bytes
+from .maps import MaterialMaps
+
+_FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
+_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
+_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
+
+
+class _Binary:
+    """The binary chunk while it grows, with the views and accessors that cut it up."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, object]] = []
+        self.accessors: list[dict[str, object]] = []
+
+    def add(self, raw: bytes, target: int | None = None) -> int:
+        self.data += b"\0" * (-len(self.data) % 4)
+        view: dict[str, object] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
+        self.views.append(view | ({} if target is None else {"target": target}))
+        self.data += raw
+        return len(self.views) - 1
+
+    def attribute(self, values: np.ndarray, *, bounds: bool = False) -> int:
+        values = np.ascontiguousarray(values, dtype="<f4")
+        accessor: dict[str, object] = {
+            "bufferView": self.add(values.tobytes(), _ARRAY_BUFFER),
+            "componentType": _FLOAT,
+            "count": len(values),
+            "type": f"VEC{values.shape[1]}",
+        }
+        if bounds:
+            accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def indices(self, faces: np.ndarray, vertices: int) -> int:
+        small = vertices < 65_535  # 65535 itself means "restart" to some hardware
+        raw = faces.astype("<u2" if small else "<u4").tobytes()
+        self.accessors.append(
+            {
+                "bufferView": self.add(raw, _ELEMENT_ARRAY_BUFFER),
+                "componentType": _UINT16 if small else _UINT32,
+                "count": faces.size,
+                "type": "SCALAR",
+            }
+        )
+        return len(self.accessors) - 1
+
+
+def write_glb(
+    path: str | Path,
+    mesh: TriangleMesh,
+    *,
+    height_metres: float | None = None,
+    name: str = "asset",
+    extras: dict[str, object] | None = None,
+    maps: MaterialMaps | None = None,
+    roughness: float = 0.8,
+) -> None:
+    """Write the mesh with its base colour texture, standing on the ground, centred, front towards +Z.
+
+    `height_metres` scales the mesh to that height; None keeps its size. `extras` (JSON) is kept as `asset.extras`.
+    The file appears whole or not at all. Raises ValueError for a height that is not positive, an empty mesh, or a
+    texture without uvs.
+    """
+    if height_metres is not None and not height_metres > 0:
+        raise ValueError(f"height_metres must be positive, got {height_metres}; leave it out to keep the size")
+    if len(mesh.faces) == 0:
+        raise ValueError("the mesh has no faces, there is nothing to write")
+    if mesh.texture is not None and mesh.uvs is None:
+        raise ValueError("the mesh has a texture but no uvs; unwrap it first")
+    tree, binary = _tree(mesh, height_metres, name, extras or {}, maps, roughness)
+    text = json.dumps(tree, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    body = binary + b"\0" * (-len(binary) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
+    _write_whole(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+
+
+def _tree(
+    mesh: TriangleMesh,
+    height: float | None,
+    name: str,
+    extras: dict[str, object],
+    maps: MaterialMaps | None,
+    roughness: float,
+) -> tuple[dict[str, object], bytes]:
+    binary = _Binary()
+    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+    attributes = {
+        "POSITION": binary.attribute(_placed(mesh.vertices.numpy(), height), bounds=True),
+        "NORMAL": binary.attribute(normals.numpy()),
+    }
+    surface: dict[str, object] = {"metallicFactor": 0.0, "roughnessFactor": roughness}
+    material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
+    pages: list[tuple[str, bytes]] = []
+    if mesh.uvs is not None:
+        attributes["TEXCOORD_0"] = binary.attribute(mesh.uvs.numpy())
+    elif mesh.colours is not None:
+        attributes["COLOR_0"] = binary.attribute(_linear(mesh.colours.numpy()))
+    if mesh.texture is not None:
+        surface["baseColorTexture"] = {"index": len(pages)}
+        pages.append(("base_colour", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
+    if maps is not None:
+        attributes["TANGENT"] = binary.attribute(maps.tangents)
+        # The texture's own roughness is multiplied by the factor; 0 keeps the metalness off whatever it holds.
+        surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(pages)}}
+        material["occlusionTexture"] = {"index": len(pages)}
+        pages.append(("occlusion_roughness_metallic", _png(maps.occlusion_roughness_metallic)))
+        material["normalTexture"] = {"index": len(pages)}
+        pages.append(("normal", _png(maps.normal)))
+    primitive = {"attributes": attributes, "indices": binary.indices(mesh.faces.numpy(), len(mesh.vertices))}
+    images = [
+        {"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in pages
+    ]
+    tree: dict[str, object] = {
+        "asset": {"version": "2.0", "generator": "steindreamer"} | ({"extras": extras} if extras else {}),
+        "scene": 0,
+        "scenes": [{"name": name, "nodes": [0]}],
+        "nodes": [{"name": name, "mesh": 0}],
+        "meshes": [{"name": name, "primitives": [primitive | {"material": 0}]}],
+        "materials": [material],
+        "accessors": binary.accessors,
+        "bufferViews": binary.views,
+        "buffers": [{"byteLength": len(binary.data)}],
+    }
+    if images:
+        tree["images"] = images
+        tree["textures"] = [{"source": index, "sampler": 0} for index in range(len(images))]
+        tree["samplers"] = [
+            {
+                "magFilter": _LINEAR,
+                "minFilter": _LINEAR_MIPMAP_LINEAR,
+                "wrapS": _CLAMP_TO_EDGE,
+                "wrapT": _CLAMP_TO_EDGE,
+            }
+        ]
+    return tree, bytes(binary.data)
+
+
+def _placed(vertices: np.ndarray, height: float | None) -> np.ndarray:
+    """Bottom centre at the origin, at the asked height."""
+    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+    scale = 1.0 if height is None else height / max(high[1] - low[1], 1e-9)
+    base = np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
+    return ((vertices - base) * scale).astype(np.float32)
+
+
+def _linear(srgb: np.ndarray) -> np.ndarray:
+    """Vertex colours are linear in glTF, textures are not."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=7)
+    return buffer.getvalue()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
