@@ -11,12 +11,14 @@ from .baselines import (
     register_baseline,
     weighted_pearson,
 )
+from .basis import SeparableBasis
 from .coefficients import Coefficients, FixedCoefficients, Gram, Observation, RunningRegression, SecondMomentDescent
 from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
 from .methods import METHODS, SDSConfig, SSDConfig
+from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
 from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output
 from .prior import NoisePrediction, Prior
 from .pullback import Pullback
@@ -37,11 +39,15 @@ __all__ = [
     "DepthBaseline",
     "Distillation",
     "Distiller",
+    "ExactPrior",
     "FixedCoefficients",
+    "GaussianMixture",
     "GeometryEstimate",
     "GeometryEstimator",
     "Gram",
     "Guide",
+    "MixtureCondition",
+    "MixturePrior",
     "NoiseLevel",
     "NoisePrediction",
     "NoiseSchedule",
@@ -55,11 +61,13 @@ __all__ = [
     "SDSConfig",
     "SSDConfig",
     "SecondMomentDescent",
+    "SeparableBasis",
     "SpectralTerm",
     "SteinTerm",
     "TimestepConfig",
     "VarianceProbe",
     "clean_from_noise",
+    "image_like_mixture",
     "noise_from_output",
     "register_baseline",
     "weighted_pearson",

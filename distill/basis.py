@@ -23,14 +23,18 @@ class SeparableBasis:
     @classmethod
     def cosine(cls, channels: int, height: int, width: int) -> SeparableBasis:
         """The DCT-II, any size."""
-        rows, columns = _cosine(height), _cosine(width)
-        return cls(_cosine(channels), rows, columns, _squared_frequency(torch.arange(height), torch.arange(width)))
+        rows, columns = cosine_matrix(height), cosine_matrix(width)
+        return cls(
+            cosine_matrix(channels), rows, columns, _squared_frequency(torch.arange(height), torch.arange(width))
+        )
 
     @classmethod
     def haar(cls, channels: int, height: int, width: int) -> SeparableBasis:
         """Haar wavelets of every scale, cosine across channels. Raises ValueError unless sizes are powers of two."""
         rows, columns = _haar(height), _haar(width)
-        return cls(_cosine(channels), rows, columns, _squared_frequency(_haar_scales(height), _haar_scales(width)))
+        return cls(
+            cosine_matrix(channels), rows, columns, _squared_frequency(_haar_scales(height), _haar_scales(width))
+        )
 
     def to_coefficients(self, image: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
         return torch.einsum(
@@ -46,7 +50,8 @@ def _squared_frequency(rows: Tensor, columns: Tensor) -> Float[Tensor, "h w"]:
     return (rows[:, None] ** 2 + columns**2).float()
 
 
-def _cosine(size: int) -> Float[Tensor, "n n"]:
+def cosine_matrix(size: int) -> Float[Tensor, "n n"]:
+    """The orthonormal DCT-II: row k is a cosine of k half-periods. float64."""
     index = torch.arange(size, dtype=torch.float64)
     matrix = torch.cos(math.pi * (index + 0.5) * index[:, None] / size) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .baselines import Baseline, NoiseLevel
+from .basis import cosine_matrix
 from .guide import Guide
 from .schedule import NoisySample
 
@@ -132,7 +133,7 @@ class SpectralTerm:
     def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
         noise = sample.noise
         height, width = noise.shape[-2:]
-        rows, columns = (_cosine_matrix(size, noise.dtype, noise.device) for size in (height, width))
+        rows, columns = (_cosines(size, noise.dtype, noise.device) for size in (height, width))
         band = _radial_band(height, width, self.bands, noise.device)
         spectrum = -(rows @ noise @ columns.T)
         out = noise.new_empty(self.bands, *noise.shape)
@@ -142,12 +143,8 @@ class SpectralTerm:
 
 
 @lru_cache(maxsize=16)
-def _cosine_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n"]:
-    """The orthonormal DCT-II: row k is the cosine of k half-periods."""
-    index = torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(math.pi / size * index[:, None] * (index + 0.5)) * math.sqrt(2 / size)
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(device, dtype)
+def _cosines(size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n"]:
+    return cosine_matrix(size).to(device, dtype)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,174 @@
+"""Control variates have zero mean; what is not one is found out.
+
+Noise is drawn at one clean picture and timestep. Two statistics, both ~ N(0, 1) resp. ~ 1 under zero mean:
+  `mean_ratio`   |mean h|^2 over its expectation from noise alone, tr Cov(h) / n.
+  `drift`        z-score of h along the mean of other draws, after removing c * noise (zero-mean, most of h's variance):
+                 some hundred times more sensitive to a mean that is due to grad phi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import SIZE, make_estimator, make_guide
+from torch import Tensor
+
+from steindreamer.distill import (
+    Baseline,
+    ConstantBaseline,
+    ControlVariate,
+    DepthBaseline,
+    Guide,
+    NoiseLevel,
+    NoiseSchedule,
+    NoiseTerm,
+    NoisySample,
+    NormalBaseline,
+    SpectralTerm,
+    SteinTerm,
+)
+
+DRAWS = 4096
+GUIDE = make_guide(DRAWS)
+LEVELS = (100, 500, 900)
+Term = Callable[[NoisySample], Tensor]
+
+
+def decode(latent: Tensor) -> Tensor:
+    return (latent + 1) / 2
+
+
+SLOPE = 0.3 * torch.nn.functional.normalize(torch.linspace(-1, 2, 3 * SIZE * SIZE), dim=0).view(3, SIZE, SIZE)
+
+
+def linear(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+    return -1 + (SLOPE * noisy).sum((1, 2, 3))
+
+
+BASELINES: dict[str, Baseline] = {
+    "depth": DepthBaseline(make_estimator(), decode),
+    "normal": NormalBaseline(make_estimator(), decode),
+    "linear": linear,
+}
+VARIATES: dict[str, ControlVariate] = {
+    "noise": NoiseTerm(),
+    "spectral": SpectralTerm(5),
+    "constant": SteinTerm("constant", ConstantBaseline()),
+    **{name: SteinTerm(name, baseline) for name, baseline in BASELINES.items()},
+}
+
+
+def draw(timestep: int, seed: int) -> NoisySample:
+    clean = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    noise = torch.randn(DRAWS, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    return NoiseSchedule.scaled_linear().add_noise(clean.expand_as(noise), noise, torch.full((DRAWS,), timestep))
+
+
+def mean_ratio(h: Tensor) -> float:
+    h = h.flatten(1)
+    return float(h.mean(0).square().sum() / (h.var(0).sum() / len(h)))
+
+
+def drift(term: Term, timestep: int) -> float:
+    first, second = draw(timestep, 0), draw(timestep, 1)
+    h_first, h_second = term(first).flatten(1), term(second).flatten(1)
+    noise_first, noise_second = first.noise.flatten(1), second.noise.flatten(1)
+    share = (h_first * noise_first).sum() / noise_first.square().sum()
+    direction = (h_first - share * noise_first).mean(0)
+    projected = (h_second - share * noise_second) @ (direction / direction.norm())
+    return float(projected.mean() / projected.std() * len(projected) ** 0.5)
+
+
+@pytest.mark.parametrize("timestep", LEVELS)
+@pytest.mark.parametrize("name", VARIATES)
+def test_every_term_has_zero_mean(name: str, timestep: int) -> None:
+    variate = VARIATES[name]
+    terms = variate.terms(draw(timestep, 0), GUIDE)
+    assert len(terms) == len(variate.names) == len(variate.initial)
+    assert max(mean_ratio(h) for h in terms) < 1.4  # at least 192 / 5 degrees of freedom each
+    if name in BASELINES:
+        assert abs(drift(lambda sample: variate.terms(sample, GUIDE)[0], timestep)) < 4
+
+
+@pytest.mark.parametrize("timestep", LEVELS)
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_papers_printed_form_does_not(name: str, timestep: int) -> None:
+    printed = SteinTerm(name, BASELINES[name], "paper")
+    assert drift(lambda sample: printed.terms(sample, GUIDE)[0], timestep) > 20
+
+
+@pytest.mark.parametrize(
+    ("gain", "timestep"),
+    # Without sigma the mean is (1 - sigma) E[grad phi]: seen where there is little noise.
+    [
+        pytest.param(lambda sigma: -1.0, 100, id="missing sigma"),
+        pytest.param(lambda sigma: sigma, 500, id="wrong sign"),
+    ],
+)
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_test_would_see_a_wrong_formula(name: str, gain: Callable[[Tensor], Tensor], timestep: int) -> None:
+    def wrong(sample: NoisySample) -> Tensor:
+        noisy = sample.noisy.requires_grad_()
+        phi = BASELINES[name](noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), GUIDE)
+        (gradient,) = torch.autograd.grad(phi.sum(), noisy)
+        return phi.detach()[:, None, None, None] * sample.noise + gain(sample.sigma) * gradient
+
+    assert drift(wrong, timestep) > 20
+
+
+@pytest.mark.parametrize("timestep", LEVELS)
+def test_the_printed_forms_mean_is_one_plus_sigma_times_the_mean_gradient(timestep: int) -> None:
+    """Gaussian integration by parts: E[phi noise] = sigma E[grad phi]; for a linear phi the gradient is its slope."""
+    sample = draw(timestep, 0)
+    mean = SteinTerm("phi", linear, "paper").terms(sample, GUIDE)[0].mean(0)
+    along = (mean * SLOPE).sum() / SLOPE.square().sum()
+    standard_error = 1.1 / (DRAWS**0.5 * SLOPE.norm())  # phi's mean square is about 1.1
+    assert abs(along - 1 - sample.sigma[0]) < 4 * standard_error
+
+
+def test_minus_one_is_the_noise_to_the_bit() -> None:
+    sample = draw(500, 0)
+    expected = NoiseTerm().terms(sample, GUIDE)
+    assert torch.equal(expected[0], -sample.noise)
+    assert torch.equal(SteinTerm("constant", ConstantBaseline(-1.0)).terms(sample, GUIDE), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 4, 24, 16), (1, 1, 5, 7)])
+@pytest.mark.parametrize("bands", [1, 5, 12])
+def test_spectral_bands_partition_the_noise(shape: tuple[int, ...], bands: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, *shape, generator=generator)
+    sample = NoiseSchedule.scaled_linear().add_noise(clean, noise, torch.full(shape[:1], 500))
+    terms = SpectralTerm(bands).terms(sample, make_guide(shape[0]))
+    torch.testing.assert_close(terms.sum(0), -noise, atol=1e-5, rtol=0)
+    products = torch.einsum("jbchw,kbchw->jk", terms, terms)
+    torch.testing.assert_close(products, torch.diag(products.diag()), atol=1e-3, rtol=0)
+
+
+def test_a_band_is_the_same_frequencies_at_every_resolution() -> None:
+    """A cosine of a quarter of the Nyquist frequency falls into the same band of small and large pictures."""
+    found = []
+    for size in (16, 64):
+        wave = torch.cos(torch.pi * (torch.arange(size) + 0.5) / 4).expand(1, 1, size, size)
+        sample = NoisySample(wave, wave, torch.zeros(1, dtype=torch.long), *torch.ones(2, 1, 1, 1, 1))
+        energy = SpectralTerm(8).terms(sample, make_guide(1)).square().sum((1, 2, 3, 4))
+        torch.testing.assert_close(energy.max(), wave.square().sum())
+        found.append(int(energy.argmax()))
+    assert found[0] == found[1] == 1  # 0.25 / sqrt(2) * 8 = 1.41
+
+
+def test_a_detached_baseline_is_refused() -> None:
+    def detached(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+        return noisy.detach().mean((1, 2, 3))
+
+    with pytest.raises(ValueError, match="'mine' is detached from the noisy picture"):
+        SteinTerm("mine", detached).terms(draw(500, 0), GUIDE)
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown Stein variant 'printed': use one of corrected, paper"):
+        SteinTerm("phi", ConstantBaseline(), "printed")
+    with pytest.raises(ValueError, match="at least one band, got 0"):
+        SpectralTerm(0)

@@ -1,0 +1,198 @@
+"""The estimator: what arrives at the picture, equal means, and state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import TwoModes, make_guide
+from torch import Tensor
+
+from steindreamer.distill import (
+    ConstantBaseline,
+    Distillation,
+    Distiller,
+    FixedCoefficients,
+    GeometryEstimator,
+    Guide,
+    NoisePrediction,
+    NoiseTerm,
+    NoisySample,
+    SDSConfig,
+    SSDConfig,
+    SteinTerm,
+    TimestepConfig,
+)
+
+CONFIGS: dict[str, SDSConfig] = {
+    "sds": SDSConfig(),
+    "noise": SSDConfig(baseline=["noise"]),
+    "depth": SSDConfig(baseline=["depth"]),
+    "spectral": SSDConfig(),
+    "joint": SSDConfig(baseline=["noise", "depth", "normal", "spectral"]),
+    "eq11": SSDConfig(coefficients="second_moment"),
+    "antithetic": SSDConfig(baseline=["depth"], antithetic=True),
+}
+
+
+def step(distiller: Distiller, image: Tensor, guide: Guide, generator: torch.Generator) -> Distillation:
+    return distiller(image, guide, None, progress=0.3, generator=generator)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_backward_leaves_exactly_the_stated_gradient(
+    name: str, prior: TwoModes, estimator: GeometryEstimator, guide: Guide, image: Tensor
+) -> None:
+    distiller = CONFIGS[name].build(prior, estimator)
+    out = step(distiller, image, guide, seeded())
+    (arrived,) = torch.autograd.grad(out.loss, image)
+    assert torch.equal(arrived, 2 * out.gradient)  # encode is 2 * image - 1
+    sigma = prior.schedule.at(out.timestep)[1]
+    assert torch.equal(out.gradient, sigma**2 * out.residual / 2)
+    expected = 0.5 * (sigma**2 * out.residual).square().sum() / 2
+    torch.testing.assert_close(out.loss.detach(), expected)
+    assert all(isinstance(value, float) for value in out.diagnostics.values())
+
+
+def test_minus_one_is_sds_to_the_bit(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+    def build(variate: Any) -> Distiller:
+        return Distiller(prior, [variate], FixedCoefficients(variate.initial, prior.schedule.steps))
+
+    stein = step(build(SteinTerm("phi", ConstantBaseline(-1.0))), image, guide, seeded())
+    sds = step(SDSConfig().build(prior), image, guide, seeded())
+    assert torch.equal(stein.residual, sds.residual) and torch.equal(stein.gradient, sds.gradient)
+    sample = prior.schedule.add_noise(prior.encode(image.detach()), -sds.observation.terms[0], sds.timestep)
+    plain = prior.predict_noise(sample, None, unconditional=True).guided(7.5) - sample.noise
+    assert torch.equal(sds.residual, plain)
+    first = step(SSDConfig(baseline=["noise"]).build(prior), image, guide, seeded())
+    assert torch.equal(first.residual, sds.residual), "a learned coefficient starts as SDS"
+    bands = step(SSDConfig().build(prior), image, guide, seeded())
+    torch.testing.assert_close(bands.residual, sds.residual, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_estimator_has_the_mean_of_the_prior_alone(
+    name: str, prior: TwoModes, estimator: GeometryEstimator
+) -> None:
+    """After learning, at one picture and timestep: the mean residual is the mean of eps_hat, within standard errors."""
+    batch = 64
+    config = replace(CONFIGS[name], timesteps=TimestepConfig(0.4, 0.401, 0.401))
+    distiller = config.build(prior, estimator)
+    image = torch.rand(1, 3, 8, 8, generator=seeded(5)).expand(batch, -1, -1, -1)
+    guide, generator = make_guide(batch), seeded()
+    for _ in range(5):
+        distiller.update(step(distiller, image, guide, generator))
+    steps = [step(distiller, image, guide, generator) for _ in range(40)]
+    difference = torch.cat([each.residual - each.observation.prediction for each in steps]).flatten(1)
+    ratio = difference.mean(0).square().sum() / (difference.var(0).sum() / len(difference)).clamp(min=1e-12)
+    assert ratio < 1.4
+
+
+def test_half_precision_pictures_and_predictions_give_a_float32_residual(guide: Guide, image: Tensor) -> None:
+    class HalfPrior(TwoModes):
+        def encode(self, image: Tensor) -> Tensor:
+            return super().encode(image.bfloat16())
+
+        def predict_noise(self, sample: NoisySample, condition: None, *, unconditional: bool) -> NoisePrediction:
+            out = super().predict_noise(sample, condition, unconditional=unconditional)
+            assert sample.noisy.dtype == torch.float32
+            return NoisePrediction(
+                out.conditional.bfloat16(), None if out.unconditional is None else out.unconditional.bfloat16()
+            )
+
+    distiller = SSDConfig().build(HalfPrior())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = step(distiller, image, guide, seeded())
+    assert out.residual.dtype == out.gradient.dtype == out.loss.dtype == torch.float32
+    recombined = out.observation.prediction + out.observation.terms.sum(0)
+    torch.testing.assert_close(out.residual, recombined, atol=2e-5, rtol=0)
+    (arrived,) = torch.autograd.grad(out.loss, image)
+    torch.testing.assert_close(arrived, 2 * out.gradient, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_restored_run_continues_to_the_bit(
+    name: str, prior: TwoModes, estimator: GeometryEstimator, guide: Guide, image: Tensor
+) -> None:
+    def advance(distiller: Distiller, generator: torch.Generator, steps: int) -> Tensor:
+        gradients = []
+        for _ in range(steps):
+            out = step(distiller, image, guide, generator)
+            distiller.update(out)
+            gradients.append(out.gradient)
+        return torch.stack(gradients)
+
+    original, generator = CONFIGS[name].build(prior, estimator), seeded()
+    advance(original, generator, 4)
+    saved = {key: value.clone() for key, value in original.state_dict().items()}
+    random_state = generator.get_state()
+    expected = advance(original, generator, 3)
+    restored = CONFIGS[name].build(prior, estimator)
+    restored.load_state_dict(saved)
+    generator.set_state(random_state)
+    assert torch.equal(advance(restored, generator, 3), expected)
+
+
+def test_the_state_holds_no_weights_of_the_prior(image: Tensor, guide: Guide) -> None:
+    class ModulePrior(TwoModes, torch.nn.Module):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            TwoModes.__init__(self)
+            self.weight = torch.nn.Parameter(torch.ones(3))
+
+    distiller = SSDConfig().build(ModulePrior())
+    assert set(distiller.state_dict()) == {f"coefficients.{name}" for name in ("count", "sum_hh", "sum_hf")}
+    assert not list(distiller.parameters())
+
+
+def test_coefficients_learn_only_in_update(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+    distiller = SSDConfig().build(prior)
+    out = step(distiller, image, guide, seeded())
+    before = {key: value.clone() for key, value in distiller.state_dict().items()}
+    step(distiller, image, guide, seeded(1))
+    distiller.probe(image, guide, None, progress=0.0, generator=seeded())
+    assert all(torch.equal(value, before[key]) for key, value in distiller.state_dict().items())
+    distiller.update(out)
+    assert not torch.equal(distiller.state_dict()["coefficients.sum_hf"], torch.zeros(8, 1, 12))
+
+
+def test_probing_does_not_change_the_run(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+    distiller, generator = SSDConfig().build(prior), seeded()
+    state = generator.get_state()
+    first = distiller.probe(image, guide, None, progress=0.0, generator=generator)
+    assert torch.equal(generator.get_state(), state)
+    assert distiller.probe(image, guide, None, progress=0.0, generator=generator) == first
+
+
+def test_the_probe_is_unbiased(prior: TwoModes) -> None:
+    """Against the sample covariance and mean over 4096 draws, at one timestep and picture."""
+    batch = 256
+    timesteps = TimestepConfig(0.4, 0.401, 0.401)
+    distiller = SDSConfig(timesteps=timesteps).build(prior)
+    image = torch.rand(1, 3, 8, 8, generator=seeded(5)).expand(batch, -1, -1, -1)
+    guide, generator = make_guide(batch), seeded()
+    gradients = torch.cat([step(distiller, image, guide, generator).gradient * batch for _ in range(16)]).flatten(1)
+    probes = [distiller.probe(image, guide, None, progress=0.0, generator=seeded(seed)) for seed in range(16)]
+    variance = float(gradients.var(0).sum())
+    assert sum(p.within_noise for p in probes) / 16 == pytest.approx(variance, rel=0.02)
+    assert all(p.within_noise == p.within_noise_sds for p in probes)
+    signal = float(gradients.mean(0).square().sum()) - variance / len(gradients)
+    assert sum(p.signal for p in probes) / 16 == pytest.approx(signal, rel=0.1)
+
+
+def test_antithetic_pairs_cancel_what_is_odd_in_the_noise(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+    plain, paired = (SDSConfig(antithetic=antithetic).build(prior) for antithetic in (False, True))
+    assert torch.equal(step(paired, image, guide, seeded()).observation.terms, torch.zeros(1, 2, 3, 8, 8))
+    variance = [d.probe(image, guide, None, progress=0.0, generator=seeded(2)).within_noise for d in (plain, paired)]
+    assert variance[1] < 0.2 * variance[0]
+
+
+def test_terms_and_coefficients_must_match(prior: TwoModes) -> None:
+    with pytest.raises(ValueError, match="need 1 distinct terms, got noise, noise"):
+        Distiller(prior, [NoiseTerm(), NoiseTerm()], FixedCoefficients((1.0,), 1000))
