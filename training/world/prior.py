@@ -28,8 +28,8 @@ class WorldPriorConfig:
 
     objects: int = 8
     """Objects drawn of the prompt's caption: the components of the conditional mixture."""
-    unconditional_objects: int = len(KINDS)
-    """Objects of random captions, the kinds taken in turn, that join them in the unconditional mixture."""
+    unconditional_objects: int = 16
+    """Objects of random captions, one per kind while kinds last, that join them in the unconditional mixture."""
     bandwidth: float = 0.15
     """Standard deviation of a picture around its component, in [-1, 1] pixels."""
     supersample: int = 2
@@ -79,7 +79,8 @@ class WorldPrior(ExactPrior):
         if negative_prompt:
             others = self._objects([parse_caption(negative_prompt)] * self.config.objects, stream=2)
         else:
-            rng, kinds = np.random.default_rng((self.config.seed, 3)), tuple(KINDS)
+            rng = np.random.default_rng((self.config.seed, 3))
+            kinds = rng.permutation(list(KINDS)).tolist()
             captions = [random_caption(rng, kinds[i % len(kinds)]) for i in range(self.config.unconditional_objects)]
             others = self._objects(captions, stream=1)
         return WorldEmbedding(own, others, bool(negative_prompt))
