@@ -6,7 +6,7 @@ A stage is its state: `tensors()` is everything that has to be saved for the nex
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +17,10 @@ from torch import Tensor
 from ..distill import Distiller, Gram, Guide, Prior, Pullback
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from .errors import UserError, nearest
+from .penalties import PENALTIES
 from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
-
-SCREEN_PENALTIES: dict[str, Callable[[RenderOutput], Float[Tensor, ""]]] = {
-    "transparency": lambda output: output.opacity.mean(),
-    "half_transparency": lambda output: (output.opacity * (1 - output.opacity)).mean(),
-}
-"""Penalties on what is drawn; those on a representation's parameters are its own `regularisers()`."""
 
 
 @dataclass
@@ -40,8 +35,8 @@ class StageConfig:
     warmup: float = 0.3
     views: ViewsConfig = field(default_factory=ViewsConfig)
     regularisers: dict[str, float] = field(default_factory=dict)
-    """Weight per penalty: `transparency` (mean opacity of the pictures), `half_transparency` (mean of opacity *
-    (1 - opacity)), and the representation's own. They stand beside a distillation loss averaged over pixels."""
+    """Weight per penalty: those of `PENALTIES` on the pictures, and the representation's own on its parameters.
+    They stand beside a distillation loss averaged over pixels."""
     probe_every: int = 20
     """Steps between measurements of the gradient's variance (one more call of the prior each); 0: never."""
 
@@ -93,7 +88,7 @@ class Stage:
         self.done = 0
         self.skipped = 0
         self._consecutive_skips = 0
-        known = {*SCREEN_PENALTIES, *representation.regularisers()}
+        known = {*PENALTIES, *representation.regularisers()}
         for name in config.regularisers:
             if name not in known:
                 raise UserError(
@@ -113,7 +108,7 @@ class Stage:
         guide = _guide(output, cameras)
         condition = self.prior.condition(self.embedding, cameras, background)
         distillation = self.distiller(output.rgb, guide, condition, progress=progress, generator=self.generator)
-        penalties = self._penalties(output)
+        penalties = self._penalties(output, cameras)
         pixels = output.rgb[0].numel()
         total = distillation.loss / pixels
         for weight, penalty in penalties.values():
@@ -179,12 +174,12 @@ class Stage:
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
 
-    def _penalties(self, output: RenderOutput) -> dict[str, tuple[float, Float[Tensor, ""]]]:
+    def _penalties(self, output: RenderOutput, cameras: Cameras) -> dict[str, tuple[float, Float[Tensor, ""]]]:
         """(weight, value) by name, for the weights that are set."""
         weights = {name: weight for name, weight in self.config.regularisers.items() if weight}
         if not weights:
             return {}
-        values = {name: penalty(output) for name, penalty in SCREEN_PENALTIES.items() if name in weights}
+        values = {name: penalty(output, cameras) for name, penalty in PENALTIES.items() if name in weights}
         values.update(self.representation.regularisers())
         return {name: (weight, values[name]) for name, weight in weights.items()}
 
