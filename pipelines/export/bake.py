@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 from numba import njit, prange
 from scipy.spatial import cKDTree
 
-from ...representations import Queryable, TriangleMesh, render_mesh
+from ...representations import Queryable, TriangleMesh
+from ...representations.rasterization import rasterize
 from .texels import Texels
 from .views import Views
 
@@ -34,10 +35,7 @@ class Gathered:
 
 def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
     """Average each texel's colour over the views it is visible in, head-on views counting most."""
-    bare = TriangleMesh(mesh.vertices, mesh.faces)
-    surface = [
-        render_mesh(bare, views.cameras[i : i + 1], torch.zeros(1, 3)).depth[:, 0] for i in range(len(views.cameras))
-    ]
+    drawn = [rasterize(mesh.vertices, mesh.faces, views.cameras[i]).depth for i in range(len(views.cameras))]
     count = len(texels.faces)
     colour = np.empty((count, 3), np.float32)
     weight, openness = np.empty(count, np.float32), np.empty(count, np.float32)
@@ -52,7 +50,7 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
         views.rgb.contiguous().numpy(),
         views.opacity[:, 0].contiguous().numpy(),
         views.depth[:, 0].contiguous().numpy(),
-        torch.cat(surface).contiguous().numpy(),
+        torch.cat(drawn).contiguous().numpy(),
         np.float32(views.solid_level()),
         np.float32(0.006 * extent),
         np.float32(_AGREEMENT),

@@ -87,4 +87,5 @@ def _pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> t
         else:
             low, best = middle, atlas
     kept, corners, uvs = best.get_mesh(0)
-    return corners, uvs, kept.astype(np.int64)
+    # xatlas has v upwards: as rows of a picture, growing downwards, its charts would show mirrored.
+    return corners, np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1), kept.astype(np.int64)
