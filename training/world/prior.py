@@ -113,7 +113,8 @@ class WorldPrior(ExactPrior):
     def _draw(
         self, objects: Sequence[TriangleMesh], cameras: Cameras, background: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b k 3 h w"]:
-        return self.encode(render_all(objects, cameras, background, supersample=self.config.supersample))
+        pictures = render_all(objects, cameras, background, supersample=self.config.supersample)
+        return self.encode(pictures.flatten(0, 1)).reshape(pictures.shape)
 
     def _mixture(self, means: Float[Tensor, "b k 3 h w"]) -> GaussianMixture:
         return GaussianMixture.isotropic(means, self.config.bandwidth)
