@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -53,9 +54,8 @@ def parse_caption(text: str) -> Caption:
     parts = {*kind.coloured, *kind.others}
     foreign = [word for role, word in words if role == "part" and word not in parts]
     if foreign:
-        raise UnknownPromptError(
-            f"{text!r}: a {name} has no {' or '.join(map(repr, foreign))}; its parts: {', '.join(sorted(parts)) or 'none'}"
-        )
+        known = ", ".join(sorted(parts)) or "none that can be named"
+        raise UnknownPromptError(f"{text!r}: a {name} has no {' or '.join(foreign)}; its parts: {known}")
     return caption_of(name, _the_colour(text, name, words) or kind.default)
 
 
@@ -136,9 +136,7 @@ def _the_colour(text: str, name: str, words: list[tuple[_Role, str]]) -> str | N
     if len(named) > 1:
         meaningful = [entry for entry in words if entry[0] != "filler"]
         said_of_part = {
-            colour
-            for (role, colour), (_, noun) in zip(meaningful, meaningful[1:], strict=False)
-            if role == "colour" and noun in kind.coloured
+            colour for (role, colour), (_, noun) in pairwise(meaningful) if role == "colour" and noun in kind.coloured
         }
         named = said_of_part or (named - kind.natural) or named
     if len(named) > 1:

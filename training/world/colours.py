@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .parts import Colour
+from .parts import Colour, Real
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.83, 0.11, 0.11),
@@ -35,16 +35,16 @@ COLOUR_SYNONYMS: dict[str, str] = {
 }  # fmt: skip
 
 
-def natural(rgb: Sequence[float], rng: np.random.Generator, spread: float = 0.035) -> Colour:
+def natural(rgb: Sequence[Real], rng: np.random.Generator, spread: Real = 0.035) -> Colour:
     """A colour with a slight jitter per channel, kept in [0, 1]."""
     return np.clip(np.asarray(rgb, dtype=float) + rng.uniform(-spread, spread, 3), 0, 1)
 
 
-def shade(colour: Colour, factor: float) -> Colour:
+def shade(colour: Colour, factor: Real) -> Colour:
     """Darker (below 1) or lighter (above 1: that much of the way from black, clipped)."""
     return np.clip(colour * factor, 0, 1)
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def mix(first: Colour, second: Colour, share: Real) -> Colour:
     """`share` = 0 is the first colour, 1 the second."""
     return first * (1 - share) + second * share

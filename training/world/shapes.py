@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .parts import Colour, Part, merge, unit
+from .parts import Colour, Part, Real, cross, merge, unit
 
-Points: TypeAlias = Sequence[Sequence[float]] | Float64[np.ndarray, "n d"]
+Points: TypeAlias = Sequence[Sequence[Real] | Float64[np.ndarray, " _"]] | Float64[np.ndarray, "_ _"]
+Triple: TypeAlias = tuple[Real, Real, Real]
 _CREASE = math.cos(math.radians(38))
 """Edges whose faces differ by more than this stay sharp."""
 
 
 def ellipsoid(
-    radii: tuple[float, float, float],
+    radii: Triple,
     colour: Colour,
-    centre: tuple[float, float, float] = (0, 0, 0),
+    centre: Triple = (0, 0, 0),
     *,
     rings: int = 12,
     sides: int = 20,
@@ -31,9 +33,9 @@ def ellipsoid(
 
 
 def sphere(
-    radius: float,
+    radius: Real,
     colour: Colour,
-    centre: tuple[float, float, float] = (0, 0, 0),
+    centre: Triple = (0, 0, 0),
     *,
     rings: int = 12,
     sides: int = 20,
@@ -42,12 +44,12 @@ def sphere(
 
 
 def box(
-    size: tuple[float, float, float],
+    size: Triple,
     colour: Colour,
-    centre: tuple[float, float, float] = (0, 0, 0),
+    centre: Triple = (0, 0, 0),
     *,
-    bevel: float = 0.12,
-    taper: tuple[float, float] = (1, 1),
+    bevel: Real = 0.12,
+    taper: tuple[Real, Real] = (1, 1),
 ) -> Part:
     """A box with rounded-looking edges: `bevel` is a share of the shortest side, `taper` scales the top in x and z."""
     signs, faces = _bevelled_cube()
@@ -58,33 +60,44 @@ def box(
     vertices[:, ::2] *= 1 + share * (np.array(taper) - 1)
     # The four vertices of every big face carry its own normal, so that the bevels between them shade round.
     corners = vertices.reshape(6, 4, 3)
-    normals = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    normals = unit(cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    faces = faces if bevel > 0 else faces[:12]  # without a bevel only the six big faces have an area
     return Part(vertices + np.array(centre), faces, np.repeat(normals, 4, axis=0), _flat(colour, 24))
 
 
 def lathe(profile: Points, colour: Colour, *, sides: int = 24) -> Part:
     """(radius, height) points, bottom to top along the outside, revolved about y; closed if both ends have radius 0."""
     points = np.array(profile, dtype=float)
-    angles = np.linspace(0, 2 * math.pi, sides, endpoint=False)
-    strips = []
-    for run in _smooth_runs(points):
-        radius, height = points[run, 0, None], points[run, 1, None] + 0 * angles
-        strips.append(surface(np.stack([radius * np.sin(angles), height, radius * np.cos(angles)], -1), colour))
-    return merge(strips)
+    runs = _smooth_runs(points)
+    rings = np.concatenate([points[run] for run in runs])
+    slopes = np.concatenate([_difference(points[run], 0, False) for run in runs])
+    lengths = np.hypot(slopes[:, 0], slopes[:, 1])
+    angles = _turn(sides)
+    around = np.stack([np.sin(angles), np.ones(sides), np.cos(angles)], -1)
+    vertices = (around * rings[:, None, (0, 1, 0)]).reshape(-1, 3)
+    normals = (around * (slopes * (-1, 1) / lengths[:, None])[:, None, (1, 0, 1)]).reshape(-1, 3)
+
+    joined = np.ones(len(rings) - 1, dtype=bool)
+    joined[np.cumsum([run.stop - run.start for run in runs])[:-1] - 1] = False
+    open_ring = rings[:, 0] > 1e-9
+    drawn = np.stack([joined & open_ring[:-1], joined & open_ring[1:]], -1)  # at a pole half of each square is left
+    faces = _grid_faces(len(rings), sides, False, True).reshape(-1, sides, 2, 3)
+    faces = faces[np.broadcast_to(drawn[:, None], (len(drawn), sides, 2))]
+    return Part(vertices, faces, normals, _flat(colour, len(vertices)))
 
 
-def cylinder(radius: float, height: float, colour: Colour, *, top: float | None = None, sides: int = 20) -> Part:
+def cylinder(radius: Real, height: Real, colour: Colour, *, top: Real | None = None, sides: int = 20) -> Part:
     """Stands on y = 0; `top` is the radius at the upper end if it differs."""
     upper = radius if top is None else top
     return lathe([(0, 0), (radius, 0), (upper, height), (0, height)], colour, sides=sides)
 
 
-def cone(radius: float, height: float, colour: Colour, *, sides: int = 20) -> Part:
+def cone(radius: Real, height: Real, colour: Colour, *, sides: int = 20) -> Part:
     """Stands on y = 0."""
     return lathe([(0, 0), (radius, 0), (0, height)], colour, sides=sides)
 
 
-def torus(ring: float, thickness: float, colour: Colour, *, segments: int = 24, sides: int = 10) -> Part:
+def torus(ring: Real, thickness: Real, colour: Colour, *, segments: int = 24, sides: int = 10) -> Part:
     """About the y axis; `thickness` is the radius of the tube."""
     around, across = np.meshgrid(_turn(segments), _turn(sides), indexing="ij")
     distance = ring + thickness * np.cos(across)
@@ -92,7 +105,7 @@ def torus(ring: float, thickness: float, colour: Colour, *, segments: int = 24, 
     return surface(grid[:, ::-1], colour, wrap_rows=True)
 
 
-def tube(path: Points, radius: float | Sequence[float], colour: Colour, *, sides: int = 10) -> Part:
+def tube(path: Points, radius: Real | Sequence[Real], colour: Colour, *, sides: int = 10) -> Part:
     """A round tube with rounded ends along a polyline; one radius, or one per point."""
     centres = np.array(path, dtype=float)
     radii = np.broadcast_to(np.asarray(radius, dtype=float), (len(centres),))
@@ -111,19 +124,21 @@ def tube(path: Points, radius: float | Sequence[float], colour: Colour, *, sides
         normal = normal - tangent * (normal @ tangent)
         normal /= math.sqrt(normal @ normal)
         normals[index] = normal
-    binormals = np.cross(tangents, normals)
+    binormals = cross(tangents, normals)
     angles = _turn(sides)[:, None]
     circles = normals[:, None] * np.cos(angles) + binormals[:, None] * np.sin(angles)
     return surface(centres[:, None] + radii[:, None, None] * circles, colour)
 
 
-def arc(radius: float, start: float, stop: float, count: int = 10) -> Float64[np.ndarray, "n 3"]:
-    """Points of a circle in the xy plane; degrees from +x towards +y. A path for `tube`."""
+def arc(
+    radius: tuple[Real, Real], start: Real, stop: Real, centre: tuple[Real, Real] = (0, 0), *, count: int = 10
+) -> Float64[np.ndarray, "n 3"]:
+    """Points of an ellipse in the xy plane; degrees from +x towards +y. A path for `tube`, or an outline's curve."""
     angles = np.radians(np.linspace(start, stop, count))
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles), 0 * angles], -1)
+    return np.stack([centre[0] + radius[0] * np.cos(angles), centre[1] + radius[1] * np.sin(angles), 0 * angles], -1)
 
 
-def extrude(outline: Points, depth: float, colour: Colour, *, bevel: float = 0.0) -> Part:
+def extrude(outline: Points, depth: Real, colour: Colour, *, bevel: Real = 0.0) -> Part:
     """A simple polygon in the xy plane, thickened by `depth` along z about z = 0; `bevel` is a length."""
     points = np.array(outline, dtype=float)
     if _signed_area(points) < 0:
@@ -148,7 +163,7 @@ def extrude(outline: Points, depth: float, colour: Colour, *, bevel: float = 0.0
     if bevel > 0:
         rows = [(ring(inner, -half), -forward), *rows, (ring(inner, half), forward)]
     walls = []
-    for (low, low_normals), (high, high_normals) in zip(rows, rows[1:], strict=False):
+    for (low, low_normals), (high, high_normals) in pairwise(rows):
         vertices = np.concatenate([low, high], 1).reshape(-1, 3)
         quads = np.arange(len(points))[:, None, None] * 4 + np.array([[0, 1, 3], [0, 3, 2]])
         normals = np.concatenate([low_normals, high_normals], 1).reshape(-1, 3)
@@ -167,6 +182,14 @@ def loft(sections: Float64[np.ndarray, "r c 3"], colour: Colour) -> Part:
     return merge([surface(sections, colour), *caps])
 
 
+def ovals(centres: Points, radii: Points, *, sides: int = 20) -> Float64[np.ndarray, "r c 3"]:
+    """Horizontal ellipses about the centres, with radii in x and z: cross-sections for `loft`, bottom to top."""
+    angles = _turn(sides)
+    ring = np.stack([np.sin(angles), 0 * angles, np.cos(angles)], -1)
+    scale = np.insert(np.array(radii, dtype=float), 1, 0.0, axis=1)
+    return np.array(centres, dtype=float)[:, None] + scale[:, None] * ring
+
+
 def surface(
     grid: Float64[np.ndarray, "r c 3"], colour: Colour, *, wrap_rows: bool = False, wrap_columns: bool = True
 ) -> Part:
@@ -180,17 +203,20 @@ def surface(
     for pole, neighbour in ((0, 1), (-1, -2)):
         if np.ptp(grid[pole], axis=0).max() < 1e-9:
             along_columns[pole] = along_columns[neighbour]
-    normals = unit(np.cross(along_columns, along_rows)).reshape(-1, 3)
+    normals = unit(cross(along_columns, along_rows)).reshape(-1, 3)
     vertices, faces = grid.reshape(-1, 3), _grid_faces(rows, columns, wrap_rows, wrap_columns)
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    faces = faces[np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-10]
+    faces = faces[np.abs(cross(b - a, c - a)).max(1) > 1e-10]
     return Part(vertices, faces, normals, _flat(colour, len(vertices)))
 
 
-def _difference(grid: Float64[np.ndarray, "r c 3"], axis: int, wrap: bool) -> Float64[np.ndarray, "r c 3"]:
-    if wrap:
-        return np.roll(grid, -1, axis) - np.roll(grid, 1, axis)
-    return np.gradient(grid, axis=axis)
+def _difference(points: Float64[np.ndarray, "*n"], axis: int, wrap: bool) -> Float64[np.ndarray, "*n"]:
+    """Central differences (of any scale) along an axis, one-sided at the ends unless it wraps."""
+    index = np.arange(points.shape[axis])
+    after, before = (index + 1) % len(index), index - 1
+    if not wrap:
+        after[-1], before[0] = index[-1], 0
+    return points.take(after, axis) - points.take(before, axis)
 
 
 def _flat(colour: Colour, count: int) -> Float64[np.ndarray, "v 3"]:
@@ -206,7 +232,7 @@ def _smooth_runs(points: Float64[np.ndarray, "n 2"]) -> list[slice]:
     directions = unit(np.concatenate([np.diff(points, axis=0), np.zeros((len(points) - 1, 1))], 1))
     sharp = np.einsum("ij,ij->i", directions[1:], directions[:-1]) < _CREASE
     breaks = [0, *(np.flatnonzero(sharp) + 1).tolist(), len(points) - 1]
-    return [slice(start, stop + 1) for start, stop in zip(breaks, breaks[1:], strict=False)]
+    return [slice(start, stop + 1) for start, stop in pairwise(breaks)]
 
 
 @lru_cache(maxsize=256)
@@ -280,7 +306,7 @@ def _triangulate(points: Float64[np.ndarray, "n 2"]) -> Int64[np.ndarray, "f 3"]
             if not any(min(turn(a, b, p), turn(b, c, p), turn(c, a, p)) >= 0 for p in others):
                 break
         else:
-            raise ValueError("extrude needs a simple polygon: no two edges may cross or coincide")
+            raise ValueError("extrude needs a simple polygon that encloses an area, without crossing edges")
         triangles.append((a, b, c))
         remaining.remove(b)
     return np.array([*triangles, tuple(remaining)], dtype=np.int64)
