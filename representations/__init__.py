@@ -3,6 +3,7 @@
 from .base import Adaptive, AdaptReport, FieldSample, Queryable, RenderOutput, Representation
 from .cameras import Cameras, sphere_of_cameras
 from .densify import DensifyConfig
+from .gaussian_ply import read_gaussian_ply, write_gaussian_ply
 from .gaussians import Gaussians, GaussiansConfig
 from .mesh import TriangleMesh, face_normals, vertex_normals
 from .mesh_render import render_mesh
@@ -29,7 +30,9 @@ __all__ = [
     "Representation",
     "TriangleMesh",
     "face_normals",
+    "read_gaussian_ply",
     "render_mesh",
     "sphere_of_cameras",
     "vertex_normals",
+    "write_gaussian_ply",
 ]

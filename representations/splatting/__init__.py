@@ -2,6 +2,6 @@
 
 from .dispatch import BACKENDS, check_backend, splat
 from .field import gaussian_field
-from .semantics import SplatOutput
+from .semantics import BLUR, MAX_ALPHA, MIN_ALPHA, SplatOutput
 
-__all__ = ["BACKENDS", "SplatOutput", "check_backend", "gaussian_field", "splat"]
+__all__ = ["BACKENDS", "BLUR", "MAX_ALPHA", "MIN_ALPHA", "SplatOutput", "check_backend", "gaussian_field", "splat"]

@@ -1,0 +1,156 @@
+"""The compiled CPU rasteriser against its readable torch twin: forward and backward time of one picture.
+
+    python benchmarks/splatting.py [--quick] [--repeats N] [--threads N]
+
+Scene: N Gaussians in a ball of radius 0.8 seen from 3 m, as wide as 0.6 of their spacing, so that every pixel meets 50
+to 150 of them whatever N is. Reported is the smallest time of several runs after a warm-up (compilation excluded),
+together with the memory a dense evaluation would need. The twin runs once per size and is skipped where a dense
+(pixel x Gaussian) evaluation with gradients would need more than 8 GB; it would work through it in chunks, in minutes.
+Writes benchmarks/results/splatting.json and splatting.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numba
+import torch
+from torch import Tensor
+
+from steindreamer.representations import Cameras
+from steindreamer.representations.splatting import splat
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = (64, 128, 256)
+COUNTS = (2_000, 10_000, 50_000)
+TWIN_MEMORY_LIMIT = 8e9
+TWIN_BYTES_PER_PAIR = 4 * 9
+"""About nine float32 tensors of shape (pixels, Gaussians) are alive at the peak of a dense backward pass."""
+
+
+@dataclass(frozen=True)
+class Row:
+    size: int
+    count: int
+    cpu_forward_ms: float
+    cpu_backward_ms: float
+    twin_forward_ms: float | None
+    twin_backward_ms: float | None
+    twin_gigabytes: float
+
+    @property
+    def speedup(self) -> float | None:
+        if self.twin_forward_ms is None or self.twin_backward_ms is None:
+            return None
+        return (self.twin_forward_ms + self.twin_backward_ms) / (self.cpu_forward_ms + self.cpu_backward_ms)
+
+
+def scene(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    means = 0.8 * directions * torch.rand(count, 1, generator=generator) ** (1 / 3)
+    spacing = 0.8 * (4 / 3 * math.pi / count) ** (1 / 3)
+    scales = 0.6 * spacing * torch.exp(0.5 * torch.randn(count, 3, generator=generator))
+    opacities = torch.sigmoid(torch.randn(count, generator=generator))
+    colours = torch.rand(count, 3, generator=generator)
+    inputs = [means, torch.randn(count, 4, generator=generator), scales, opacities, colours]
+    return [tensor.requires_grad_() for tensor in inputs]
+
+
+def measure(count: int, size: int, backend: str, repeats: int) -> tuple[float, float]:
+    """Smallest forward and backward milliseconds."""
+    inputs = scene(count)
+    means, quaternions, scales, opacities, colours = inputs
+    cameras = Cameras.orbit([20.0], [10.0], distance=3.0, height=size)
+
+    def forward() -> Tensor:
+        output = splat(means, quaternions, scales, opacities, colours, cameras, backend=backend)
+        return torch.cat([output.rgb, output.depth, output.normal, output.opacity], 1)
+
+    forward_ms, backward_ms = [], []
+    for _ in range(repeats):
+        elapsed, picture = _timed(forward)
+        forward_ms.append(elapsed)
+        backward_ms.append(_timed(lambda picture=picture: picture.backward(torch.ones_like(picture)))[0])
+    return min(forward_ms), min(backward_ms)
+
+
+def _timed(function: Callable[[], Tensor | None]) -> tuple[float, Tensor]:
+    start = time.perf_counter()
+    result = function()
+    elapsed = 1e3 * (time.perf_counter() - start)
+    return elapsed, torch.empty(0) if result is None else result
+
+
+def run(sizes: tuple[int, ...], counts: tuple[int, ...], repeats: int) -> list[Row]:
+    measure(100, 32, "cpu", 1)
+    rows = []
+    for size in sizes:
+        for count in counts:
+            gigabytes = TWIN_BYTES_PER_PAIR * size**2 * count / 1e9
+            cpu = measure(count, size, "cpu", repeats)
+            twin = measure(count, size, "torch", 1) if gigabytes * 1e9 <= TWIN_MEMORY_LIMIT else (None, None)
+            rows.append(Row(size, count, *cpu, *twin, gigabytes))
+            print(markdown_row(rows[-1]), flush=True)
+    return rows
+
+
+def markdown_row(row: Row) -> str:
+    if row.speedup is None:
+        twin, speedup = f"skipped: {row.twin_gigabytes:.0f} GB", "-"
+    else:
+        twin, speedup = f"{row.twin_forward_ms:.0f} / {row.twin_backward_ms:.0f}", f"{row.speedup:.0f}x"
+    cpu = f"{row.cpu_forward_ms:.1f} / {row.cpu_backward_ms:.1f}"
+    return f"| {row.size} | {row.count:,} | {cpu} | {twin} | {speedup} |"
+
+
+def hardware() -> str:
+    names = [
+        line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
+    ]
+    name = names[0] if names else platform.processor() or platform.machine()
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    threads = f"{numba.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"{name}, {threads}{load}, torch {torch.__version__}, numba {numba.__version__}"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="64 and 128 pixels, 2,000 and 10,000 Gaussians only")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=numba.get_num_threads())
+    arguments = parser.parse_args()
+    numba.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+
+    when, machine = datetime.now(UTC).date().isoformat(), hardware()
+    heading = [
+        "| pixels | Gaussians | cpu forward / backward, ms | twin forward / backward, ms | speed-up |",
+        "|---|---|---|---|---|",
+    ]
+    print("\n".join([machine, *heading]))
+    rows = run(SIZES[:2], COUNTS[:2], arguments.repeats) if arguments.quick else run(SIZES, COUNTS, arguments.repeats)
+    RESULTS.mkdir(exist_ok=True)
+    document = {"date": when, "hardware": machine, "rows": [{**asdict(row), "speedup": row.speedup} for row in rows]}
+    (RESULTS / "splatting.json").write_text(json.dumps(document, indent=1) + "\n")
+    text = ["# CPU splatting against its torch twin", "", f"{when}; {machine}.", "", *heading, *map(markdown_row, rows)]
+    (RESULTS / "splatting.md").write_text("\n".join([*text, ""]))
+
+
+if __name__ == "__main__":
+    main()
