@@ -1,0 +1,1 @@
+"""How the shipped geometry estimator was made: its data, its training and its evaluation."""

@@ -1,0 +1,151 @@
+"""Score a geometry estimator on objects it has not seen, and draw what it sees.
+
+    python -m steindreamer.training.estimator.evaluate --model FOLDER [--sheet PICTURE.png]
+
+Prints the table of the model card; the objects have the same kinds as those of the training, but other shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ...distill.baselines import weighted_pearson
+from ...distill.estimator import GeometryEstimate, GeometryEstimator
+from ...distill.schedule import NoiseSchedule
+from ...distill.tiny_estimator import load_tiny_estimator
+from .dataset import SIZE, Batch, Views, ViewSettings, noisy_batch, render_views
+
+HELD_OUT = ViewSettings(objects=64, views_per_object=4, seed=1)
+TIMESTEPS = (None, 0, 200, 400, 600, 800)
+"""Of `NoiseSchedule.scaled_linear()`; None is a picture without noise."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over pictures."""
+
+    picture: float
+    """Pearson correlation of disparity over all pixels; high already for a good silhouette."""
+    object: float
+    """Pearson correlation of disparity over the object's pixels."""
+    degrees: float
+    """Angle between normals over the object's pixels."""
+
+
+def evaluate(estimator: GeometryEstimator, views: Views, size: int, timestep: int | None, seed: int = 0) -> Score:
+    """Backgrounds and noise come from the seed."""
+    batches = noisy_batches(views, size, timestep, seed)
+    with torch.no_grad():
+        return mean_score([(estimator(batch.image, batch.noise_level), batch) for batch in batches])
+
+
+def mean_score(estimated: Sequence[tuple[GeometryEstimate, Batch]]) -> Score:
+    rows = torch.cat([_scores(estimate, batch) for estimate, batch in estimated], 1)
+    picture, object_only, degrees = rows.mean(1).tolist()
+    return Score(picture, object_only, degrees)
+
+
+def silhouette_score(views: Views, size: int) -> Score:
+    """What knowing the true silhouette and nothing else is worth: a flat object that faces the camera."""
+    batches = noisy_batches(views, size, None)
+    forward = torch.tensor([0.0, 0.0, -1.0])[:, None, None]
+    return mean_score([(GeometryEstimate(b.mask.float(), forward.expand_as(b.normal)), b) for b in batches])
+
+
+def table(estimator: GeometryEstimator, views: Views, sizes: Sequence[int] = (SIZE // 2, SIZE)) -> str:
+    """Markdown: one row per size and timestep."""
+    lines = [
+        "| pixels | timestep | Pearson, picture | Pearson, object only | normal error |",
+        "|---|---|---|---|---|",
+    ]
+    for size in sizes:
+        scores: list[tuple[str, Score]] = [("silhouette alone", silhouette_score(views, size))]
+        scores += [("no noise" if t is None else str(t), evaluate(estimator, views, size, t)) for t in TIMESTEPS]
+        lines += [f"| {size} | {name} | {s.picture:.3f} | {s.object:.3f} | {s.degrees:.1f}° |" for name, s in scores]
+    return "\n".join(lines)
+
+
+def sheet(estimator: GeometryEstimator, views: Views, size: int, timesteps: Sequence[int | None] = TIMESTEPS) -> Tensor:
+    """One row per view: true disparity and normal, then input, disparity and normal for every timestep."""
+    columns: list[Tensor] = []
+    for timestep in timesteps:
+        for batch in noisy_batches(views, size, timestep, count=len(views.foreground)):
+            with torch.no_grad():
+                estimate = estimator(batch.image, batch.noise_level)
+            if not columns:
+                columns += [_grey(batch.disparity), batch.normal * 0.5 + 0.5]
+            columns += [batch.image, _grey(estimate.disparity), estimate.normal * 0.5 + 0.5]
+    return torch.cat(list(torch.cat(columns, 3)), 1).clamp(0, 1)
+
+
+def milliseconds(estimator: GeometryEstimator, size: int = SIZE, batch: int = 2, repeats: int = 20) -> float:
+    """Of processor time for disparity and its gradient in the picture; the least of the repeats."""
+    image = torch.full((batch, 3, size, size), 0.5, requires_grad=True)
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        estimate = estimator(image, torch.full((batch,), 0.5))
+        torch.autograd.grad(estimate.disparity.sum(), image)
+        times.append(time.process_time() - start)
+    return 1000 * min(times)
+
+
+def noisy_batches(views: Views, size: int, timestep: int | None, seed: int = 0, count: int = 32) -> list[Batch]:
+    """All views in order, `count` at a time; backgrounds and noise come from the seed."""
+    schedule, generator = NoiseSchedule.scaled_linear(), torch.Generator().manual_seed(seed)
+    alpha, sigma = torch.ones(()), torch.zeros(())
+    if timestep is not None:
+        alpha, sigma = schedule.alphas[timestep], schedule.sigmas[timestep]
+    out = []
+    for start in range(0, len(views.foreground), count):
+        part = views[start : start + count]
+        rows = len(part.foreground)
+        out.append(noisy_batch(part, size, alpha.expand(rows), sigma.expand(rows), generator))
+    return out
+
+
+def _scores(estimate: GeometryEstimate, batch: Batch) -> Float[Tensor, "3 b"]:
+    mask = batch.mask.float()
+    cosine = (estimate.normal * batch.normal).sum(1, keepdim=True).clamp(-1, 1)
+    degrees = torch.rad2deg(torch.acos(cosine)) * mask
+    return torch.stack(
+        [
+            weighted_pearson(estimate.disparity, batch.disparity, torch.ones_like(mask)),
+            weighted_pearson(estimate.disparity, batch.disparity, mask),
+            degrees.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1),
+        ]
+    )
+
+
+def _grey(disparity: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+    return disparity.expand(-1, 3, -1, -1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--objects", type=int, default=HELD_OUT.objects, help="to score on, 4 views each")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw eight views at 128 pixels")
+    given = parser.parse_args(arguments)
+    estimator = load_tiny_estimator(given.model)
+    views = render_views(HELD_OUT, 0, given.objects)
+    print(table(estimator, views))
+    print(f"\n{milliseconds(estimator):.0f} ms for 2 pictures of {SIZE} pixels, forward and backward, ", end="")
+    print(f"{torch.get_num_threads()} threads")
+    if given.sheet:
+        picture = sheet(estimator, views[: 4 * 8 : 4], SIZE)
+        Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(given.sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Train the geometry estimator: python -m steindreamer.training.estimator.train --run FOLDER
+
+Interrupted, the same command goes on from its last checkpoint and ends with the same weights. One thread is the best
+use of a shared machine. The views are rendered once, next to the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...distill.baselines import weighted_pearson
+from ...distill.estimator import GeometryEstimate
+from ...distill.schedule import NoiseSchedule
+from ...distill.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator, save_tiny_estimator
+from .dataset import SIZE, Batch, ViewCache, ViewSettings, augmented, noisy_batch
+
+STEPS = 6000
+"""Of the shipped weights."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What the weights depend on, besides the views, the network's shape and the number of steps."""
+
+    pictures: int = 16
+    """Per step at half the stored size; a quarter of that at the full size."""
+    full_size_share: float = 0.3
+    """Of the steps."""
+    clean_share: float = 0.15
+    """Of the pictures; the others take a timestep of the whole schedule, the less noisy ones more often."""
+    learning_rate: float = 2e-3
+    warm_up: int = 200
+    cool_down: float = 0.3
+    """Of the steps, at the end: the learning rate falls to 0. Until then it does not depend on their number."""
+    weight_decay: float = 1e-3
+    ema: float = 0.999
+    seed: int = 0
+
+
+class Trainer:
+    """The network, its optimizer and its moving average; one `step` at a time."""
+
+    def __init__(self, settings: TrainingSettings, config: TinyEstimatorConfig, cache: ViewCache, steps: int) -> None:
+        self.settings, self.cache, self.steps = settings, cache, steps
+        self.schedule = NoiseSchedule.scaled_linear()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.model = TinyGeometryEstimator(config)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay
+        )
+        self.steps_done = 0
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; the losses by name."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        batch = self._batch()
+        with torch.autocast("cpu", torch.bfloat16):
+            estimate = self.model(batch.image.contiguous(memory_format=torch.channels_last), batch.noise_level)
+        terms = losses(GeometryEstimate(estimate.disparity.float(), estimate.normal.float()), batch)
+        self.optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps_done += 1
+        decay = min(self.settings.ema, self.steps_done / (self.steps_done + 10))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+        return {name: value.item() for name, value in terms.items()}
+
+    def _batch(self) -> Batch:
+        # Seeded by the step, so that a resumed run sees the same pictures without any state to save.
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.steps_done)
+        full = bool(torch.rand((), generator=generator) < self.settings.full_size_share)
+        count = max(self.settings.pictures // 4, 1) if full else self.settings.pictures
+        rows = torch.randint(len(self.cache), (count,), generator=generator)
+        timestep = (torch.rand(count, generator=generator) ** 1.3 * self.schedule.steps).long()
+        clean = torch.rand(count, generator=generator) < self.settings.clean_share
+        alpha, sigma = (value.flatten() for value in self.schedule.at(timestep))
+        views = augmented(self.cache.views(rows), generator)
+        return noisy_batch(
+            views,
+            SIZE if full else SIZE // 2,
+            torch.where(clean, 1.0, alpha),
+            torch.where(clean, 0.0, sigma),
+            generator,
+        )
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, (self.steps_done + 1) / self.settings.warm_up)
+        cool = min(1.0, (self.steps - self.steps_done) / max(self.settings.cool_down * self.steps, 1))
+        return self.settings.learning_rate * warm * cool
+
+    def save(self, path: Path) -> None:
+        """Everything needed to go on, atomically."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors["steps_done"] = torch.tensor(self.steps_done)
+        temporary = path.with_suffix(".partial")
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        tensors = load_file(path)
+        self.steps_done = int(tensors["steps_done"])
+        self.model.load_state_dict(_under("model.", tensors))
+        self.average = _under("average.", tensors)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    """The weighted terms of the training loss; all of them are means over the pictures."""
+    mask = batch.mask.float()
+    everywhere = torch.ones_like(mask)
+    cosine = (estimate.normal * batch.normal).sum(1, keepdim=True)
+    return {
+        "disparity": 3 * (estimate.disparity - batch.disparity).abs().mean(),
+        "picture": 0.5 * (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
+        "object": (1 - weighted_pearson(estimate.disparity, batch.disparity, mask)).mean(),
+        "detail": 0.5 * gradient_difference(estimate.disparity, batch.disparity, mask),
+        "normal": ((1 - cosine) * mask).sum() / mask.sum().clamp(min=1),
+    }
+
+
+def gradient_difference(
+    estimate: Float[Tensor, "b 1 h w"], target: Float[Tensor, "b 1 h w"], mask: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of the slopes inside the object at four scales, in units of the object's own relief.
+
+    After Li and Snavely, "MegaDepth" (2018), Eq. 3.
+    """
+    weight = mask / mask.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (weight * target).sum((2, 3), keepdim=True)
+    relief = (weight * (target - mean).square()).sum((2, 3), keepdim=True).sqrt().clamp(min=0.02)
+    difference = (estimate - target) / relief
+    total = estimate.new_zeros(())
+    for spacing in (1, 2, 4, 8):
+        for axis in (2, 3):
+            length = difference.shape[axis] - spacing
+            both = mask.narrow(axis, 0, length) * mask.narrow(axis, spacing, length)
+            slope = difference.narrow(axis, spacing, length) - difference.narrow(axis, 0, length)
+            total = total + (slope.abs() * both).sum() / both.sum().clamp(min=1) / 8
+    return total
+
+
+def train(
+    folder: Path,
+    steps: int,
+    settings: TrainingSettings,
+    config: TinyEstimatorConfig,
+    cache: ViewCache,
+    save_every: int = 200,
+) -> Path:
+    """Train, or go on from the folder's checkpoint, to `steps` steps; returns the folder of the finished estimator.
+
+    The number of steps may be changed on the way until the cool-down begins: the learning rate is constant until then.
+    Raises ValueError if the folder holds a run of other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(folder / "settings.json", settings, config, cache)
+    trainer, checkpoint = Trainer(settings, config, cache, steps), folder / "checkpoint.safetensors"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+        print(f"going on from step {trainer.steps_done}", flush=True)
+    started = time.process_time()
+    while trainer.steps_done < steps:
+        terms = trainer.step()
+        if trainer.steps_done % 50 == 0:
+            text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            print(f"step {trainer.steps_done}  {time.process_time() - started:.0f} CPU-s  {text}", flush=True)
+        if trainer.steps_done % save_every == 0 or trainer.steps_done == steps:
+            trainer.save(checkpoint)
+            save_tiny_estimator(folder / "estimator", config, trainer.average)
+    return folder / "estimator"
+
+
+def _check_settings(path: Path, settings: TrainingSettings, config: TinyEstimatorConfig, cache: ViewCache) -> None:
+    described = {"training": asdict(settings), "network": asdict(config), "views": cache.settings}
+    text = json.dumps(described, indent=1)
+    if not path.exists():
+        path.write_text(text)
+    elif path.read_text() != text:
+        raise ValueError(f"{path} holds other settings: choose another folder, or give the same settings to go on")
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    defaults, views = TrainingSettings(), ViewSettings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
+    parser.add_argument("--views", type=Path, metavar="FOLDER", help="rendered views (default: RUN/views)")
+    parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--pictures", type=int, default=defaults.pictures, help="per step")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--threads", type=int, default=1, help="of the training")
+    parser.add_argument("--processes", type=int, default=1, help="that render the views")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    cache = ViewCache.open_or_render(
+        given.views or given.run / "views", ViewSettings(objects=given.objects, seed=given.seed), given.processes
+    )
+    settings = TrainingSettings(pictures=given.pictures, seed=given.seed)
+    print(f"finished: {train(given.run, given.steps, settings, TinyEstimatorConfig(), cache)}")
+
+
+if __name__ == "__main__":
+    main()
