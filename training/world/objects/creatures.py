@@ -51,7 +51,7 @@ def fish(colour: Colour, rng: np.random.Generator) -> Part:
     ]
     back = [(0.35, -0.1), (0.1, 0.26), (-0.3, 0.32), (-0.4, -0.1)]
     side = ellipsoid((0.05, 0.17, 0.27), fins, (0, 0, -0.2), rings=8, sides=12).turned("x", -15).turned("y", -38)
-    stripe = torus(1, 0.06, mix(colour, _WHITE, 0.7), segments=28, sides=6).turned("x", 90)
+    stripe = torus(1, 0.06, mix(colour, _WHITE, 0.7), segments=28, sides=10).turned("x", 90)
     rings = []
     for z in (-0.28, 0.12):
         around_body = np.sqrt(1 - z * z) * 0.985
