@@ -47,6 +47,10 @@ def test_phi_is_0_for_the_true_geometry_and_minus_2_for_its_opposite(
     kind: type[DepthBaseline] | type[NormalBaseline], sign: float, phi: float
 ) -> None:
     guide = make_guide(2)
+    turned = torch.linalg.matrix_exp(
+        torch.tensor([[0, 0.4, 0.9, 0], [-0.4, 0, 0.2, 0], [-0.9, -0.2, 0, 0], [0, 0, 0, 0]])
+    )
+    guide = replace(guide, camera_to_world=guide.camera_to_world @ turned)  # a rotation that is not its own inverse
     value = kind(oracle(guide, sign), identity)(NOISY, LEVEL, guide)
     torch.testing.assert_close(value, torch.full((2,), phi), atol=1e-4, rtol=0)
 
