@@ -1,0 +1,1 @@
+from distill.diffusers_prior import *

@@ -1,0 +1,1 @@
+from distill.model_sources import *
