@@ -120,7 +120,7 @@ def main() -> None:
         f"{time.process_time() - start:.0f} s of CPU time. `python benchmarks/variance.py`.",
         "",
         f"Exact mixtures of 24 Gaussians on 3x{SIZE}x{SIZE} pictures; the prompt names 6 of them. {LEARN} steps of",
-        f"learning with batch {BATCH}, {PROBES * BATCH} paired draws, one seed. The depth and normal estimator is an untrained",
+        f"learning with batch {BATCH}, {PROBES * BATCH} paired draws, one seed. The geometry estimator is an untrained",
         "network. These priors are nearly Gaussian: a real diffusion model leaves less to gain. Measure yours.",
         "",
         "| estimator | " + " | ".join(columns) + " |",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SIZE, make_guide
+from small_world import SIZE, make_guide
 from torch import Tensor
 
 from steindreamer.distill import (

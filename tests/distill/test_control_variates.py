@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import SIZE, make_estimator, make_guide
+from small_world import SIZE, make_estimator, make_guide
 from torch import Tensor
 
 from steindreamer.distill import (

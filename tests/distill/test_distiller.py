@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TwoModes, make_guide
+from small_world import TwoModes, make_guide
 from torch import Tensor
 
 from steindreamer.distill import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import TwoModes
 from omegaconf import OmegaConf
+from small_world import TwoModes
 from torch import Tensor
 
 from steindreamer.distill import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_estimator, make_guide
+from small_world import make_estimator, make_guide
 from torch import Tensor
 
 from steindreamer.distill import (
