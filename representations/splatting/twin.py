@@ -105,8 +105,9 @@ def _composite_pixels(
     opacities: Float[Tensor, " n"],
     features: Float[Tensor, "n f"],
 ) -> Float[Tensor, "p f+1"]:
-    offset = pixels[:, None] - screen_means
-    distance = torch.einsum("pni,nij,pnj->pn", offset, inverse_covariances, offset)
+    x, y = (pixels[:, None] - screen_means).unbind(-1)
+    (a, b), (_, c) = inverse_covariances.permute(1, 2, 0)
+    distance = a * x * x + 2 * b * x * y + c * y * y
     alpha = (opacities * torch.exp(-0.5 * distance)).clamp_max(MAX_ALPHA)
     alpha = torch.where(alpha >= MIN_ALPHA, alpha, torch.zeros_like(alpha))
     after = torch.cumprod(1 - alpha, 1)

@@ -27,7 +27,7 @@ def scene(count: int) -> list[Tensor]:
 
 
 def draw(inputs: list[Tensor], cameras: Cameras, backend: str) -> tuple[SplatOutput, list[Tensor]]:
-    """On the CPU for `cpu`, else on CUDA; the pictures and the gradients of a fixed weighting of them, all on the CPU."""
+    """On the CPU for `cpu`, else on CUDA; the gradients come back to the CPU."""
     device = "cpu" if backend == "cpu" else "cuda"
     leaves = [tensor.to(device).requires_grad_() for tensor in inputs]
     means, quaternions, scales, opacities, colours = leaves
