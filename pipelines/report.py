@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -51,7 +51,7 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _curve(records: Sequence[dict[str, float]], key: str, label: str, width: int = 640, height: int = 140) -> str:
+def _curve(records: Sequence[Mapping[str, float | int]], key: str, label: str, width: int = 640, height: int = 140) -> str:
     points = [(record["step"], record[key]) for record in records if key in record]
     if len(points) < 2:
         return ""
