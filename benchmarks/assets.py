@@ -1,0 +1,123 @@
+"""Nine prompts through the command line: time, memory, agreement, and the picture of the README.
+
+    python benchmarks/assets.py [--out DIR] [key=value ...]
+
+Writes benchmarks/results/assets.md and docs/images/gallery.png (drawn from the exported GLB files, unlit).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from PIL import Image
+
+from steindreamer.representations import Cameras, TriangleMesh, render_mesh
+
+ROOT = Path(__file__).parents[1]
+PROMPTS = (
+    "a yellow rubber duck",
+    "a red mug",
+    "a wooden chair",
+    "a blue tulip",
+    "a green cactus in a white pot",
+    "a snowman with a purple scarf",
+    "an orange car",
+    "a castle with red roofs",
+    "a brown teddy bear",
+)
+AZIMUTHS = (20.0, 110.0, 200.0, 290.0)
+COLUMNS = 3
+
+
+def run(prompt: str, folder: Path, settings: list[str]) -> dict[str, float]:
+    """One run in a process of its own: its summary, wall-clock seconds and peak memory."""
+    command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--repr", "gaussians", "--method", "ssd"]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--prompt", prompt, "--out", str(folder), "--quiet", *settings])
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"'{prompt}' failed")
+    export = json.loads((folder / "summary.json").read_text())["export"]
+    return {
+        "seconds": seconds,
+        "memory": usage.ru_maxrss / 2**20,
+        **{key: export[key] for key in ("faces", "colour_difference", "silhouette_iou", "watertight")},
+    }
+
+
+def read_glb(path: Path) -> TriangleMesh:
+    """The textured mesh of an exported file, through trimesh (whose v axis points up)."""
+    scene = trimesh.load_scene(path, process=False)
+    (geometry,) = scene.geometry.values()
+    uvs = np.asarray(geometry.visual.uv, dtype=np.float32)
+    texture = np.asarray(geometry.visual.material.baseColorTexture.convert("RGB"), dtype=np.float32) / 255
+    return TriangleMesh(
+        torch.from_numpy(np.asarray(geometry.vertices, dtype=np.float32)),
+        torch.from_numpy(np.asarray(geometry.faces, dtype=np.int64)),
+        normals=torch.from_numpy(np.asarray(geometry.vertex_normals, dtype=np.float32)),
+        uvs=torch.from_numpy(np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)),
+        texture=torch.from_numpy(texture).permute(2, 0, 1).contiguous(),
+    )
+
+
+def draw(mesh: TriangleMesh, size: int = 192) -> np.ndarray:
+    """Four sides in a row, softly lit so that the shape can be judged too."""
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    vertices = (mesh.vertices - (low + high) / 2) / ((high - low).norm() / 2) * 0.95
+    placed = TriangleMesh(vertices, mesh.faces, mesh.normals, uvs=mesh.uvs, texture=mesh.texture)
+    cameras = Cameras.orbit(AZIMUTHS, [15.0] * len(AZIMUTHS), height=size)
+    output = render_mesh(placed, cameras, torch.ones(len(AZIMUTHS), 3), supersample=3)
+    light = torch.nn.functional.normalize(torch.tensor([0.5, 0.8, 0.6]), dim=0)
+    lit = 0.65 + 0.35 * (output.normal * light[None, :, None, None]).sum(1, keepdim=True).clamp(0, 1)
+    picture = output.rgb * (lit * output.opacity + 1 - output.opacity)
+    return (torch.cat(list(picture), -1).permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("settings", nargs="*")
+    options = parser.parse_args()
+    rows, pictures = [], []
+    for prompt in PROMPTS:
+        folder = options.out / prompt.replace(" ", "-")
+        measured = run(prompt, folder, ["--overwrite", *options.settings])
+        rows.append(
+            f"| {prompt} | {measured['seconds']:.0f} | {measured['memory']:.2f} | {measured['faces']} "
+            f"| {'yes' if measured['watertight'] else 'no'} | {measured['colour_difference']:.2f} "
+            f"| {measured['silhouette_iou']:.3f} |"
+        )
+        print(rows[-1], flush=True)
+        pictures.append(draw(read_glb(folder / "asset" / "asset.glb")))
+    while len(pictures) % COLUMNS:
+        pictures.append(np.full_like(pictures[0], 255))
+    lines = [np.concatenate(pictures[i : i + COLUMNS], 1) for i in range(0, len(pictures), COLUMNS)]
+    gallery = ROOT / "docs" / "images" / "gallery.png"
+    gallery.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(lines)).quantize(256).save(gallery, optimize=True)
+    (ROOT / "benchmarks" / "results" / "assets.md").write_text(
+        "# The main job on nine prompts\n\n"
+        f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}; "
+        f"`python benchmarks/assets.py {' '.join(options.settings)}`".rstrip()
+        + "\n\n"
+        "Whole process, start of Python to report; colour difference is the mean CIEDE2000 between the Gaussians and\n"
+        "the re-rendered GLB, agreement the IoU of their silhouettes.\n\n"
+        "| prompt | seconds | peak memory, GiB | faces | watertight | colour difference | agreement |\n"
+        "|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
