@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
+
 from steindreamer.pipelines.export.bake import bake_colour, gather
 from steindreamer.pipelines.export.cleanup import clean_mesh
 from steindreamer.pipelines.export.fidelity import compare, fidelity_cameras
@@ -86,7 +87,7 @@ def visible_points(mesh: TriangleMesh) -> np.ndarray:
 
 def chamfer_millimetres(first: TriangleMesh, second: TriangleMesh) -> float:
     a, b = visible_points(first), visible_points(second)
-    return 500 * float(cKDTree(a).query(b)[0].mean() + cKDTree(b).query(a)[0].mean())
+    return 500 * float(KDTree(a).query(b)[0].mean() + KDTree(b).query(a)[0].mean())
 
 
 def measure(kind: str, name: str, scene: Representation, truth: TriangleMesh, sources: tuple[str, ...]) -> list[str]:
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = [
-        f"Measured {date.today()} on {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}.",
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "",
         "| kind | representation | surface | colour | chamfer mm | dE | IoU | faces | s (surface) |",
         "|---|---|---|---|---|---|---|---|---|",

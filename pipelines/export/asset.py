@@ -117,5 +117,11 @@ def export_asset(
         f"colour difference {fidelity.colour_difference:.2f}, silhouettes agree {fidelity.silhouette_iou:.3f}"
     )
     return ExportReport(
-        path, len(mesh.vertices), len(mesh.faces), watertight, fidelity.colour_difference, fidelity.silhouette_iou, seconds
+        path,
+        len(mesh.vertices),
+        len(mesh.faces),
+        watertight,
+        fidelity.colour_difference,
+        fidelity.silhouette_iou,
+        seconds,
     )

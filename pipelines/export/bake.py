@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numba import njit, prange
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ...representations import Queryable, TriangleMesh
 from ...representations.rasterization import rasterize
 from .texels import Texels
 from .views import Views
-
-ColourSource = Literal["renders", "field"]
 
 _AGREEMENT = 0.06
 """Metres by which a picture's depth may differ from the mesh's before it shows something else."""
@@ -62,11 +60,15 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
 
 
 def bake_colour(
-    mesh: TriangleMesh, texels: Texels, gathered: Gathered, source: ColourSource, field: Queryable | None
+    mesh: TriangleMesh, texels: Texels, gathered: Gathered, source: str, field: Queryable | None
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """The base colour page, sRGB. Texels that no view shows ask the field, or copy the nearest visible surface point."""
+    """The base colour page, sRGB. Texels that no view shows copy the nearest surface point that one does."""
     positions = texels.interpolate(mesh.vertices)
     seen = gathered.weight > 0
+    if source not in ("renders", "field"):
+        raise ValueError(f"unknown colour source {source!r}; choose renders or field")
+    if source == "field" and field is None:
+        raise ValueError("colour_source='field' needs a representation with field(points); use colour_source='renders'")
     if field is not None and (source == "field" or not seen.any()):
         colour = _field_colour(field, positions)
     elif not seen.any():
@@ -74,7 +76,7 @@ def bake_colour(
     else:
         colour = gathered.colour.copy()
         if not seen.all():
-            _, nearest = cKDTree(positions[seen]).query(positions[~seen])
+            _, nearest = KDTree(positions[seen]).query(positions[~seen])
             colour[~seen] = gathered.colour[seen][nearest]
     return to_bytes(texels.image(colour))
 
@@ -115,7 +117,9 @@ def _gather_kernel(
         red = green = blue = total = visible = above = 0.0
         for v in range(views):
             ex, ey, ez = eyes[v, 0] - px, eyes[v, 1] - py, eyes[v, 2] - pz
-            facing = (normals[t, 0] * ex + normals[t, 1] * ey + normals[t, 2] * ez) / np.sqrt(ex * ex + ey * ey + ez * ez)
+            facing = (normals[t, 0] * ex + normals[t, 1] * ey + normals[t, 2] * ez) / np.sqrt(
+                ex * ex + ey * ey + ez * ez
+            )
             if facing <= 0.05:
                 continue
             above += facing

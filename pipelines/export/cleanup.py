@@ -96,9 +96,9 @@ def _decimated(vertices: np.ndarray, faces: np.ndarray, budget: int, smallest_pa
     diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     target = budget
     for _ in range(12):
-        # Slivers go first in manifold3d, which keeps the surface closed where plain collapses may not.
-        points, triangles = fast_simplification.simplify(
-            vertices.astype(np.float32), faces.astype(np.int32), target_count=int(target), agg=4.0
+        # manifold3d pairs up the edges that plain collapses pinched, and merges slivers.
+        points, triangles, *_ = fast_simplification.simplify(
+            vertices.astype(np.float64), faces.astype(np.int32), target_count=int(target), agg=4.0
         )
         solid = Manifold(Mesh(points.astype(np.float32), triangles.astype(np.uint32)))
         if solid.status() == Error.NoError and not solid.is_empty():

@@ -19,9 +19,7 @@ class Fidelity:
     """Intersection over union of the covered pixels, [0, 1]."""
 
 
-def colour_fidelity(
-    representation: Representation, mesh: TriangleMesh, *, cameras: Cameras | None = None
-) -> Fidelity:
+def colour_fidelity(representation: Representation, mesh: TriangleMesh, *, cameras: Cameras | None = None) -> Fidelity:
     """Compare renders of both from the same cameras (default: twelve that the bake does not use)."""
     cameras = fidelity_cameras() if cameras is None else cameras
     return compare(photograph(representation, cameras), mesh)

@@ -126,9 +126,7 @@ def _tree(
         material["normalTexture"] = {"index": len(pages)}
         pages.append(("normal", _png(maps.normal)))
     primitive = {"attributes": attributes, "indices": binary.indices(mesh.faces.numpy(), len(mesh.vertices))}
-    images = [
-        {"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in pages
-    ]
+    images = [{"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in pages]
     tree: dict[str, object] = {
         "asset": {"version": "2.0", "generator": "steindreamer"} | ({"extras": extras} if extras else {}),
         "scene": 0,

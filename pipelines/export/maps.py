@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ...representations import TriangleMesh, vertex_normals
 from .bake import to_bytes
@@ -77,7 +77,7 @@ def _normal_map(
     tangent = _unit(frame[:, :3] - normal * (normal * frame[:, :3]).sum(1, keepdims=True))
     bitangent = np.cross(normal, tangent) * np.sign(frame[:, 3:])
     points, source = detailed.vertices.numpy(), vertex_normals(detailed.vertices, detailed.faces).numpy()
-    distance, nearest = cKDTree(points).query(texels.interpolate(mesh.vertices), k=4)
+    distance, nearest = KDTree(points).query(texels.interpolate(mesh.vertices), k=4)
     share = 1 / np.maximum(distance, 1e-6)[..., None]
     detail = _unit((source[nearest] * share).sum(1))
     # On the far side of a thin wall the nearest point faces away: keep the mesh's own normal there.

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import numpy as np
 import torch
 from numba import njit, prange
 from scipy import ndimage
-from skimage.measure import marching_cubes
+from skimage import measure
 
 from ...representations import Queryable, Representation, TriangleMesh
 from .views import Views, take_views
 
-Source = Literal["auto", "renders", "field"]
 Volume = np.ndarray
 
 _JUDGING_VIEWS = 16
@@ -30,8 +29,11 @@ _MARGIN = 3
 
 @dataclass(frozen=True)
 class SurfaceConfig:
-    source: Source = "auto"
-    """`renders` fuses depth and opacity, `field` asks the density; `auto` takes the renders, which every scene has."""
+    source: str = "auto"
+    """`renders` fuses depth and opacity, `field` asks the density; `auto` takes the field where there is one.
+
+    On Gaussians the field is the more exact (benchmarks/extraction.py): their depth is blurred.
+    """
     resolution: int = 144
     """Voxels along the longest side of the object."""
     cameras: int = 64
@@ -71,7 +73,10 @@ def extract_surface(
     level = views.solid_level()
     hull = _fuse(views, level, _coarse_grid(), truncation=2.0, votes=config.votes, use_depth=False)
     grid = _bounding_grid(hull, config.resolution)
-    if config.source == "field":
+    source = config.source
+    if source == "auto":
+        source = "field" if isinstance(representation, Queryable) else "renders"
+    if source == "field":
         if not isinstance(representation, Queryable):
             raise ValueError(
                 f"source='field' needs a representation with field(points); {type(representation).__name__} has none: "
@@ -79,12 +84,14 @@ def extract_surface(
             )
         query = _density_query(representation)
         volume = _sample_field(query, views, level, grid, config)
-    elif config.source in ("auto", "renders"):
+        iso = _best_level(volume, grid, views, level)
+    elif source == "renders":
         query = None
         volume = _fuse(views, level, grid, truncation=config.truncation, votes=config.votes, use_depth=True)
+        # Depth places the surface to a voxel; the silhouettes decide only within that.
+        iso = float(np.clip(_best_level(volume, grid, views, level), -1 / config.truncation, 1 / config.truncation))
     else:
-        raise ValueError(f"unknown source {config.source!r}; choose auto, renders or field")
-    iso = _best_level(volume, grid, views, level)
+        raise ValueError(f"unknown source {source!r}; choose auto, renders or field")
     return _cut(_fill_hollows(volume, iso), iso, grid, query)
 
 
@@ -151,12 +158,13 @@ def _fuse_kernel(origin, voxel, poses, intrinsics, depth, facing, outline, trunc
                     w = intrinsics[v, 1, 1] * yc / zc + intrinsics[v, 1, 2] - 0.5
                     u0, w0 = int(np.floor(u)), int(np.floor(w))
                     if u0 < 0 or w0 < 0 or u0 + 1 >= width or w0 + 1 >= height:
-                        continue
-                    a, b = u - u0, w - w0
-                    covered = (1 - b) * ((1 - a) * outline[v, w0, u0] + a * outline[v, w0, u0 + 1]) + b * (
-                        (1 - a) * outline[v, w0 + 1, u0] + a * outline[v, w0 + 1, u0 + 1]
-                    )
-                    value = 1 - 2 * covered
+                        # The object lives in the unit ball, which every view contains whole.
+                        value, covered, a, b = 1.0, 0.0, 0.0, 0.0
+                    else:
+                        a, b = u - u0, w - w0
+                        covered = (1 - b) * ((1 - a) * outline[v, w0, u0] + a * outline[v, w0, u0 + 1])
+                        covered += b * ((1 - a) * outline[v, w0 + 1, u0] + a * outline[v, w0 + 1, u0 + 1])
+                        value = 1 - 2 * covered
                     if use_depth and covered >= 0.5:
                         near, far, total, weight = 1e30, 0.0, 0.0, 0.0
                         for dw in range(2):
@@ -203,7 +211,7 @@ def _density_query(representation: Queryable) -> Query:
 def _sample_field(query: Query, views: Views, level: float, grid: Grid, config: SurfaceConfig) -> Volume:
     """Log density on the grid; what the silhouettes rule out is not asked."""
     hull = _fuse(views, 0.25 * level, grid, truncation=config.truncation, votes=config.votes, use_depth=False)
-    possible = ndimage.binary_dilation(hull > -0.99, iterations=2).reshape(-1)
+    possible = np.asarray(ndimage.binary_dilation(hull > -0.99, iterations=2), bool).reshape(-1)
     values = query(grid.points()[possible])
     volume = np.full(possible.shape, values.min(), np.float32)
     volume[possible] = values
@@ -277,7 +285,7 @@ def _project_kernel(volume, eyes, directions, out):
 def _fill_hollows(volume: Volume, iso: float) -> Volume:
     """Make solid whatever is empty but not connected to the grid's corner."""
     padded = np.pad(volume, 1, constant_values=min(float(volume.min()), iso - 1))
-    labels = ndimage.label(padded <= iso)[0]
+    labels = np.asarray(measure.label(padded <= iso, connectivity=1))
     hollow = ((labels > 0) & (labels != labels[0, 0, 0]))[1:-1, 1:-1, 1:-1]
     return np.where(hollow, volume.max(), volume)
 
@@ -288,7 +296,7 @@ def _cut(volume: Volume, iso: float, grid: Grid, query: Query | None) -> Triangl
     # A corner exactly on the level would make zero-area triangles.
     step = 1e-5 * max(float(np.ptp(padded)), 1e-6)
     padded = np.where(np.abs(padded - iso) < step, iso + step, padded)
-    corners, faces, _, _ = marching_cubes(padded, iso, gradient_direction="ascent")
+    corners, faces, _, _ = measure.marching_cubes(padded, iso, gradient_direction="ascent")
     corners = corners - 1.0
     if query is not None:
         corners = _bisect(corners, volume, iso, grid, query)

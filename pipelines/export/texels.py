@@ -49,7 +49,8 @@ def rasterize_uvs(mesh: TriangleMesh, size: int) -> Texels:
     weights = np.zeros((size, size, 3), np.float32)
     _rasterize_kernel(uvs.astype(np.float64), faces, _REACH, owner, weights)
     baked = owner >= 0
-    row, column = ndimage.distance_transform_edt(~baked, return_distances=False, return_indices=True)
+    places = ndimage.distance_transform_edt(~baked, return_distances=False, return_indices=True)
+    row, column = np.asarray(places)
     number = np.cumsum(baked).reshape(size, size) - 1
     return Texels(faces[owner[baked]], weights[baked], number[row, column])
 

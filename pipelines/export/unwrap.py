@@ -40,20 +40,23 @@ def unwrap(mesh: TriangleMesh, page: int = 1024, padding: int = 4) -> TriangleMe
 def _charts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Original vertex of every new vertex, new faces, and flat chart coordinates in the mesh's own units."""
     limit = max(150, len(faces) // 40)
-    for cost in _CHART_COSTS:
-        atlas = xatlas.Atlas()
-        atlas.add_mesh(vertices, faces.astype(np.uint32))
-        options = xatlas.ChartOptions()
-        options.max_cost = cost
-        packing = xatlas.PackOptions()
-        packing.rotate_charts = False
-        atlas.generate(options, packing)
-        if atlas.chart_count <= limit:
-            break
+    atlas = _cut_charts(vertices, faces, _CHART_COSTS[0])
+    for cost in _CHART_COSTS[1:]:
+        if atlas.chart_count > limit:
+            atlas = _cut_charts(vertices, faces, cost)
     origin, corners, uvs = atlas.get_mesh(0)
     # xatlas divides u by the width and v by the height of a page that is not square.
     flat = uvs * np.array([atlas.width, atlas.height]) / atlas.texels_per_unit
     return origin.astype(np.int64), corners, flat.astype(np.float32)
+
+
+def _cut_charts(vertices: np.ndarray, faces: np.ndarray, cost: float) -> xatlas.Atlas:
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(vertices, faces.astype(np.uint32))
+    options, packing = xatlas.ChartOptions(), xatlas.PackOptions()
+    options.max_cost, packing.rotate_charts = cost, False
+    atlas.generate(options, packing)
+    return atlas
 
 
 def _pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tuple[np.ndarray, ...]:

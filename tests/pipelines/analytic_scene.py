@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from steindreamer.representations import Cameras, FieldSample, RenderOutput, Representation
 from torch import Tensor
+
+from steindreamer.representations import Cameras, FieldSample, RenderOutput, Representation
 
 Distance = Callable[[Tensor], Tensor]
 
@@ -51,10 +52,8 @@ class RenderedScene(Representation):
         direction = rays / length[..., None]
         eye = cameras.position[:, None, None]
         travelled = torch.zeros_like(length)
-        nearest = torch.full_like(length, 1e9)
-        for _ in range(48):
+        for _ in range(28):
             step = self.distance(eye + direction * travelled[..., None])
-            nearest = torch.minimum(nearest, step)
             travelled = (travelled + step).clamp_max(20)
         points = eye + direction * travelled[..., None]
         hit = (self.distance(points).abs() < 4e-3) & (travelled < 10)

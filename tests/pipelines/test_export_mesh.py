@@ -9,6 +9,7 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
+
 from steindreamer.pipelines.export.cleanup import clean_mesh, is_closed_manifold
 from steindreamer.pipelines.export.unwrap import unwrap
 from steindreamer.representations import TriangleMesh, vertex_normals
@@ -118,7 +119,7 @@ def test_page_is_filled_without_overlap(unwrapped: tuple[TriangleMesh, TriangleM
 def test_charts_keep_their_distance(unwrapped: tuple[TriangleMesh, TriangleMesh]) -> None:
     _, chart = page_owners(unwrapped[1], 256)
     for number in np.unique(chart[chart > 0]):
-        distance = ndimage.distance_transform_edt(chart != number)
+        distance = np.asarray(ndimage.distance_transform_edt(chart != number))
         assert distance[(chart > 0) & (chart != number)].min() > 4
 
 
@@ -133,7 +134,9 @@ def test_charts_are_not_mirrored(unwrapped: tuple[TriangleMesh, TriangleMesh]) -
 def test_seams_keep_the_smooth_normal(unwrapped: tuple[TriangleMesh, TriangleMesh]) -> None:
     mesh, flat = unwrapped
     assert flat.normals is not None
-    smooth = {tuple(v): n for v, n in zip(mesh.vertices.tolist(), vertex_normals(mesh.vertices, mesh.faces), strict=True)}
+    smooth = {
+        tuple(v): n for v, n in zip(mesh.vertices.tolist(), vertex_normals(mesh.vertices, mesh.faces), strict=True)
+    }
     assert all(torch.equal(smooth[tuple(v)], n) for v, n in zip(flat.vertices.tolist(), flat.normals, strict=True))
 
 
