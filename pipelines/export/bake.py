@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from numba import njit, prange
 from scipy.spatial import KDTree
+from torch import Tensor
 
 from ...representations import Queryable, TriangleMesh
 from ...representations.rasterization import rasterize
@@ -34,6 +35,7 @@ class Gathered:
 def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
     """Average each texel's colour over the views it is visible in, head-on views counting most."""
     drawn = [rasterize(mesh.vertices, mesh.faces, views.cameras[i]).depth for i in range(len(views.cameras))]
+    surface = torch.cat(drawn)
     count = len(texels.faces)
     colour = np.empty((count, 3), np.float32)
     weight, openness = np.empty(count, np.float32), np.empty(count, np.float32)
@@ -48,7 +50,8 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
         views.rgb.contiguous().numpy(),
         views.opacity[:, 0].contiguous().numpy(),
         views.depth[:, 0].contiguous().numpy(),
-        torch.cat(drawn).contiguous().numpy(),
+        surface.contiguous().numpy(),
+        _edge_trust(surface).numpy(),
         np.float32(views.solid_level()),
         np.float32(0.006 * extent),
         np.float32(_AGREEMENT),
@@ -57,6 +60,16 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
         openness,
     )
     return Gathered(colour, weight, openness)
+
+
+def _edge_trust(surface: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """1, but next to nothing beside a depth edge, where soft edges of the nearer part tint what lies behind.
+
+    Not quite nothing: a thin stem is all edge, and its own tinted pixels are better than another part's.
+    """
+    far = torch.where(surface > 0, surface, 10.0)
+    widest = torch.nn.functional.max_pool2d(far, 5, 1, 2) + torch.nn.functional.max_pool2d(-far, 5, 1, 2)
+    return torch.where(widest < _AGREEMENT, 1.0, 0.003)
 
 
 def bake_colour(
@@ -104,6 +117,7 @@ def _gather_kernel(
     opacity,
     depth,
     surface,
+    trust,
     level,
     bias,
     agreement,
@@ -137,7 +151,7 @@ def _gather_kernel(
             a, b = u - u0, w - w0
             # Visible when it lies no deeper than the mesh drawn there; a slanted surface needs more room.
             room = bias / max(facing, 0.2)
-            r = g = bl = share_sum = hidden = 0.0
+            r = g = bl = share_sum = trusted = hidden = 0.0
             for dw in range(2):
                 for du in range(2):
                     share = (b if dw else 1 - b) * (a if du else 1 - a)
@@ -150,17 +164,19 @@ def _gather_kernel(
                         continue
                     if abs(shown - z) > agreement:
                         continue
+                    share_sum += share
+                    share *= trust[v, w0 + dw, u0 + du]
+                    trusted += share
                     r += share * rgb[v, 0, w0 + dw, u0 + du]
                     g += share * rgb[v, 1, w0 + dw, u0 + du]
                     bl += share * rgb[v, 2, w0 + dw, u0 + du]
-                    share_sum += share
             visible += facing * (1 - hidden)
             if share_sum > 0.5 and facing > 0.15:
-                trust = share_sum * facing**4
-                red += trust * r / share_sum
-                green += trust * g / share_sum
-                blue += trust * bl / share_sum
-                total += trust
+                head_on = facing**4
+                red += head_on * r
+                green += head_on * g
+                blue += head_on * bl
+                total += head_on * trusted
         weight[t] = total
         openness[t] = visible / above if above > 0 else 1.0
         if total > 0:
