@@ -25,6 +25,8 @@ DEFAULT_PRESET = "cpu"
 CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "method": METHODS, "prior": PRIORS}
 """Sections whose dataclass is picked by name."""
 
+DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "world"}
+
 
 @dataclass
 class OutputConfig:
@@ -142,7 +144,7 @@ def read_config(path: Path) -> RunConfig:
 
 
 def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, str]:
-    names = {section: next(iter(choices)) for section, choices in CHOICES.items()}
+    names = dict(DEFAULT_NAMES)
     for layer in layers:
         for section in CHOICES:
             value = layer.get(section)
@@ -167,9 +169,9 @@ def _without_foreign_sections(layer: Mapping[str, Any], names: Mapping[str, str]
 
 
 def _refuse_unknown_keys(given: Mapping[str, Any], known: DictConfig, path: str = "") -> None:
+    names = [str(key) for key in known if key != "names"]
     for key, value in given.items():
-        if str(key) not in known:
-            names = [str(k) for k in known if k != "names"]
+        if str(key) not in names:
             raise UserError(f"unknown key '{path}{key}'{nearest(str(key), names)}; known here: {', '.join(names)}")
         child = known[key]
         if isinstance(value, Mapping) and isinstance(child, DictConfig) and OmegaConf.get_type(child) is not dict:

@@ -51,7 +51,9 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _curve(records: Sequence[Mapping[str, float | int]], key: str, label: str, width: int = 640, height: int = 140) -> str:
+def _curve(
+    records: Sequence[Mapping[str, float | int]], key: str, label: str, width: int = 640, height: int = 140
+) -> str:
     points = [(record["step"], record[key]) for record in records if key in record]
     if len(points) < 2:
         return ""

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ..representations import Cameras, Representation, Savable
 from .checkpoint import read_newest_checkpoint, write_atomically, write_checkpoint
 from .config import RunConfig
 from .errors import UserError
@@ -74,6 +75,8 @@ def generate(
         provenance=provenance(config),
         report=journal.say,
     )
+    if isinstance(stage.representation, Savable):
+        journal.say(f"also: {stage.representation.save(folder / 'asset')}")
     if config.output.turntable_frames:
         save_turntable(
             stage.representation,
@@ -100,9 +103,19 @@ def build_stage(config: RunConfig) -> tuple[Stage, Any]:
         distiller = config.method.build(prior, estimator).to(prior.device)
         # Where the prior lives, the scene lives: pictures and gradients never cross devices.
         representation = config.representation.build(generator, prior.device)
+        _try_renderer(representation, prior.device)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from None
     except (ValueError, ImportError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(" ".join(str(error).split())) from None
     return Stage(representation, distiller, prior, embedding, config.stage, generator), prior
+
+
+@torch.no_grad()
+def _try_renderer(representation: Representation, device: torch.device) -> None:
+    """Draw once, so that a backend that cannot work here says so before anything is written."""
+    cameras = Cameras.orbit([0.0], [0.0], height=16).to(device)
+    representation.render(cameras, torch.ones(1, 3, device=device))
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:

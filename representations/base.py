@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -102,4 +103,13 @@ class Queryable(Protocol):
 
     def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:
         """Density and colour at world points; no gradient needed."""
+        ...
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """A representation with an exchange format of its own, written beside the mesh."""
+
+    def save(self, folder: Path) -> Path:
+        """Write the scene into `folder`; returns the file."""
         ...

@@ -48,7 +48,11 @@ def write_gaussian_ply(gaussians: Gaussians, path: Path) -> None:
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     header += [f"property float {name}" for name in names]
     header += ["end_header", ""]
-    path.write_bytes("\n".join(header).encode("ascii") + rows.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: a reader never sees half of it.
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes("\n".join(header).encode("ascii") + rows.tobytes())
+    partial.replace(path)
 
 
 def read_gaussian_ply(path: Path, config: GaussiansConfig | None = None) -> Gaussians:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class GaussiansConfig:
     """Initial opacity, in (0, 1)."""
     colour: float = 0.5
     """Initial sRGB grey, in (0, 1)."""
+    initial_ply: str = ""
+    """Start from this splat file (3DGS .ply) instead; the settings above then do not matter."""
     relative_scale: float = 0.6
     """Initial standard deviation, in units of the distance to the nearest neighbours."""
     backend: str = "auto"
@@ -43,7 +46,11 @@ class GaussiansConfig:
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
     def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Raises ValueError for a setting outside its range."""
+        """Raises ValueError for a setting outside its range, or an `initial_ply` that is missing or broken."""
+        if self.initial_ply:
+            from .gaussian_ply import read_gaussian_ply
+
+            return read_gaussian_ply(Path(self.initial_ply), self).to(device)
         if self.count < 1 or self.radius <= 0:
             raise ValueError(f"need count >= 1 and radius > 0, got {self.count} and {self.radius}")
         shape = (self.count, 3)
@@ -166,6 +173,14 @@ class Gaussians(Representation):
         """See `base.Adaptive`: clones, splits and prunes by `config.densify`."""
         parameters = dict(self.named_parameters())
         return self.densifier.adapt(parameters, step, total_steps, optimizer, generator)
+
+    def save(self, folder: Path) -> Path:
+        """See `base.Savable`: a 3DGS .ply for splat viewers."""
+        from .gaussian_ply import write_gaussian_ply
+
+        path = folder / "asset.ply"
+        write_gaussian_ply(self, path)
+        return path
 
     @torch.no_grad()
     def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:

@@ -65,7 +65,7 @@ def test_nearest_names_only_what_is_near() -> None:
         ({"stage": {"steps": "many"}}, "stage.steps"),
         ({"stage": {"steps": 1.5}}, "stage.steps"),
         ({"seed": -1}, "seed is -1"),
-        ({"method": {"name": "sdd"}}, "unknown method 'sdd' (did you mean 'sds'?)"),
+        ({"method": {"name": "sds2"}}, "unknown method 'sds2' (did you mean 'sds'?)"),
         ({"method": {"timesteps": {"minimum": 0.9}}}, "minimum"),
         ({"names": {"method": "x"}}, "names"),
     ],
