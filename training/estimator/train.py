@@ -66,7 +66,6 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the losses by name."""
-        self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         batch = self._batch()
