@@ -87,11 +87,22 @@ def bake_colour(
     elif not seen.any():
         raise ValueError("no view shows any part of the mesh where the representation has it")
     else:
-        colour = gathered.colour.copy()
-        if not seen.all():
-            _, nearest = KDTree(positions[seen]).query(positions[~seen])
-            colour[~seen] = gathered.colour[seen][nearest]
+        colour = np.where(seen[:, None], gathered.colour, texels.interpolate(_spread(mesh, texels, gathered)))
     return to_bytes(texels.image(colour))
+
+
+def _spread(mesh: TriangleMesh, texels: Texels, gathered: Gathered) -> Float[Tensor, "v 3"]:
+    """A colour for every vertex: of the texels around it that some view shows, else of the nearest vertex with such."""
+    count = len(mesh.vertices)
+    share = texels.weights * np.minimum(gathered.weight, 1)[:, None]
+    total = np.bincount(texels.faces.ravel(), share.ravel(), count)
+    summed = [np.bincount(texels.faces.ravel(), (share * gathered.colour[:, c, None]).ravel(), count) for c in range(3)]
+    known = total > 0
+    colour = np.stack(summed, 1) / np.where(known, total, 1)[:, None]
+    if not known.all():
+        _, nearest = KDTree(mesh.vertices.numpy()[known]).query(mesh.vertices.numpy()[~known])
+        colour[~known] = colour[known][nearest]
+    return torch.from_numpy(colour.astype(np.float32))
 
 
 def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w c"]:

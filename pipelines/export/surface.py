@@ -25,6 +25,8 @@ _JUDGING_VIEWS = 16
 _JUDGING_SIZE = 128
 _MARGIN = 3
 """Empty voxels kept around the object."""
+_PINHOLE = 2
+"""Half the width, in voxels, of the openings that lead nowhere."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,12 @@ def extract_surface(
             )
         query = _density_query(representation)
         volume = _sample_field(query, views, level, grid, config)
-        iso = _best_level(volume, grid, views, level)
     elif source == "renders":
         query = None
         volume = _fuse(views, level, grid, truncation=config.truncation, votes=config.votes, use_depth=True)
-        # Depth places the surface to a voxel; the silhouettes decide only within that.
-        iso = float(np.clip(_best_level(volume, grid, views, level), -1 / config.truncation, 1 / config.truncation))
     else:
         raise ValueError(f"unknown source {source!r}; choose auto, renders or field")
+    iso = _best_level(volume, grid, views, level)
     return _cut(_fill_hollows(volume, iso), iso, grid, query)
 
 
@@ -283,10 +283,17 @@ def _project_kernel(volume, eyes, directions, out):
 
 
 def _fill_hollows(volume: Volume, iso: float) -> Volume:
-    """Make solid whatever is empty but not connected to the grid's corner."""
-    padded = np.pad(volume, 1, constant_values=min(float(volume.min()), iso - 1))
-    labels = np.asarray(measure.label(padded <= iso, connectivity=1))
-    hollow = ((labels > 0) & (labels != labels[0, 0, 0]))[1:-1, 1:-1, 1:-1]
+    """Make solid whatever is empty but not reached from the grid's corner, hollows behind pinholes included.
+
+    A small ball rolls through the empty space; where it cannot pass, only the next few voxels behind are kept empty.
+    """
+    padded = np.pad(volume, _PINHOLE + 1, constant_values=min(float(volume.min()), iso - 1))
+    empty = padded <= iso
+    roomy = ndimage.binary_erosion(empty, iterations=_PINHOLE, border_value=1)
+    labels = np.asarray(measure.label(roomy, connectivity=1))
+    reached = ndimage.binary_dilation(labels == labels[0, 0, 0], iterations=2 * _PINHOLE + 2, mask=empty)
+    inner = slice(_PINHOLE + 1, -_PINHOLE - 1)
+    hollow = (empty & ~np.asarray(reached, bool))[inner, inner, inner]
     return np.where(hollow, volume.max(), volume)
 
 
