@@ -67,14 +67,7 @@ def generate(
         journal.say(f"{stage.skipped} steps were skipped because something was not finite")
     save_contact_sheet(stage.representation, folder / "previews" / "final.png", config.output.picture_size)
     journal.say("extracting, unwrapping and baking the mesh")
-    export = export_asset(
-        stage.representation,
-        folder / "asset",
-        config.export,
-        name=slug(config.prompt),
-        provenance=provenance(config),
-        report=journal.say,
-    )
+    export = _export(stage.representation, config, folder, journal)
     if isinstance(stage.representation, Savable):
         journal.say(f"also: {stage.representation.save(folder / 'asset')}")
     if config.output.turntable_frames:
@@ -116,6 +109,20 @@ def _try_renderer(representation: Representation, device: torch.device) -> None:
     """Draw once, so that a backend that cannot work here says so before anything is written."""
     cameras = Cameras.orbit([0.0], [0.0], height=16).to(device)
     representation.render(cameras, torch.ones(1, 3, device=device))
+
+
+def _export(representation: Representation, config: RunConfig, folder: Path, journal: Journal) -> ExportReport:
+    try:
+        return export_asset(
+            representation,
+            folder / "asset",
+            config.export,
+            name=slug(config.prompt),
+            provenance=provenance(config),
+            report=journal.say,
+        )
+    except ValueError as error:
+        raise UserError(f"no asset: {error}") from None
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ...representations import Queryable, Representation
+from ..errors import UserError, nearest
 from .bake import bake_colour, gather
 from .cleanup import clean_mesh, is_closed_manifold
 from .fidelity import colour_fidelity
@@ -20,6 +22,19 @@ from .surface import SurfaceConfig, extract_surface
 from .texels import rasterize_uvs
 from .unwrap import unwrap
 from .views import take_views
+
+FILE_NAME = "asset.glb"
+SOURCES = ("auto", "renders", "field")
+COLOUR_SOURCES = ("renders", "field")
+LEAST = {
+    "resolution": 16,
+    "cameras": 8,
+    "view_size": 32,
+    "smoothing": 0,
+    "face_budget": 12,
+    "texture_size": 16,
+    "padding": 0,
+}
 
 
 @dataclass
@@ -51,6 +66,22 @@ class ExportConfig:
     height_metres: float | None = None
     """Height of the asset; None keeps the scene's own size."""
 
+    def validate(self) -> None:
+        """Raises UserError for a value out of range."""
+        for key, choices in (("source", SOURCES), ("colour_source", COLOUR_SOURCES)):
+            value = getattr(self, key)
+            if value not in choices:
+                raise UserError(f"export.{key} is '{value}'{nearest(value, choices)}; known: {', '.join(choices)}")
+        for key, least in LEAST.items():
+            if getattr(self, key) < least:
+                raise UserError(f"export.{key} is {getattr(self, key)}; at least {least} is accepted")
+        if self.texture_size & (self.texture_size - 1):
+            raise UserError(f"export.texture_size is {self.texture_size}; powers of two are accepted, such as 1024")
+        if not 0 <= self.roughness <= 1 or not 0 <= self.smallest_part < 1:
+            raise UserError("export.roughness must lie in [0, 1] and export.smallest_part in [0, 1)")
+        if self.height_metres is not None and not 0 < self.height_metres < math.inf:
+            raise UserError(f"export.height_metres is {self.height_metres}; a positive length is accepted")
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -74,12 +105,13 @@ def export_asset(
     provenance: dict[str, object] | None = None,
     report: Callable[[str], None] = print,
 ) -> ExportReport:
-    """Extract, clean, unwrap, bake and write `directory/name.glb`; `report` receives one line per stage.
+    """Extract, clean, unwrap, bake and write `directory/asset.glb`; `report` receives one line per stage.
 
-    `provenance` (JSON: prompt, seed, versions ...) is written into the file. Raises ValueError if the scene is empty
-    or an option is out of range.
+    `name` is the object's name inside the file, `provenance` (JSON: prompt, seed, versions ...) is written into it.
+    Raises ValueError if the scene is empty or an option is out of range.
     """
     config = ExportConfig() if config is None else config
+    config.validate()
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -108,7 +140,7 @@ def export_asset(
         mesh = replace(mesh, texture=torch.from_numpy(page).permute(2, 0, 1).float() / 255)
         maps = bake_maps(mesh, detailed, texels, gathered.openness, config.roughness)
     with stage("write"):
-        path = Path(directory) / f"{name}.glb"
+        path = Path(directory) / FILE_NAME
         write_glb(path, mesh, height_metres=config.height_metres, name=name, extras=provenance, maps=maps)
     with stage("compare"):
         fidelity = colour_fidelity(representation, mesh)
