@@ -44,13 +44,16 @@ class Journal:
             self.say(f"step {info.step}: skipped, {info.skipped}")
         self._pending.append(info)
         if info.step % self.every == 0 or info.step == self.total:
-            self._flush()
+            self.flush()
 
     def restart_clock(self) -> None:
         """Do not count what happened since the last step (previews, checkpoints)."""
         self._clock = time.perf_counter()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the steps since the last line; before a checkpoint, so that a resumed run averages the same steps."""
+        if not self._pending:
+            return
         taken = [info for info in self._pending if not info.skipped]
         line: dict[str, float | int] = {"step": self._pending[-1].step}
         if taken:

@@ -166,6 +166,7 @@ def _optimise(stage: Stage, config: RunConfig, folder: Path, journal: Journal) -
             journal.record(stage.step())
             step, last = stage.done, stage.done == config.stage.steps
             if interrupted or last or (output.checkpoint_every and step % output.checkpoint_every == 0):
+                journal.flush()
                 _save(stage, folder)
             if interrupted:
                 raise Interrupted(folder, step)
