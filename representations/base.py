@@ -46,6 +46,7 @@ class Representation(nn.Module, ABC):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Restore parameters and buffers in place, whatever their size (densification changes sizes).
 
+        Gradients are dropped. Earlier pictures may still be held, but not be differentiated any more.
         Raises KeyError naming what is missing or unexpected; nothing is changed then.
         """
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
@@ -53,7 +54,7 @@ class Representation(nn.Module, ABC):
         if missing or unexpected:
             raise KeyError(f"{type(self).__name__}: missing {missing}, unexpected {unexpected}")
         for name, tensor in own.items():
-            tensor.data = tensors[name].to(tensor.device, tensor.dtype).clone()
+            replace_data(tensor, tensors[name].to(tensor.device, tensor.dtype).clone())
 
     def optimizer_groups(self, progress: float = 0.0) -> list[dict[str, object]]:
         """One optimizer group per trainable parameter. Raises ValueError unless the rates cover exactly those."""
@@ -65,6 +66,15 @@ class Representation(nn.Module, ABC):
                 f"missing {sorted(trainable.keys() - rates.keys())}, unknown {sorted(rates.keys() - trainable.keys())}"
             )
         return [{"name": name, "params": [p], "lr": rates[name]} for name, p in trainable.items()]
+
+
+def replace_data(tensor: Tensor, data: Tensor) -> None:
+    """Give a parameter or buffer other values, of any shape, in place; its gradient is dropped."""
+    tensor.grad = None
+    # autograd remembers a parameter's shape for as long as somebody holds an earlier picture. A change of type makes it
+    # forget.
+    tensor.data = torch.empty(0, dtype=torch.float64, device=tensor.device)
+    tensor.data = data
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from .base import AdaptReport
+from .base import AdaptReport, replace_data
 from .splatting.geometry import rotation_matrices
 
 SPLIT_SHRINK = 1.6
@@ -79,8 +79,10 @@ class Densifier(nn.Module):
         """Remember one batch's gradient with respect to the projected centres (pixels)."""
         # Per half picture instead of per pixel: the same at every resolution.
         length = (gradient.detach() * gradient.new_tensor([width / 2, height / 2])).norm(dim=-1)
-        self.gradient_sum += torch.where(visible, length, torch.zeros_like(length)).sum(0)
-        self.view_count += visible.sum(0)
+        # One step that went wrong must not stop the growing for a whole round.
+        seen = visible & length.isfinite()
+        self.gradient_sum += torch.where(seen, length, 0.0).sum(0)
+        self.view_count += seen.sum(0)
 
     @torch.no_grad()
     def adapt(
@@ -173,8 +175,4 @@ def resize_parameters(
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 optimizer.state[parameter][key] = torch.cat([value[kept], torch.zeros_like(added[name])])
-        parameter.grad = None
-        # autograd remembers the parameter's shape for as long as somebody holds an earlier picture. A change of type
-        # makes it forget.
-        parameter.data = torch.empty(0, dtype=torch.float64, device=parameter.device)
-        parameter.data = rows
+        replace_data(parameter, rows)

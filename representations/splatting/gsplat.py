@@ -29,6 +29,9 @@ def splat_gsplat(
     if not means.is_cuda:
         raise ValueError(f"the gsplat backend needs tensors on a CUDA device, got {means.device}; use backend 'auto'")
     rasterization = load_rasterization()
+    # Its kernels know no other type.
+    inputs = (means, quaternions, scales, opacities, colours)
+    means, quaternions, scales, opacities, colours = (tensor.float() for tensor in inputs)
     world_to_camera = cameras.world_to_camera
     local = to_camera(means, world_to_camera)
     normals = facing_normals(rotation_matrices(quaternions), scales, local, world_to_camera)
@@ -54,8 +57,16 @@ def splat_gsplat(
 
 
 def load_rasterization() -> Callable[..., Any]:
-    """Raises ValueError naming the command that installs gsplat."""
+    """Raises ValueError without gsplat, naming the command that installs it, or without its compiled kernels."""
     try:
-        return importlib.import_module("gsplat").rasterization
+        rasterization = importlib.import_module("gsplat").rasterization
+        # Compiles the kernels, the first time it is imported.
+        kernels = importlib.import_module("gsplat.cuda._backend")._C
     except ImportError as error:
         raise ValueError(f"the gsplat backend needs the gsplat package: {INSTALL}") from error
+    if kernels is None:
+        raise ValueError(
+            "gsplat has no CUDA kernels: it found no CUDA toolkit (nvcc) to compile them with; "
+            "install one, or use backend 'torch'"
+        )
+    return rasterization

@@ -51,6 +51,15 @@ def test_observed_gradient_does_not_depend_on_the_resolution() -> None:
     torch.testing.assert_close(sums[0].mean(), sums[1].mean(), rtol=0.2, atol=0)
 
 
+def test_a_gradient_that_is_not_finite_is_not_remembered() -> None:
+    gaussians = scene(grow_fraction=0.1, split_scale=10.0)
+    pull(gaussians, torch.full((200,), torch.nan))
+    pull(gaussians, torch.arange(200.0))
+    assert torch.equal(gaussians.densifier.gradient_sum, torch.arange(200.0))
+    assert torch.equal(gaussians.densifier.view_count, torch.ones(200))
+    assert len(adapt(gaussians)) == 220
+
+
 def test_the_most_pulled_ones_grow() -> None:
     gaussians = scene(grow_fraction=0.1, split_scale=10.0)
     pulled = torch.arange(200.0)

@@ -169,3 +169,17 @@ def test_load_tensors_of_another_size(generator: torch.Generator) -> None:
     output = other.render(cameras, torch.zeros(1, 3))
     assert torch.equal(output.rgb, source.render(cameras, torch.zeros(1, 3)).rgb)
     output.rgb.sum().backward()
+
+
+def test_load_tensors_while_an_earlier_picture_is_held(generator: torch.Generator) -> None:
+    """As when a run is restored after a step that failed: what is drawn from then on trains again."""
+    source, other = (GaussiansConfig(count=count).build(generator) for count in (30, 50))
+    cameras = Cameras.orbit([0.0], [0.0], height=16)
+    held = other.render(cameras, torch.zeros(1, 3))
+    held.rgb.sum().backward(retain_graph=True)
+    tensors = [*source.named_parameters(), *source.named_buffers()]
+    other.load_tensors({name: tensor.detach().clone() for name, tensor in tensors})
+    assert all(parameter.grad is None for parameter in other.parameters())
+    other.render(cameras, torch.zeros(1, 3)).rgb.sum().backward()
+    assert other.means.grad is not None and other.means.grad.shape == (30, 3)
+    assert held.rgb.isfinite().all()

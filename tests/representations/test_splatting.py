@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numba
 import pytest
@@ -275,4 +276,12 @@ def test_backend_errors() -> None:
 def test_a_missing_gsplat_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsplat", None)
     with pytest.raises(ValueError, match=r"pip install 'gsplat>=1\.5\.3' ninja"):
+        load_rasterization()
+
+
+def test_a_gsplat_without_kernels_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nvcc gsplat imports all the same."""
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=print))
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))
+    with pytest.raises(ValueError, match="nvcc"):
         load_rasterization()
