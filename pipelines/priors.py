@@ -8,24 +8,7 @@ import torch
 
 from ..distill import Prior
 from ..distill.diffusers_prior import StableDiffusionPrior
-from ..training.world import prior as world
-
-
-@dataclass
-class WorldPriorConfig:
-    """The exact score of a small procedural world: a test bench and an offline demonstration, not a learned model."""
-
-    objects: int = 8
-    """Objects of the caption in the mixture: how varied the prior is."""
-    bandwidth: float = 0.15
-    """Standard deviation of a picture around each object, in [-1, 1] pixels."""
-    seed: int = 0
-    """Which objects."""
-
-    def build(self, device: torch.device) -> Prior:
-        """The world draws on the CPU, whatever `device` is. Raises ValueError for values out of range."""
-        del device
-        return world.WorldPrior(world.WorldPriorConfig(self.objects, bandwidth=self.bandwidth, seed=self.seed))
+from ..training.world.prior import WorldPriorConfig
 
 
 @dataclass

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from steindreamer.distill import Prior
@@ -134,5 +135,18 @@ def test_bad_input_is_named(prior: WorldPrior) -> None:
         prior.embed("a red zeppelin")
     with pytest.raises(ValueError, match="zeppelin"):
         prior.embed("a red mug", "zeppelin")
-    with pytest.raises(ValueError, match=r"objects \(0\)"):
-        WorldPriorConfig(objects=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("objects", 0), ("unconditional_objects", 0), ("supersample", 0), ("bandwidth", 0.0), ("seed", -1)],
+)
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    config = WorldPriorConfig()
+    setattr(config, name, value)
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        config.build(torch.device("cpu"))
+
+
+def test_the_config_is_one_that_omegaconf_reads() -> None:
+    assert OmegaConf.to_object(OmegaConf.structured(WorldPriorConfig)) == WorldPriorConfig()

@@ -22,26 +22,25 @@ from .sampling import sample_object
 from .views import render_all, shade
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorldPriorConfig:
-    """How the world's distribution of pictures is approximated."""
+    """The exact score of a small procedural world: a test bench and an offline demonstration, not a learned model."""
 
     objects: int = 8
-    """Objects drawn of the prompt's caption: the components of the conditional mixture."""
+    """Objects drawn of the prompt's caption: how varied the prior is."""
     unconditional_objects: int = 16
-    """Objects of random captions, one per kind while kinds last, that join them in the unconditional mixture."""
+    """Objects of random captions, one per kind while kinds last: what the prompt is told apart from."""
     bandwidth: float = 0.15
-    """Standard deviation of a picture around its component, in [-1, 1] pixels."""
+    """Standard deviation of a picture around each object, in [-1, 1] pixels."""
     supersample: int = 2
-    """Samples per pixel side in the components' pictures."""
+    """Samples per pixel side in the objects' pictures."""
     seed: int = 0
-    """Of every object drawn."""
+    """Which objects."""
 
-    def __post_init__(self) -> None:
-        if min(self.objects, self.unconditional_objects) < 1:
-            raise ValueError(
-                f"objects ({self.objects}) and unconditional_objects ({self.unconditional_objects}) must be at least 1"
-            )
+    def build(self, device: torch.device) -> WorldPrior:
+        """The world draws on the CPU, whatever `device` is. Raises ValueError for values out of range."""
+        del device
+        return WorldPrior(self)
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,15 @@ class WorldPrior(ExactPrior):
     )
 
     def __init__(self, config: WorldPriorConfig | None = None, schedule: NoiseSchedule | None = None) -> None:
+        """Raises ValueError for settings out of range."""
         super().__init__(schedule or NoiseSchedule.scaled_linear(), torch.device("cpu"))
-        self.config = config or WorldPriorConfig()
+        self.config = WorldPriorConfig() if config is None else config
+        counts = {name: getattr(self.config, name) for name in ("objects", "unconditional_objects", "supersample")}
+        if min(counts.values()) < 1 or not self.config.bandwidth > 0 or self.config.seed < 0:
+            raise ValueError(
+                "the world prior needs objects, unconditional_objects and supersample >= 1, bandwidth > 0 and "
+                f"seed >= 0, got {self.config}"
+            )
 
     def embed(self, prompt: str, negative_prompt: str = "") -> WorldEmbedding:
         """Draw the prompt's objects. Raises ValueError naming the words that the world does not know."""
