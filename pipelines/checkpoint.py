@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .errors import UserError
+from .files import write_atomically
 
 KEPT = 2
 """Older checkpoints are removed; the one before the newest stays, in case the newest is damaged later."""
@@ -29,16 +29,6 @@ class Checkpoint:
     step: int
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..representations import Cameras, Representation
-from .checkpoint import write_atomically
+from .files import write_atomically
 
 PREVIEW_AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
 PREVIEW_ELEVATION = 15.0

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from .checkpoint import write_atomically
 from .config import RunConfig
 from .export import ExportReport
+from .files import write_atomically
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}"

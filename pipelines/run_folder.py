@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from .checkpoint import write_atomically
 from .config import RunConfig, compose, read_config
 from .errors import UserError
+from .files import write_atomically
 
 ROOT = Path("runs")
 WRITTEN = (

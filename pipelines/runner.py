@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from ..representations import Cameras, Representation, Savable
-from .checkpoint import read_newest_checkpoint, write_atomically, write_checkpoint
+from .checkpoint import read_newest_checkpoint, write_checkpoint
 from .config import RunConfig
 from .errors import UserError
 from .estimators import load_estimator
 from .export import ExportReport, export_asset
+from .files import write_atomically
 from .journal import Journal
 from .pictures import save_contact_sheet, save_turntable
 from .report import write_report

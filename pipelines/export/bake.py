@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...representations import Queryable, TriangleMesh
 from ...representations.rasterization import rasterize
+from .field import field_colour
 from .texels import Texels
 from .views import Views
 
@@ -83,7 +84,7 @@ def bake_colour(
     if source == "field" and field is None:
         raise ValueError("colour_source='field' needs a representation with field(points); use colour_source='renders'")
     if field is not None and (source == "field" or not seen.any()):
-        colour = _field_colour(field, positions)
+        colour = field_colour(field, positions)
     elif not seen.any():
         raise ValueError("no view shows any part of the mesh where the representation has it")
     else:
@@ -108,12 +109,6 @@ def _spread(mesh: TriangleMesh, texels: Texels, gathered: Gathered) -> Float[Ten
 def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w c"]:
     """[0, 1] to 0..255, rounded."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-@torch.no_grad()
-def _field_colour(field: Queryable, positions: np.ndarray) -> np.ndarray:
-    points = torch.from_numpy(positions.astype(np.float32))
-    return torch.cat([field.field(chunk).colour.float().cpu() for chunk in points.split(1 << 18)]).numpy()
 
 
 @njit(parallel=True, error_model="numpy", cache=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ...representations import TriangleMesh, vertex_normals
+from ..files import write_atomically
 from .bake import to_bytes
 from .maps import MaterialMaps
 
@@ -90,7 +90,9 @@ def write_glb(
     text += b" " * (-len(text) % 4)
     body = binary + b"\0" * (-len(binary) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
-    _write_whole(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
 
 
 def _tree(
@@ -169,13 +171,3 @@ def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=7)
     return buffer.getvalue()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -54,8 +54,7 @@ def take_views(representation: Representation, count: int, size: int) -> Views:
 @torch.no_grad()
 def photograph(representation: Representation, cameras: Cameras) -> Views:
     """Render the given cameras, a few at a time, and bring the pictures to the CPU."""
-    parameter = next(representation.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
+    device = device_of(representation)
     parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(cameras), _VIEWS_AT_ONCE):
         batch = cameras[start : start + _VIEWS_AT_ONCE].to(device)
@@ -63,3 +62,9 @@ def photograph(representation: Representation, cameras: Cameras) -> Views:
         rgb = torch.where(out.opacity > 1e-3, out.rgb / out.opacity.clamp_min(1e-3), torch.zeros_like(out.rgb))
         parts.append(tuple(t.detach().float().cpu() for t in (rgb.clamp(0, 1), out.opacity, out.depth, out.normal)))
     return Views(cameras, *(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def device_of(scene: object) -> torch.device:
+    """Where a representation's parameters live; the CPU if it has none."""
+    parameter = next(scene.parameters(), None) if isinstance(scene, torch.nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device

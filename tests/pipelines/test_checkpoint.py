@@ -8,10 +8,10 @@ import torch
 from steindreamer.pipelines.checkpoint import (
     checkpoint_steps,
     read_newest_checkpoint,
-    write_atomically,
     write_checkpoint,
 )
 from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.files import write_atomically
 
 
 def _tensors(value: float) -> dict[str, torch.Tensor]:

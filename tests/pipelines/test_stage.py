@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steindreamer.distill import METHODS, NoisePrediction, NoiseSchedule, NoisySample, SDSConfig
+from steindreamer.distill import METHODS, NoisePrediction, NoiseSchedule, NoisySample
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.stage import MAX_CONSECUTIVE_SKIPS, Stage, StageConfig
 from steindreamer.pipelines.views import ViewsConfig
@@ -158,5 +158,3 @@ def test_second_moment_coefficients_get_their_gram() -> None:
     before = [value.clone() for value in distiller.state_dict().values()]
     stage.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, distiller.state_dict().values(), strict=True))
-
-
