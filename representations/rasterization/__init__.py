@@ -1,5 +1,5 @@
-"""CPU rasterisation of triangles: visibility (`rasterize`), then perspective-correct interpolation (`interpolate`)."""
+"""CPU rasterisation of triangles: visibility (`rasterize`), then perspective-correct values at the pixels."""
 
-from .fragments import Fragments, interpolate, rasterize
+from .fragments import Fragments, interpolate, rasterize, resolve
 
-__all__ = ["Fragments", "interpolate", "rasterize"]
+__all__ = ["Fragments", "interpolate", "rasterize", "resolve"]

@@ -151,3 +151,40 @@ def interpolate_kernel(
                 out[camera, channel, y, x] = (
                     wa * attributes[a, channel] + wb * attributes[b, channel] + wc * attributes[c, channel]
                 )
+
+
+@njit(parallel=True, **_OPTIONS)
+@no_type_check
+def resolve_kernel(
+    triangle: np.ndarray,
+    barycentrics: np.ndarray,
+    faces: np.ndarray,
+    attributes: np.ndarray,
+    background: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """out [b c h w] = mean over each pixel's samples of the attribute [v c], or of background [b c] where empty."""
+    batch, channels, height, width = out.shape
+    samples = triangle.shape[1] // height
+    share = np.float32(1.0 / samples**2)
+    for row in prange(batch * height):
+        camera, y = row // height, row % height
+        for channel in range(channels):
+            out[camera, channel, y, :] = 0.0
+        for sample in range(samples * samples):
+            fine_y = y * samples + sample // samples
+            for x in range(width):
+                fine_x = x * samples + sample % samples
+                face = triangle[camera, fine_y, fine_x]
+                if face < 0:
+                    for channel in range(channels):
+                        out[camera, channel, y, x] += share * background[camera, channel]
+                    continue
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+                wa = share * barycentrics[camera, fine_y, fine_x, 0]
+                wb = share * barycentrics[camera, fine_y, fine_x, 1]
+                wc = share * barycentrics[camera, fine_y, fine_x, 2]
+                for channel in range(channels):
+                    out[camera, channel, y, x] += (
+                        wa * attributes[a, channel] + wb * attributes[b, channel] + wc * attributes[c, channel]
+                    )

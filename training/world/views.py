@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...representations import Cameras, RenderOutput, TriangleMesh, render_mesh, vertex_normals
-from ...representations.rasterization import interpolate, rasterize
+from ...representations.rasterization import rasterize, resolve
 
 LIGHT = (0.5, 0.8, 0.6)
 """Towards the default light: upper front right, fixed in the world."""
@@ -79,7 +79,5 @@ def render_all(
         if mesh.colours is None:
             raise ValueError("shade the objects first: a mesh without `colours` has none to draw")
         fragments = rasterize(mesh.vertices, mesh.faces, fine)
-        colour = interpolate(fragments, mesh.faces, mesh.colours)
-        picture = torch.where(fragments.triangle[:, None] < 0, background[:, :, None, None], colour)
-        pictures.append(F.avg_pool2d(picture, supersample) if supersample > 1 else picture)
+        pictures.append(resolve(fragments, mesh.faces, mesh.colours, background, supersample))
     return torch.stack(pictures, 1)
