@@ -112,7 +112,7 @@ def windmill(colour: Colour, rng: np.random.Generator) -> Part:
     sail = box((0.22, reach * 0.7, 0.05), cloth, (0.14, reach * 0.62, 0.01))
     slats = [box((0.24, 0.035, 0.07), wood, (0.14, reach * s, 0.01)) for s in (0.3, 0.5, 0.7, 0.9)]
     blade = merge([spar, sail, *slats])
-    turn = rng.uniform(0, 90)
+    turn = rng.uniform(30, 40)  # nearly the same for all, or every view could see other sails
     hub = height + 0.16
     sails = merge(blade.turned("z", turn + 90 * index) for index in range(4))
     window = _archway(0.2, 0.28, 0.1, natural((0.55, 0.76, 0.90), rng))

@@ -15,16 +15,17 @@ _GOLD = (0.90, 0.72, 0.25)
 
 
 def ball(colour: Colour, rng: np.random.Generator) -> Part:
-    """A beach ball: six stripes, alternately in the colour and white."""
+    """A beach ball: six stripes, alternately in the colour and white, always lying the same way round."""
     polar, angles = np.meshgrid(np.linspace(np.pi, 0, 17), np.radians(np.linspace(-30, 30, 9)), indexing="ij")
     stripe = np.stack([np.sin(polar) * np.sin(angles), np.cos(polar), np.sin(polar) * np.cos(angles)], -1)
-    turn = rng.uniform(0, 120)
+    # A pose of its own per ball would leave every view free to see another ball.
+    turn = rng.uniform(-4, 4)
     cap = ellipsoid((0.2, 0.03, 0.2), colour, (0, 0.982, 0), rings=6, sides=16)
     return merge([
         around(surface(stripe, colour, wrap_columns=False), 3, turn),
         around(surface(stripe, _WHITE, wrap_columns=False), 3, turn + 60),
         cap, cap.turned("x", 180),
-    ]).turned("x", rng.uniform(15, 40)).turned("z", rng.uniform(-15, 15))  # fmt: skip
+    ]).turned("x", rng.uniform(24, 30)).turned("z", rng.uniform(-3, 3))  # fmt: skip
 
 
 def snowman(colour: Colour, rng: np.random.Generator) -> Part:
