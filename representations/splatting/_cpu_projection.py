@@ -79,8 +79,10 @@ def _shortest(scale):
 def _project_range(
     first, last, means, quaternions, scales, opacities, view, intrinsics, size, centre, shape, reach, depth_normal
 ):
+    """Fill pixel centre [n 2], shape [n 4] (inverse covariance xx, xy, yy; opacity), half-size of the bounding box in
+    pixels [n 2] (0: not visible), and z-depth with world normal [n 4]. `size` is [width, height] in float32."""
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    width, height = size
+    width, height = size[0], size[1]
     x_low, x_high = _limits(fx, cx, width)
     y_low, y_high = _limits(fy, cy, height)
     for i in range(first, last):
@@ -98,21 +100,26 @@ def _project_range(
         x_slope, y_slope = x * inv_z, y * inv_z
         x_near, y_near = min(max(x_slope, x_low), x_high), min(max(y_slope, y_low), y_high)
         rotation = _rotation(quaternions[i, 0], quaternions[i, 1], quaternions[i, 2], quaternions[i, 3])
-        xx, xy, yy = BLUR_32, ZERO, BLUR_32
+        xx, xy, yy, area = BLUR_32, ZERO, BLUR_32, ZERO
         for j in range(3):
-            c2 = _rotate(view, 2, rotation, j)
-            u = fx * inv_z * (_rotate(view, 0, rotation, j) - x_near * c2) * scales[i, j]
-            v = fy * inv_z * (_rotate(view, 1, rotation, j) - y_near * c2) * scales[i, j]
+            c0, c1, c2 = _rotate(view, 0, rotation, j), _rotate(view, 1, rotation, j), _rotate(view, 2, rotation, j)
+            u = fx * inv_z * (c0 - x_near * c2) * scales[i, j]
+            v = fy * inv_z * (c1 - y_near * c2) * scales[i, j]
             xx += u * u
             xy += u * v
             yy += v * v
+            side = (c0 * x_near + c1 * y_near + c2) * scales[i, (j + 1) % 3] * scales[i, (j + 2) % 3]
+            area += side * side
         # Beyond this squared distance alpha falls below MIN_ALPHA.
         cut = TWO * math.log(opacity / MIN_ALPHA_32)
         x_reach, y_reach = math.sqrt(cut * xx), math.sqrt(cut * yy)
         u, v = fx * x_slope + cx, fy * y_slope + cy
         if not (u + x_reach > ZERO and u - x_reach < width and v + y_reach > ZERO and v - y_reach < height):
             continue
-        inv_det = ONE / (xx * yy - xy * xy)
+        # xx * yy - xy * xy without its cancellation, which is all that is left of a long thin Gaussian near the camera:
+        # the determinant without the blur is a sum of squares too (Cauchy-Binet).
+        zoom = fx * fy * inv_z * inv_z
+        inv_det = ONE / (BLUR_32 * (xx + yy - BLUR_32) + zoom * zoom * area)
         centre[i, 0], centre[i, 1] = u, v
         shape[i, 0], shape[i, 1], shape[i, 2], shape[i, 3] = yy * inv_det, -xy * inv_det, xx * inv_det, opacity
         reach[i, 0], reach[i, 1] = x_reach, y_reach
@@ -128,27 +135,11 @@ def _project_range(
 
 @no_type_check
 @njit(parallel=True, **JIT)
-def project(means, quaternions, scales, opacities, view, intrinsics, size, centre, shape, reach, depth_normal):
-    """Fill pixel centre [n 2], shape [n 4] (inverse covariance xx, xy, yy; opacity), half-size of the bounding box in
-    pixels [n 2] (0: not visible), and z-depth with world normal [n 4]. `size` is (width, height) in float32."""
-    n = means.shape[0]
+def project(*arguments):
+    """`_project_range` of all Gaussians; the arguments are its own."""
+    n = len(arguments[0])
     for block in prange((n + BLOCK - 1) // BLOCK):
-        first, last = block * BLOCK, min(n, (block + 1) * BLOCK)
-        _project_range(
-            first,
-            last,
-            means,
-            quaternions,
-            scales,
-            opacities,
-            view,
-            intrinsics,
-            size,
-            centre,
-            shape,
-            reach,
-            depth_normal,
-        )
+        _project_range(block * BLOCK, min(n, (block + 1) * BLOCK), *arguments)
 
 
 @no_type_check
@@ -173,6 +164,7 @@ def _project_backward_range(
     g_scales,
     g_opacities,
 ):
+    """Add this camera's share to the last four arguments. Invisible Gaussians receive nothing."""
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     x_low, x_high = _limits(fx, cx, size[0])
     y_low, y_high = _limits(fy, cy, size[1])
@@ -257,45 +249,8 @@ def _rotation_backward(quaternion, g, g_quaternion):
 
 @no_type_check
 @njit(parallel=True, **JIT)
-def project_backward(
-    means,
-    quaternions,
-    scales,
-    view,
-    intrinsics,
-    size,
-    shape,
-    reach,
-    depth_normal,
-    g_centre,
-    g_shape,
-    g_depth_normal,
-    g_means,
-    g_quaternions,
-    g_scales,
-    g_opacities,
-):
-    """Add this camera's share to the last four arguments. Invisible Gaussians receive nothing."""
-    n = means.shape[0]
+def project_backward(*arguments):
+    """`_project_backward_range` of all Gaussians; the arguments are its own."""
+    n = len(arguments[0])
     for block in prange((n + BLOCK - 1) // BLOCK):
-        first, last = block * BLOCK, min(n, (block + 1) * BLOCK)
-        _project_backward_range(
-            first,
-            last,
-            means,
-            quaternions,
-            scales,
-            view,
-            intrinsics,
-            size,
-            shape,
-            reach,
-            depth_normal,
-            g_centre,
-            g_shape,
-            g_depth_normal,
-            g_means,
-            g_quaternions,
-            g_scales,
-            g_opacities,
-        )
+        _project_backward_range(block * BLOCK, min(n, (block + 1) * BLOCK), *arguments)

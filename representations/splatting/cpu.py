@@ -57,7 +57,7 @@ class _Project(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         outputs = tuple(torch.empty(len(view), len(means), columns) for columns in (2, 4, 2, 4))
         centre, shape, reach, depth_normal = outputs
-        extent = (np.float32(size[1]), np.float32(size[0]))
+        extent = np.array([size[1], size[0]], np.float32)
         for camera in range(len(view)):
             inputs = _arrays(means, quaternions, scales, opacities, view[camera], intrinsics[camera])
             arguments = [*inputs, extent, *_arrays(*(output[camera] for output in outputs))]

@@ -285,3 +285,19 @@ def test_a_gsplat_without_kernels_says_why(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))
     with pytest.raises(ValueError, match="nvcc"):
         load_rasterization()
+
+
+def test_a_thin_gaussian_close_to_the_camera_keeps_its_shape() -> None:
+    """Its determinant is what is left of numbers a million times as large: the cancellation must not be computed."""
+    cameras = Cameras.orbit([20.0], [10.0], distance=0.05, height=64)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        gaussian = [
+            torch.zeros(1, 3),
+            torch.randn(1, 4, generator=generator),
+            torch.tensor([[0.4, 4e-4, 4e-4]]),
+            torch.tensor([0.9]),
+            torch.ones(1, 3),
+        ]
+        expected = draw([tensor.double() for tensor in gaussian], cameras, backend="torch").opacity
+        torch.testing.assert_close(draw(gaussian, cameras).opacity.double(), expected, rtol=0, atol=5e-4)
