@@ -12,11 +12,12 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
+from ..jit import EXACT
+
 # `no_type_check` on every kernel: a run-time type checker's wrapper (the tests' import hook) cannot be compiled.
-_OPTIONS = {"cache": True, "error_model": "numpy"}
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **EXACT)
 @no_type_check
 def rasterize_kernel(
     screen: np.ndarray,
@@ -41,7 +42,7 @@ def rasterize_kernel(
             _resolve_row(points, faces, y, triangle[camera], barycentrics[camera], depth[camera], front[camera])
 
 
-@njit(**_OPTIONS)
+@njit(**EXACT)
 @no_type_check
 def _nearest(
     points: np.ndarray,
@@ -97,7 +98,7 @@ def _nearest(
                     break
 
 
-@njit(**_OPTIONS)
+@njit(**EXACT)
 @no_type_check
 def _resolve_row(
     points: np.ndarray,
@@ -130,7 +131,7 @@ def _resolve_row(
         front[y, x] = total < 0.0
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **EXACT)
 @no_type_check
 def interpolate_kernel(
     triangle: np.ndarray, barycentrics: np.ndarray, faces: np.ndarray, attributes: np.ndarray, out: np.ndarray
@@ -153,7 +154,7 @@ def interpolate_kernel(
                 )
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **EXACT)
 @no_type_check
 def resolve_kernel(
     triangle: np.ndarray,

@@ -10,12 +10,10 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
+from ..jit import FAST
 from .semantics import BLUR, JACOBIAN_MARGIN, MIN_ALPHA, NEAR
 
 f32 = np.float32
-# NaNs and infinities keep their meaning: parameters that have diverged must not turn into wild memory accesses.
-FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
-JIT = {"fastmath": FAST, "error_model": "numpy", "cache": True}
 ZERO, ONE, TWO = f32(0.0), f32(1.0), f32(2.0)
 MARGIN, BLUR_32, NEAR_32, MIN_ALPHA_32 = f32(JACOBIAN_MARGIN), f32(BLUR), f32(NEAR), f32(MIN_ALPHA)
 # Threads take whole blocks of this many Gaussians, so that the compiled loop, and every bit, is the same for any number
@@ -24,7 +22,7 @@ BLOCK = 256
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _rotation(w, x, y, z):
     """Row-major rotation matrix of a quaternion of any length."""
     r = ONE / math.sqrt(w * w + x * x + y * y + z * z)
@@ -43,7 +41,7 @@ def _rotation(w, x, y, z):
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _limits(focal, centre, size):
     """The range of x/z (or y/z) in which the affine approximation is trusted."""
     margin = MARGIN * size / focal
@@ -51,20 +49,20 @@ def _limits(focal, centre, size):
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _to_camera(mean, view, row):
     return view[row, 0] * mean[0] + view[row, 1] * mean[1] + view[row, 2] * mean[2] + view[row, 3]
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _rotate(view, row, rotation, column):
     """Entry (row, column) of view rotation times Gaussian rotation."""
     return view[row, 0] * rotation[column] + view[row, 1] * rotation[3 + column] + view[row, 2] * rotation[6 + column]
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _shortest(scale):
     k = 0
     if scale[1] < scale[k]:
@@ -75,7 +73,7 @@ def _shortest(scale):
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def _project_range(
     first, last, means, quaternions, scales, opacities, view, intrinsics, size, centre, shape, reach, depth_normal
 ):
@@ -134,7 +132,7 @@ def _project_range(
 
 
 @no_type_check
-@njit(parallel=True, **JIT)
+@njit(parallel=True, **FAST)
 def project(*arguments):
     """`_project_range` of all Gaussians; the arguments are its own."""
     n = len(arguments[0])
@@ -143,7 +141,7 @@ def project(*arguments):
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def _project_backward_range(
     first,
     last,
@@ -231,7 +229,7 @@ def _project_backward_range(
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _rotation_backward(quaternion, g, g_quaternion):
     w, x, y, z = quaternion[0], quaternion[1], quaternion[2], quaternion[3]
     r = ONE / math.sqrt(w * w + x * x + y * y + z * z)
@@ -248,7 +246,7 @@ def _rotation_backward(quaternion, g, g_quaternion):
 
 
 @no_type_check
-@njit(parallel=True, **JIT)
+@njit(parallel=True, **FAST)
 def project_backward(*arguments):
     """`_project_backward_range` of all Gaussians; the arguments are its own."""
     n = len(arguments[0])

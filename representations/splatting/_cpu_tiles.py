@@ -16,12 +16,10 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, prange
 
+from ..jit import FAST
 from .semantics import MAX_ALPHA, MIN_ALPHA
 
 f32, u64 = np.float32, np.uint64
-# NaNs and infinities keep their meaning: parameters that have diverged must not turn into wild memory accesses.
-FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
-JIT = {"fastmath": FAST, "error_model": "numpy", "cache": True}
 ZERO, ONE, TWO, HALF = f32(0.0), f32(1.0), f32(2.0), f32(0.5)
 MIN_ALPHA_32, MAX_ALPHA_32 = f32(MIN_ALPHA), f32(MAX_ALPHA)
 
@@ -43,7 +41,7 @@ E0, E1, E2, E3, E4, E5 = (f32(v) for v in _fit.convert(kind=np.polynomial.Polyno
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _exp_minus(s):
     u = min(max(s, ZERO), f32(6.0)) * f32(0.0625)
     e = E0 + u * (E1 + u * (E2 + u * (E3 + u * (E4 + u * E5))))
@@ -54,7 +52,7 @@ def _exp_minus(s):
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _clamped(value, count):
     """Round down to an integer in [0, count]; NaN gives 0."""
     if not value > ZERO:
@@ -63,7 +61,7 @@ def _clamped(value, count):
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def bin_tiles(centre, reach, order, width, height):
     """The Gaussians of every tile in the given order.
 
@@ -98,7 +96,7 @@ def bin_tiles(centre, reach, order, width, height):
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _pixel_range(y, reach):
     """First and last (exclusive) pixel of the tile rows that a Gaussian can touch. Never negative: see `u64` below."""
     first = _clamped(y - reach + f32(0.999), TILE)
@@ -107,7 +105,7 @@ def _pixel_range(y, reach):
 
 
 @no_type_check
-@njit(inline="always", **JIT)
+@njit(inline="always", **FAST)
 def _is_opaque(state):
     most = ZERO
     for i in range(PIXELS):
@@ -116,7 +114,7 @@ def _is_opaque(state):
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def _tile_forward(tx, ty, first, last, ids, centre, shape, reach, features, picture):
     # x, y, transmittance, 7 accumulated features
     state = np.zeros((3 + FEATURES) * PIXELS, np.float32)
@@ -159,7 +157,7 @@ def _tile_forward(tx, ty, first, last, ids, centre, shape, reach, features, pict
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def _tile_backward(tx, ty, first, last, ids, centre, shape, reach, features, picture, g_picture, g_pairs):
     """Writes (centre 2, shape 4, features 7) into g_pairs[first:last]."""
     # x, y, transmittance, what is still to come: sum_{j > i} w_j (f_j . g), and the 8 incoming gradients g
@@ -238,7 +236,7 @@ def _tile_backward(tx, ty, first, last, ids, centre, shape, reach, features, pic
 
 
 @no_type_check
-@njit(parallel=True, **JIT)
+@njit(parallel=True, **FAST)
 def composite(starts, ids, tiles, centre, shape, reach, features, picture, threads):
     """Draw features [n 7] into picture [h w 8], whose last channel is the opacity."""
     columns = (picture.shape[1] + TILE - 1) // TILE
@@ -250,7 +248,7 @@ def composite(starts, ids, tiles, centre, shape, reach, features, picture, threa
 
 
 @no_type_check
-@njit(parallel=True, **JIT)
+@njit(parallel=True, **FAST)
 def composite_backward(starts, ids, tiles, centre, shape, reach, features, picture, g_picture, g_pairs, threads):
     """Gradient of `composite`: one row (centre 2, shape 4, features 7) per entry of `ids`."""
     columns = (picture.shape[1] + TILE - 1) // TILE
@@ -264,7 +262,7 @@ def composite_backward(starts, ids, tiles, centre, shape, reach, features, pictu
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def add_pairs(ids, g_pairs, g_rows):
     """g_rows[ids[k]] += g_pairs[k], always in the same order."""
     for k in range(ids.size):

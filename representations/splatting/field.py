@@ -11,11 +11,11 @@ from jaxtyping import Float
 from numba import njit, prange
 from torch import Tensor
 
+from ..jit import FAST
 from .geometry import rotation_matrices
 from .semantics import MIN_ALPHA
 
 f32 = np.float32
-JIT = {"fastmath": {"contract", "reassoc", "arcp", "nsz", "afn"}, "error_model": "numpy", "cache": True}
 POINTS_PER_CELL = 32
 MAXIMUM_RESOLUTION = 64
 MAXIMUM_PAIRS = 2**25
@@ -79,7 +79,7 @@ def _pairs(boxes: np.ndarray) -> int:
 
 
 @no_type_check
-@njit(**JIT)
+@njit(**FAST)
 def _bin(boxes, resolution):
     """The Gaussians of every cell, in the order of their index: list beginnings, and the lists end to end."""
     count = np.zeros(resolution**3 + 1, np.int64)
@@ -102,7 +102,7 @@ def _bin(boxes, resolution):
 
 
 @no_type_check
-@njit(parallel=True, **JIT)
+@njit(parallel=True, **FAST)
 def _evaluate(point_starts, point_order, starts, ids, points, means, half_sizes, whiten, opacities, colours, out):
     smallest = f32(MIN_ALPHA)
     for cell in prange(starts.size - 1):
