@@ -1,8 +1,14 @@
 """Scalar baseline functions phi of Stein control variates: one number per picture, differentiable in the noisy picture.
 
-A baseline sees the noisy picture, never the noise. It may be any function that is differentiable almost everywhere and
-continuous; its sign and size matter only for how much variance it removes. Keep it near -1 (phi = -1 is SDS) and away
-from zero: the coefficient cannot follow a phi that changes sign.
+Stein's identity, and with it an unbiased gradient, asks of phi:
+
+  - it sees the noisy picture, never the noise; everything else it uses is fixed before the noise is drawn;
+  - it is continuous and piecewise smooth in the noisy picture (ReLU, clamping, resizing, correlations are; rounding,
+    argmax and sorting are not), and autograd sees all of it: what is detached counts as constant and biases;
+  - it is deterministic (no dropout) and treats each picture on its own (no batch normalisation in training mode).
+
+Sign and size matter only for how much variance is removed. Keep phi near -1 (phi = -1 is SDS) and away from zero: the
+coefficient cannot follow a phi that changes sign.
 
 Your own takes a few lines and is then a valid entry of `SSDConfig.baseline`:
 
@@ -60,8 +66,10 @@ class ConstantBaseline:
 class DepthBaseline:
     """phi = -(1 - rho) in [-2, 0], rho the Pearson correlation of estimated and rendered disparity (paper, Eq. 10).
 
-    The correlation is weighted by the opacity: the background's disparity is arbitrary, and including it would measure
-    the silhouette. An empty picture has rho = 0: phi = -1, that is SDS.
+    Disparity is 1 / z-depth, larger is nearer, as in `GeometryEstimate`. The correlation is weighted by the opacity:
+    the background's disparity is arbitrary, and including it would measure the silhouette. A picture of (almost)
+    nothing has rho = 0: phi = -1, that is SDS. The better the estimate agrees, the closer phi is to 0, and the less of
+    the noise it can remove alone: fit it together with "noise" or "spectral".
     """
 
     estimator: GeometryEstimator
@@ -69,7 +77,7 @@ class DepthBaseline:
     """From the prior's space to sRGB, `Prior.decode`."""
 
     def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
-        estimate = self.estimator(self.decode(noisy), level.sigma.flatten()).disparity
+        estimate = self.estimator(self.decode(noisy).float(), level.sigma.flatten()).disparity
         occupied = (guide.depth > 0) & (guide.opacity > 0)
         weight = torch.where(occupied, guide.opacity, 0.0)
         disparity = torch.where(occupied, 1 / guide.depth.clamp(min=1e-6), 0.0)
@@ -86,25 +94,40 @@ class NormalBaseline:
     """From the prior's space to sRGB, `Prior.decode`."""
 
     def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
-        estimate = self.estimator(self.decode(noisy), level.sigma.flatten()).normal
+        estimate = self.estimator(self.decode(noisy).float(), level.sigma.flatten()).normal
         estimate = torch.einsum("bij,bjhw->bihw", guide.camera_to_world[:, :3, :3].to(estimate), estimate)
         normal, weight = _resized(guide.normal, guide.opacity, estimate)
         cosine = F.cosine_similarity(estimate, normal, dim=1, eps=1e-6)[:, None]
         return ((weight * cosine).flatten(1).sum(1) / (weight.flatten(1).sum(1) + 1e-6)) - 1
 
 
+LEAST_PIXELS = 8
+"""Two pixels always correlate by 1 or -1: with so few, the correlation all but jumps as the picture changes, and the
+rare spikes of its gradient, which Stein's identity needs, make the variance explode."""
+
+
 def weighted_pearson(
     a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"], weight: Float[Tensor, "b 1 h w"]
 ) -> Float[Tensor, " b"]:
-    """Pearson correlation in [-1, 1] under non-negative weights; 0 where there is no weight or nothing varies."""
+    """Pearson correlation in [-1, 1] under non-negative weights, at any scale and shift of a and b.
+
+    0 where nothing varies, and where the weights are worth fewer than `LEAST_PIXELS` pixels, (sum w)^2 / sum w^2.
+    """
     weight = weight.flatten(1)
-    weight = weight / (weight.sum(1, keepdim=True) + 1e-6)
-    a, b = a.flatten(1), b.flatten(1)
-    a = a - (weight * a).sum(1, keepdim=True)
-    b = b - (weight * b).sum(1, keepdim=True)
-    # The floor keeps the square root's gradient finite; relative to disparities of order 1 it is below float32's noise.
-    variance = (weight * a * a).sum(1) * (weight * b * b).sum(1)
-    return (weight * a * b).sum(1) * torch.rsqrt(variance + 1e-12)
+    total = weight.sum(1)
+    enough = total.square() > LEAST_PIXELS * weight.square().sum(1)
+    weight = weight / total.clamp(min=1e-30)[:, None]
+    correlation = (weight * _standardised(a.flatten(1), weight) * _standardised(b.flatten(1), weight)).sum(1)
+    return torch.where(enough, correlation, 0.0)
+
+
+def _standardised(value: Float[Tensor, "b n"], weight: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Mean 0 and variance 1 under the weights, which sum to 1; about 0 where nothing varies."""
+    centred = value - (weight * value).sum(1, keepdim=True)
+    variance = (weight * centred.square()).sum(1, keepdim=True)
+    # Above float32's rounding of a constant, and so that the square root's gradient stays finite at one.
+    floor = 1e-10 * (weight * value.square()).sum(1, keepdim=True) + 1e-20
+    return centred * torch.rsqrt(variance + floor)
 
 
 def _resized(

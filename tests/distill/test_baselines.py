@@ -99,7 +99,40 @@ def test_weighted_pearson_is_pearson() -> None:
     half[..., :4, :] = 1
     expected = weighted_pearson(a[..., :4, :], b[..., :4, :], torch.ones_like(a[..., :4, :]))
     torch.testing.assert_close(weighted_pearson(a, b, half), expected, atol=1e-5, rtol=0)
-    assert torch.equal(weighted_pearson(torch.ones_like(a), b, half), torch.zeros(3))
+
+
+def test_pearson_has_no_unit() -> None:
+    """Disparities of a scene a kilometre away, a relative estimate in the thousands, a hardly visible object."""
+    a, b = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    weight = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = weighted_pearson(a, b, weight)
+    for other in (
+        weighted_pearson(1e-6 * a, b, weight),
+        weighted_pearson(a, -1e4 * b, weight).neg(),
+        weighted_pearson(a + 30, b - 5, weight),
+        weighted_pearson(a, b, 1e-12 * weight),
+    ):
+        torch.testing.assert_close(other, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3, 1e4])
+def test_pearson_of_a_constant_is_zero_with_a_finite_gradient(constant: float) -> None:
+    """A wall that faces the camera, or an estimator that sees nothing."""
+    varying = torch.randn(1, 1, 7, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    flat = torch.full((1, 1, 7, 9), constant, requires_grad=True)
+    weight = torch.rand(1, 1, 7, 9, generator=torch.Generator().manual_seed(1))
+    correlation = weighted_pearson(varying, flat, weight)
+    assert correlation.abs() < 1e-3
+    gradients = torch.autograd.grad(correlation.sum(), (varying, flat))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients[0].abs().max() < 0.05
+
+
+def test_pearson_wants_eight_pixels() -> None:
+    a, b = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)).split(1)
+    for pixels, found in ((0, False), (2, False), (8, False), (9, True)):
+        weight = (torch.arange(16) < pixels).float().view(1, 1, 4, 4)
+        assert bool(weighted_pearson(a[0], b[0], weight) != 0) == found
 
 
 def test_a_name_is_registered_once() -> None:
