@@ -17,7 +17,7 @@ from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
-from .methods import METHODS, SDSConfig, SSDConfig
+from .methods import METHODS, SDSConfig, SSDConfig, control_variate_names
 from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
 from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output
 from .prior import NoisePrediction, Prior
@@ -67,6 +67,7 @@ __all__ = [
     "TimestepConfig",
     "VarianceProbe",
     "clean_from_noise",
+    "control_variate_names",
     "image_like_mixture",
     "noise_from_output",
     "register_baseline",

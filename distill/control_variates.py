@@ -3,8 +3,10 @@
     residual = eps_hat(noisy) + sum_k mu_k * h_k,      E[h_k | clean, timestep, camera] = 0
 
 A term's sign and scale are such that mu = 1 with h = -noise is SDS. Stein's identity for
-noisy ~ N(alpha * clean, sigma^2 I) reads E[phi * noise - sigma * grad phi] = 0, the gradient with respect to `noisy`;
-with a constant matrix A in phi's place it is E[A noise] = 0.
+noisy ~ N(alpha * clean, sigma^2 I) reads E[phi * noise - sigma * grad phi] = 0, the gradient with respect to `noisy`
+(Stein 1981, Lemma 1; the paper's form has another sign and scale, see `SteinTerm`); with a matrix A that does not
+depend on the noise in phi's place it is E[A noise] = 0. The estimator is then unbiased for any mu that does not depend
+on the noise either.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from .basis import cosine_matrix
 from .guide import Guide
 from .schedule import NoisySample
 
-__all__ = ["STEIN_VARIANTS", "ControlVariate", "Guide", "NoiseTerm", "SpectralTerm", "SteinTerm"]
-
 
 @runtime_checkable
 class ControlVariate(Protocol):
-    """k zero-mean terms, each of the shape of the noise."""
+    """k zero-mean terms, each of the shape of the noise.
+
+    Zero-mean given everything but the noise: of the sample only `noise`, and `noisy` with it, may be taken for random.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +73,8 @@ class SteinTerm:
 
     `variant="paper"` is the printed form phi * noise + grad phi (Eq. 8 and 9). It is NOT zero-mean: its mean is
     (1 + sigma) E[grad phi], so it pulls the scene along the baseline's gradient. Kept for comparison only.
-    Raises ValueError for an unknown variant, and for a baseline that is detached from the noisy picture.
+    Raises ValueError for an unknown variant, and for a baseline that is detached from the noisy picture or does not
+    answer with one number per picture.
     """
 
     name: str
@@ -94,13 +98,18 @@ class SteinTerm:
         with torch.enable_grad():
             noisy = sample.noisy.detach().requires_grad_()
             phi = self.baseline(noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), guide)
-            if not phi.requires_grad:
-                # Taking its gradient as zero would bias the estimator silently.
+            if phi.shape != sample.timestep.shape:
                 raise ValueError(
-                    f"baseline {self.name!r} is detached from the noisy picture: remove no_grad/detach from it, "
-                    "or use ConstantBaseline for a constant"
+                    f"baseline {self.name!r} must answer with one number per picture, of shape "
+                    f"{tuple(sample.timestep.shape)}; got {tuple(phi.shape)}"
                 )
-            (gradient,) = torch.autograd.grad(phi.sum(), noisy)
+            gradient = torch.autograd.grad(phi.sum(), noisy, allow_unused=True)[0] if phi.requires_grad else None
+        if gradient is None:
+            # Taking it as zero would bias the estimator silently.
+            raise ValueError(
+                f"baseline {self.name!r} is detached from the noisy picture: remove no_grad/detach from it, "
+                "or use ConstantBaseline for a constant"
+            )
         scaled = phi.detach()[:, None, None, None] * sample.noise
         return (scaled - sample.sigma * gradient if self.variant == "corrected" else scaled + gradient)[None]
 
@@ -109,10 +118,11 @@ class SteinTerm:
 class SpectralTerm:
     """h_k = -(the noise's content in the k-th radial frequency band): Stein's identity with constant matrices.
 
-    The bands of the orthonormal cosine transform partition the noise: mu = 1 for all of them is SDS. The best
-    coefficient is the prior's own frequency response (near 0 where the picture's power dominates the noise, near 1
-    where the noise dominates), which a scalar cannot follow. Bands are cut at equal steps of frequency relative to
-    Nyquist, so that fitted coefficients survive a change of resolution. Raises ValueError unless bands >= 1.
+    The bands of the orthonormal cosine transform partition the noise: mu = 1 for all of them is SDS. For stationary
+    Gaussian pictures of power V, eps_hat responds to the noise with the gain sigma^2 / (alpha^2 V + sigma^2), one minus
+    Wiener's filter, which is the best coefficient: near 0 at frequencies where the picture dominates, near 1 where the
+    noise does. A scalar cannot follow it. Bands are cut at equal steps of the radial frequency relative to the highest,
+    so that fitted coefficients survive a change of resolution. Raises ValueError unless bands >= 1.
     """
 
     bands: int = 12

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .coefficients import Coefficients, Gram, Observation
-from .control_variates import ControlVariate, Guide
+from .control_variates import ControlVariate
+from .guide import Guide
 from .prior import Prior
 from .timesteps import TimestepConfig
 from .weighting import find_weighting

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .baselines import BASELINES, build_baseline
 from .coefficients import Coefficients, FixedCoefficients, RunningRegression, SecondMomentDescent
-from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
+from .control_variates import STEIN_VARIANTS, ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distiller
 from .estimator import GeometryEstimator
 from .prior import Prior
@@ -27,7 +27,8 @@ class SDSConfig:
     weighting: str = "sigma_squared"
     """One of `WEIGHTINGS`."""
     antithetic: bool = False
-    """Average each draw with its mirror image: two prior calls per step, for 60-90 % less variance over the noise."""
+    """Average each draw with its mirror image -noise: two prior calls per step. What is odd in the noise cancels, among
+    it the terms "noise" and "spectral": learning their coefficients has no effect then."""
 
     @property
     def needs_estimator(self) -> bool:
@@ -45,11 +46,12 @@ class SSDConfig(SDSConfig):
     """Stein score distillation (SteinDreamer): control variates with coefficients learned from past steps."""
 
     baseline: list[str] = field(default_factory=lambda: ["spectral"])
-    """Fitted jointly: "spectral", "noise" (SDS with a learned coefficient), "depth", "normal", any of `BASELINES`."""
+    """Fitted jointly, any of `control_variate_names()`: "spectral"; "noise" (SDS with a learned coefficient, which all
+    others must beat); "depth" and "normal", the paper's Stein terms (alone they may be worse than SDS); your own."""
     coefficients: str = "regression"
     """"regression": running least squares; "second_moment": the paper's Eq. 11; "fixed": initial values throughout."""
     variant: str = "corrected"
-    """"paper": the printed Stein term, which is not zero-mean; for comparison only."""
+    """Of the Stein terms; "paper" is the printed form, which is not zero-mean: for comparison only."""
     bands: int = 12
     """Frequency bands of "spectral"."""
     timestep_bins: int = 8
@@ -68,17 +70,24 @@ class SSDConfig(SDSConfig):
         return any(name in BASELINES and BASELINES[name].needs_estimator for name in self.baseline)
 
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
-        """Raises ValueError for an unknown or repeated baseline, or if one needs an estimator and none is given."""
+        """Raises ValueError for unknown, repeated or missing baselines, for one that lacks the estimator it needs, and
+        for a `variant` that is unknown or concerns none of the terms."""
         variates = self._control_variates(prior, estimator)
         initial = [value for variate in variates for value in variate.initial]
         return _distiller(self, prior, variates, self._coefficients(initial, prior.schedule.steps))
 
     def _control_variates(self, prior: Prior, estimator: GeometryEstimator | None) -> list[ControlVariate]:
-        names = list(self.baseline)
-        known = ("noise", "spectral", *BASELINES)
+        names, known = list(self.baseline), control_variate_names()
         if not names or len(set(names)) != len(names) or not set(names) <= set(known):
             raise ValueError(f"baseline must list some of {', '.join(known)}, each once; got {names}")
-        # Together the terms start as SDS: one of them carries -noise, or the Stein terms share it (phi is near -1).
+        if self.variant not in STEIN_VARIANTS:
+            raise ValueError(f"unknown Stein variant {self.variant!r}: use one of {', '.join(STEIN_VARIANTS)}")
+        if self.variant != "corrected" and not set(names) & BASELINES.keys():
+            raise ValueError(
+                f"variant {self.variant!r} concerns Stein terms, and baseline={names} has none: "
+                f"list one of {', '.join(BASELINES)}"
+            )
+        # Together the terms start as SDS: one of them carries -noise, or the Stein terms share it (as if phi were -1).
         carrier = next((name for name in ("spectral", "noise") if name in names), None)
         variates: list[ControlVariate] = []
         for name in names:
@@ -106,6 +115,11 @@ class SSDConfig(SDSConfig):
                 per_channel=self.per_channel,
             )
         raise ValueError(f"unknown coefficients {self.coefficients!r}: use regression, second_moment or fixed")
+
+
+def control_variate_names() -> tuple[str, ...]:
+    """What `SSDConfig.baseline` may list."""
+    return ("noise", "spectral", *BASELINES)
 
 
 METHODS: dict[str, type[SDSConfig]] = {"sds": SDSConfig, "ssd": SSDConfig}

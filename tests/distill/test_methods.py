@@ -55,6 +55,10 @@ def test_impossible_settings_are_refused(prior: TwoModes) -> None:
     for wrong in (["dept"], ["noise", "noise"], []):
         with pytest.raises(ValueError, match="baseline must list some of noise, spectral, depth, normal"):
             SSDConfig(baseline=wrong).build(prior)
+    with pytest.raises(ValueError, match="unknown Stein variant 'printed': use one of corrected, paper"):
+        SSDConfig(variant="printed").build(prior)
+    with pytest.raises(ValueError, match=r"variant 'paper' concerns Stein terms, and baseline=\['spectral'\] has none"):
+        SSDConfig(variant="paper").build(prior)
     with pytest.raises(ValueError, match="unknown coefficients 'adam': use regression, second_moment or fixed"):
         SSDConfig(coefficients="adam").build(prior)
     with pytest.raises(ValueError, match="unknown weighting 'snr': use one of sigma_squared"):
