@@ -1,7 +1,8 @@
 """The coefficients mu of the control variates, learned from past steps only.
 
 A coefficient that depends on the draw it multiplies biases the gradient (a per-pixel fit on the same step makes the
-update vanish altogether). So `value` is asked first, and `update` learns from the step afterwards.
+update vanish altogether). So `value` is asked first, and `update` learns from the step afterwards. It may depend on
+whatever is known before the noise is drawn: past steps, the timestep, the camera, the picture.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ class Coefficients(nn.Module, ABC):
         """Give every per-channel buffer ([bins, channels, ...], still of one channel) its real size."""
         for name, buffer in self.named_buffers(recurse=False):
             if buffer.dim() > 1 and buffer.shape[1] != channels:
-                if buffer.shape[1] != 1:
-                    raise ValueError(f"coefficients were learned for {buffer.shape[1]} channels, got {channels}")
+                _check_channels(buffer.shape[1], channels)
                 setattr(self, name, buffer.expand(-1, channels, *buffer.shape[2:]).clone())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -131,8 +131,7 @@ class RunningRegression(Coefficients):
         # Solved for the change, so that with nothing learned the initial coefficients come back exactly.
         target = -hf - (hh @ self.initial[:, None])[..., 0]
         change = torch.linalg.solve_ex(hh + torch.diag_embed(pull), target[..., None])[0][..., 0]
-        mu = (self.initial + change).float().to(timestep.device)
-        return mu.expand(-1, channels, -1).permute(2, 0, 1)
+        return _for_channels((self.initial + change).float().to(timestep.device), channels)
 
     def update(self, observation: Observation, gram: Gram | None = None) -> None:
         terms, prediction = observation.terms, observation.prediction
@@ -186,8 +185,7 @@ class SecondMomentDescent(Coefficients):
         self.second_moment: Tensor
 
     def value(self, timestep: Int64[Tensor, " b"], channels: int) -> Float[Tensor, "k b c"]:
-        mu = self.mu[self.bin(timestep)].float().to(timestep.device)
-        return mu.expand(-1, channels, -1).permute(2, 0, 1)
+        return _for_channels(self.mu[self.bin(timestep)].float().to(timestep.device), channels)
 
     def gradient(self, observation: Observation, gram: Gram | None = None) -> Float[Tensor, "b c k"]:
         """d ||J^T v||^2 / d mu; a row per picture, which shares the batch's J J^T v."""
@@ -208,3 +206,13 @@ class SecondMomentDescent(Coefficients):
             mean = self.first_moment[bin] / (1 - first ** self.count[bin])
             scale = (self.second_moment[bin] / (1 - second ** self.count[bin])).sqrt()
             self.mu[bin] -= self.learning_rate * mean / (scale + 1e-12)
+
+
+def _for_channels(mu: Float[Tensor, "b c_or_1 k"], channels: int) -> Float[Tensor, "k b c"]:
+    _check_channels(mu.shape[1], channels)
+    return mu.expand(-1, channels, -1).permute(2, 0, 1)
+
+
+def _check_channels(learned: int, channels: int) -> None:
+    if learned not in (1, channels):
+        raise ValueError(f"coefficients were learned for {learned} channels, got {channels}")

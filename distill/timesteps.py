@@ -40,6 +40,6 @@ class TimestepConfig:
 
     def sample(self, steps: int, batch: int, progress: float, generator: torch.Generator) -> Int64[Tensor, " b"]:
         """One timestep per picture, on the generator's device, for a schedule of `steps` steps."""
-        low = int(self.minimum * steps)
-        high = max(low + 1, int(self.maximum_at(progress) * steps))
+        low = min(round(self.minimum * steps), steps - 1)
+        high = max(low + 1, round(self.maximum_at(progress) * steps))
         return torch.randint(low, high, (batch,), generator=generator, device=generator.device)

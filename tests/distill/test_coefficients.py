@@ -177,6 +177,11 @@ def test_another_number_of_channels_and_wrong_settings_are_refused() -> None:
         coefficients.update(
             Observation(four, four[None].repeat(2, 1, 1, 1, 1), four, torch.ones(2, 1, 1, 1), torch.zeros(2).long())
         )
+    for kind in ("regression", "second_moment"):
+        learned = make(kind)
+        learned.update(observe(0))
+        with pytest.raises(ValueError, match="learned for 3 channels, got 4"):
+            learned.value(torch.tensor([0]), 4)
     with pytest.raises(ValueError, match="0 < decay <= 1 and prior_observations > 0"):
         RunningRegression(INITIAL, STEPS, decay=1.5)
     with pytest.raises(ValueError, match="at least one timestep bin"):

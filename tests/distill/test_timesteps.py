@@ -25,6 +25,8 @@ def test_equal_maxima_mean_no_annealing() -> None:
 def test_a_range_narrower_than_one_step_still_draws() -> None:
     timestep = TimestepConfig(0.5, 0.501, 0.501).sample(100, 3, 0.0, torch.Generator())
     assert timestep.tolist() == [50, 50, 50]
+    timestep = TimestepConfig(0.29, 0.291, 0.291).sample(100, 3, 0.0, torch.Generator())
+    assert timestep.tolist() == [29, 29, 29]  # 0.29 * 100 is a little less in floating point
 
 
 @pytest.mark.parametrize("fractions", [(0.6, 0.98, 0.5, 0.8), (0.02, 0.4, 0.5, 0.8), (-0.1, 0.98, 0.5, 0.8)])
