@@ -68,9 +68,11 @@ class Cameras:
         return self.camera_to_world.shape[0]
 
     def __getitem__(self, index: int | slice | Tensor) -> Cameras:
-        """A sub-batch; an int keeps the batch axis (length 1)."""
+        """A sub-batch; an int keeps the batch axis (length 1). Raises IndexError for an int out of range."""
         if isinstance(index, int):
-            index = slice(index, index + 1) if index != -1 else slice(index, None)
+            # `range` knows negative numbers, and its IndexError is what ends a loop over the cameras.
+            index = range(len(self))[index]
+            index = slice(index, index + 1)
         return Cameras(self.camera_to_world[index], self.intrinsics[index], self.height, self.width)
 
     def to(self, device: torch.device | str) -> Cameras:
@@ -93,7 +95,7 @@ class Cameras:
 
     @property
     def azimuth(self) -> Float[Tensor, " b"]:
-        """Degrees in (-180, 180], of the direction from the scene back to the camera."""
+        """Degrees in [-180, 180], of the direction from the scene back to the camera."""
         return torch.rad2deg(torch.atan2(-self.forward[:, 0], -self.forward[:, 2]))
 
     @property

@@ -58,7 +58,8 @@ def write_gaussian_ply(gaussians: Gaussians, path: Path) -> None:
 def read_gaussian_ply(path: Path, config: GaussiansConfig | None = None) -> Gaussians:
     """Colours are those of spherical harmonics degree 0, clipped to [0, 1]; higher degrees are ignored.
 
-    Raises ValueError for anything but a complete binary little-endian 3DGS file with finite values.
+    Raises OSError if there is no such file, ValueError for anything but a complete binary little-endian 3DGS file with
+    finite values.
     """
     data = path.read_bytes()
     count, layout, start = _parse_header(data, path)

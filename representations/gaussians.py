@@ -46,7 +46,7 @@ class GaussiansConfig:
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
     def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Raises ValueError for a setting outside its range, or an `initial_ply` that is missing or broken."""
+        """Raises ValueError for a setting outside its range or a broken `initial_ply`, OSError for a missing one."""
         if self.initial_ply:
             from .gaussian_ply import read_gaussian_ply
 

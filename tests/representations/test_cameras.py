@@ -62,3 +62,12 @@ def test_resized_keeps_the_view() -> None:
 def test_bad_orbit_is_refused() -> None:
     with pytest.raises(ValueError, match="distance > 0"):
         Cameras.orbit([0.0], [0.0], distance=-1.0)
+
+
+def test_one_camera_is_a_batch_of_one() -> None:
+    cameras = Cameras.orbit([0.0, 90.0, 135.0], [0.0] * 3)
+    assert [float(camera.azimuth.round()) for camera in cameras] == [0.0, 90.0, 135.0]
+    assert torch.equal(cameras[-2].camera_to_world, cameras.camera_to_world[1:2])
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            cameras[index]
