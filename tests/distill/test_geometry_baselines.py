@@ -70,6 +70,6 @@ def test_normal_prefers_the_true_normals_in_the_right_axes(scene: Scene, timeste
     true = phi(NormalBaseline, clean, timestep, guide)
     random = phi(NormalBaseline, clean, timestep, shuffled(guide))
     assert true.mean() > random.mean() + 0.12 and (true > random).float().mean() >= 0.85
-    assert true.mean() > -0.25  # with world axes mistaken for camera axes: far below
+    assert true.mean() > -0.21  # -0.26 and less if the rotation is applied the wrong way round
     turned = replace(guide, camera_to_world=guide.camera_to_world.roll(COUNT // 2, 0))
     assert phi(NormalBaseline, clean, timestep, turned).mean() < true.mean() - 0.5
