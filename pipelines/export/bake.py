@@ -52,7 +52,6 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
         views.opacity[:, 0].contiguous().numpy(),
         views.depth[:, 0].contiguous().numpy(),
         surface.contiguous().numpy(),
-        _edge_trust(surface).numpy(),
         np.float32(views.solid_level()),
         np.float32(0.006 * extent),
         np.float32(_AGREEMENT),
@@ -61,16 +60,6 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
         openness,
     )
     return Gathered(colour, weight, openness)
-
-
-def _edge_trust(surface: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """1, but next to nothing beside a depth edge, where soft edges of the nearer part tint what lies behind.
-
-    Not quite nothing: a thin stem is all edge, and its own tinted pixels are better than another part's.
-    """
-    far = torch.where(surface > 0, surface, 10.0)
-    widest = torch.nn.functional.max_pool2d(far, 5, 1, 2) + torch.nn.functional.max_pool2d(-far, 5, 1, 2)
-    return torch.where(widest < _AGREEMENT, 1.0, 0.003)
 
 
 def bake_colour(
@@ -123,7 +112,6 @@ def _gather_kernel(
     opacity,
     depth,
     surface,
-    trust,
     level,
     bias,
     agreement,
@@ -157,7 +145,7 @@ def _gather_kernel(
             a, b = u - u0, w - w0
             # Visible when it lies no deeper than the mesh drawn there; a slanted surface needs more room.
             room = bias / max(facing, 0.2)
-            r = g = bl = share_sum = trusted = hidden = 0.0
+            r = g = bl = share_sum = hidden = 0.0
             for dw in range(2):
                 for du in range(2):
                     share = (b if dw else 1 - b) * (a if du else 1 - a)
@@ -171,8 +159,6 @@ def _gather_kernel(
                     if abs(shown - z) > agreement:
                         continue
                     share_sum += share
-                    share *= trust[v, w0 + dw, u0 + du]
-                    trusted += share
                     r += share * rgb[v, 0, w0 + dw, u0 + du]
                     g += share * rgb[v, 1, w0 + dw, u0 + du]
                     bl += share * rgb[v, 2, w0 + dw, u0 + du]
@@ -182,7 +168,7 @@ def _gather_kernel(
                 red += head_on * r
                 green += head_on * g
                 blue += head_on * bl
-                total += head_on * trusted
+                total += head_on * share_sum
         weight[t] = total
         openness[t] = visible / above if above > 0 else 1.0
         if total > 0:
