@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from .runner import RunResult as RunResult
     from .runner import generate as generate
 
-_HOME = {"main": "cli", "RunConfig": "config", "load_config": "config", "UserError": "errors", "generate": "runner"}
-_HOME["RunResult"] = "runner"
+_HOME = {
+    "main": "cli",
+    "RunConfig": "config",
+    "load_config": "config",
+    "UserError": "errors",
+    "generate": "runner",
+    "RunResult": "runner",
+}
 
 __all__ = ["RunConfig", "RunResult", "UserError", "generate", "load_config", "main"]
 

@@ -5,26 +5,34 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .errors import Interrupted, UserError
+
 EPILOGUE = """\
 settings:
   Every setting of config.yaml can be given as section.key=value, for example
-    stage.steps=800  stage.resolution=192  method.guidance_scale=7.5  method.baseline=[depth,normal]
-    representation.count=20000  export.face_budget=5000  export.height_metres=0.3
+    stage.steps=800           method.guidance_scale=7.5  export.face_budget=5000
+    stage.resolution=192      method.baseline=[depth,normal]
+    representation.count=8000 prior.objects=4            export.height_metres=0.3
   --list shows what can be chosen, --settings all settings with their values.
 
 examples:
-  python pipelines/run.py --repr gaussians --method ssd
-  python pipelines/run.py --repr gaussians --method ssd --prompt "a red mug" --out runs/mug
-  python pipelines/run.py --resume --out runs/mug              # after Ctrl-C, a crash or a power cut
-  python pipelines/run.py --prompt "a wooden chair" --method sds --seed 3 stage.steps=200
+  run.py --repr gaussians --method ssd
+  run.py --prompt "a red mug" --out runs/mug
+  run.py --prompt "a wooden chair" --method sds --seed 3 stage.steps=200
+  run.py --resume --out runs/mug          after Ctrl-C, a crash or a power cut
+  run.py --resume --out runs/mug export.face_budget=5000
+                                          the same scene as another asset
 
-A run's folder holds asset/asset.glb, turntable.webp, report.html, previews/, metrics.jsonl, checkpoints/ and
-config.yaml. Nothing that exists is replaced without --overwrite.
+A run's folder holds asset/asset.glb, turntable.webp, report.html, previews/,
+metrics.jsonl, summary.json, checkpoints/ and config.yaml. Nothing that exists
+is replaced without --overwrite.
 """
 
 
@@ -51,8 +59,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
     out.add_argument("--seed", type=int, help="same seed, same machine: the same result (default: 0)")
-    out.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
-    out.add_argument("--overwrite", action="store_true", help="replace the earlier run in the folder")
+    earlier = out.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
+    earlier.add_argument("--overwrite", action="store_true", help="replace the earlier run in the folder")
     out.add_argument("--quiet", action="store_true", help="print only errors")
     out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
     out.add_argument("--settings", action="store_true", help="print all settings as they would be used, and stop")
@@ -66,9 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
     # Spinning OpenMP barriers are ruinous on a busy machine; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .errors import UserError
-    from .runner import Interrupted
-
     try:
         return _dispatch(options)
     except UserError as error:
@@ -82,11 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; continue from the last checkpoint with --resume", file=sys.stderr)
         return 130
-    except MemoryError:
-        print(
-            "error: out of memory; lower representation.count, stage.resolution or export.resolution", file=sys.stderr
-        )
-        return 1
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -103,12 +104,12 @@ def _dispatch(options: argparse.Namespace) -> int:
     chosen = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
     if options.resume:
         prompt = options.prompt if options.prompt is not None else load_config(options.preset or DEFAULT_PRESET).prompt
-        folder = choose_folder(prompt, options.out, resume=True)
+        folder = choose_folder(prompt, options.out, existing=True)
         layers = [*(preset_layers(options.preset) if options.preset else []), *given]
         config = resumed_config(folder, layers, chosen)
     else:
         config = compose([*preset_layers(options.preset or DEFAULT_PRESET), *given], chosen)
-        folder = choose_folder(config.prompt, options.out, resume=False)
+        folder = choose_folder(config.prompt, options.out, existing=options.overwrite)
     if options.settings:
         print(yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True), end="")
         return 0
@@ -122,13 +123,19 @@ def _print_choices() -> None:
     for section, choices in CHOICES.items():
         print(f"{section}:")
         for name, config in choices.items():
-            print(f"  {name:<12} {_first_sentence(config)}")
-            print(f"  {'':<12} settings: {', '.join(field.name for field in dataclasses.fields(config))}")
+            settings = ", ".join(field.name for field in dataclasses.fields(config))
+            _print_entry(name, _first_paragraph(config), f"settings: {settings}")
     print("preset:")
     for name, path in presets().items():
-        comment = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        print(f"  {name:<12} {comment}")
+        _print_entry(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
 
 
-def _first_sentence(config: type) -> str:
+def _print_entry(name: str, *paragraphs: str) -> None:
+    width = max(40, min(shutil.get_terminal_size().columns, 120))
+    print(f"  {name}")
+    for text in paragraphs:
+        print(textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 8))
+
+
+def _first_paragraph(config: type) -> str:
     return " ".join((config.__doc__ or "").split("\n\n")[0].split())

@@ -1,13 +1,21 @@
-"""The one exception that is the user's to fix: its message is shown alone, without a traceback."""
+"""What ends a run early: a UserError is the user's to fix, its message is shown alone, without a traceback."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
     """What was given, what is accepted, and what to do."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C: the state was saved after `step` steps."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(f"interrupted; step {step} is saved, continue with --resume --out {folder}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

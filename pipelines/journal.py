@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from .files import write_atomically
 from .stage import StepInfo
 
 
@@ -20,8 +21,6 @@ class Journal:
         self.every = every
         self.quiet = quiet
         self._pending: list[StepInfo] = []
-        self._variance: float | None = None
-        self._ratio: float | None = None
         self._seconds: list[float] = []
         self._clock = time.perf_counter()
 
@@ -30,7 +29,7 @@ class Journal:
         if not self.path.exists():
             return
         kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -67,19 +66,16 @@ class Journal:
         self._pending = []
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self._variance = line.get("variance", self._variance)
-        if line.get("variance_sds"):
-            self._ratio = line["variance"] / line["variance_sds"]
         self.say(self._line(line, seconds))
 
     def _line(self, line: dict[str, float | int], seconds: float) -> str:
         step, left = int(line["step"]), (self.total - line["step"]) * seconds
-        text = f"step {step:>5}/{self.total}  {seconds:.3f} s/step  {_duration(left)} left"
+        text = f"step {step:>{len(str(self.total))}}/{self.total}  {seconds:.3f} s/step  {_duration(left):>5} left"
         text += f"  loss {line.get('loss', math.nan):.4f}"
-        if self._variance is not None:
-            text += f"  gradient variance {self._variance:.2e}"
-        if self._ratio is not None:
-            text += f" ({self._ratio:.2f} of SDS)"
+        if "variance" in line:
+            text += f"  gradient variance {line['variance']:.2e}"
+            if line["variance_sds"] and line["variance"] != line["variance_sds"]:
+                text += f" ({line['variance'] / line['variance_sds']:.0%} of SDS)"
         return text
 
 

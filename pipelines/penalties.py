@@ -39,7 +39,7 @@ def normal_smoothness(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "
     normal, solid = depth_normals(output, cameras)
     across = (normal[..., 1:] - normal[..., :-1]).square().sum(1, keepdim=True)
     down = (normal[..., 1:, :] - normal[..., :-1, :]).square().sum(1, keepdim=True)
-    # Huber-like: a crease costs no more than a lump, so edges survive.
+    # A truncated quadratic: a sharp crease costs no more than a lump, so edges survive.
     return _mean_where(across.clamp(max=0.5), solid[..., 1:] & solid[..., :-1]) + _mean_where(
         down.clamp(max=0.5), solid[..., 1:, :] & solid[..., :-1, :]
     )

@@ -1,8 +1,9 @@
-"""Preview pictures: contact sheets during the run, a turntable at its end."""
+"""Preview pictures: contact sheets of the scene and of the asset, a turntable."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,66 +12,61 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..representations import Cameras, Representation
+from ..representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
+from .devices import device_of
 from .files import write_atomically
 
-PREVIEW_AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
-PREVIEW_ELEVATION = 15.0
-
-
-def turntable_cameras(frames: int, size: int, elevation: float = PREVIEW_ELEVATION) -> Cameras:
-    """Cameras once around the object, starting at its front."""
-    azimuth = torch.arange(frames) * 360.0 / frames
-    return Cameras.orbit(azimuth, torch.full((frames,), elevation), height=size)
-
-
-@torch.no_grad()
-def render_frames(representation: Representation, cameras: Cameras, kind: str = "rgb") -> Float[Tensor, "n 3 h w"]:
-    """Pictures on white, one camera at a time (little memory). `kind`: rgb | normal | depth."""
-    device = next(representation.parameters()).device
-    frames = []
-    for index in range(len(cameras)):
-        white = torch.ones(1, 3, device=device)
-        output = representation.render(cameras[index].to(device), white)
-        if kind == "normal":
-            picture = (output.normal * 0.5 + 0.5) * output.opacity + (1 - output.opacity)
-        elif kind == "depth":
-            picture = _depth_picture(output.depth, output.opacity)
-        else:
-            picture = output.rgb
-        frames.append(picture.clamp(0, 1).cpu())
-    return torch.cat(frames)
+ELEVATION = 15.0
 
 
 def save_contact_sheet(representation: Representation, path: Path, size: int) -> None:
-    """Eight views around the object and one from above; a row each of colour and normals."""
-    around = Cameras.orbit([*PREVIEW_AZIMUTHS, 30.0], [PREVIEW_ELEVATION] * len(PREVIEW_AZIMUTHS) + [70.0], height=size)
-    rows = [torch.cat(list(render_frames(representation, around, kind)), -1) for kind in ("rgb", "normal")]
-    _save(_to_image(torch.cat(rows, -2)), path, "PNG")
+    """Eight views around the scene and one from above; a row each of colour and normals (PNG)."""
+    _save_sheet(_draw(representation, _sheet_cameras(size)), path)
+
+
+def save_mesh_sheet(mesh: TriangleMesh, path: Path, size: int) -> None:
+    """The same views of a mesh."""
+    cameras, white = _sheet_cameras(size), torch.ones(1, 3)
+    _save_sheet((render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras))), path)
 
 
 def save_turntable(representation: Representation, path: Path, frames: int, size: int) -> None:
-    """An animated WebP, one turn in three seconds."""
-    pictures = [_to_image(frame) for frame in render_frames(representation, turntable_cameras(frames, size))]
+    """An animated WebP that starts at the front, one turn in three seconds."""
+    azimuth = torch.arange(frames) * 360.0 / frames
+    cameras = Cameras.orbit(azimuth, torch.full((frames,), ELEVATION), height=size)
+    first, *rest = (_to_image(output.rgb[0]) for output in _draw(representation, cameras))
     buffer = io.BytesIO()
-    pictures[0].save(
-        buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=3000 // frames, loop=0, quality=85
-    )
+    first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=max(1, 3000 // frames), loop=0, quality=85)
     write_atomically(path, buffer.getvalue())
 
 
-def _depth_picture(depth: Float[Tensor, "b 1 h w"], opacity: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Near is light, far is dark, empty is white."""
-    shade = ((4.3 - depth) / 2.2).clamp(0, 1)
-    return (shade * opacity + (1 - opacity)).expand(-1, 3, -1, -1)
+def _sheet_cameras(size: int) -> Cameras:
+    azimuth = [*range(0, 360, 45), 30]
+    return Cameras.orbit([float(a) for a in azimuth], [ELEVATION] * 8 + [70.0], height=size)
+
+
+def _draw(representation: Representation, cameras: Cameras) -> Iterator[RenderOutput]:
+    """On white, one camera at a time (little memory)."""
+    device = device_of(representation)
+    for index in range(len(cameras)):
+        with torch.no_grad():
+            output = representation.render(cameras[index].to(device), torch.ones(1, 3, device=device))
+        yield output
+
+
+def _save_sheet(outputs: Iterable[RenderOutput], path: Path) -> None:
+    columns = [torch.cat([output.rgb[0], _normal_colours(output)], -2) for output in outputs]
+    buffer = io.BytesIO()
+    _to_image(torch.cat(columns, -1)).save(buffer, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def _normal_colours(output: RenderOutput) -> Float[Tensor, "3 h w"]:
+    """World x, y, z as red, green, blue: -1 is dark, 1 is light."""
+    return ((output.normal * 0.5 + 0.5) * output.opacity + (1 - output.opacity))[0]
 
 
 def _to_image(picture: Float[Tensor, "3 h w"]) -> Image.Image:
-    return Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
-
-
-def _save(image: Image.Image, path: Path, kind: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    write_atomically(path, buffer.getvalue())
+    pixels = picture.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray((pixels * 255).round().astype(np.uint8))

@@ -1,10 +1,9 @@
-"""report.html: one self-contained page about a run (no scripts, nothing fetched)."""
+"""report.html: one page about a run, for people (no scripts, nothing fetched from elsewhere)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
@@ -12,56 +11,99 @@ from .config import RunConfig
 from .export import ExportReport
 from .files import write_atomically
 
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}"
-    "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left}"
-    "svg{background:#f6f6f6}pre{background:#f6f6f6;padding:1rem;overflow:auto}"
-)
-CURVES = {
-    "loss": "mean square of the residual",
-    "variance": "within-noise variance of the gradient",
-    "variance_sds": "the same for SDS, same draws",
-}
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222}
+h1{margin:0}h2{margin:2rem 0 .5rem;font-size:1.15rem}.soft{color:#666}a{color:#164}
+.top{display:flex;gap:2rem;align-items:center;flex-wrap:wrap;margin-top:1rem}.top img{border:1px solid #ddd}
+figure{margin:0 0 1rem}img{max-width:100%}figcaption,.soft{font-size:.87rem;color:#666}
+table{border-collapse:collapse}td,th{padding:.15rem 1.2rem .15rem 0;text-align:left;font-weight:normal}th{color:#666}
+svg{background:#f7f7f7;display:block}text{font:11px system-ui,sans-serif;fill:#666}
+pre{background:#f7f7f7;padding:1rem;overflow:auto}
+"""
+COLOURS = ("#1a7f5a", "#c2571a")
 
 
-def write_report(folder: Path, config: RunConfig, export: ExportReport) -> None:
+def write_report(folder: Path, config: RunConfig, export: ExportReport, seconds: float) -> None:
     """Write `folder`/report.html from the run's own files."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    turntable = '<img src="turntable.webp" alt="turntable">' if (folder / "turntable.webp").exists() else ""
-    facts = "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(_text(value))}</td></tr>"
-        for name, value in asdict(export).items()
-    )
-    curves = "".join(_curve(records, key, label) for key, label in CURVES.items())
-    settings = escape((folder / "config.yaml").read_text(encoding="utf-8"))
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(config.prompt)}</title>'
-        f"<style>{STYLE}</style><h1>{escape(config.prompt)}</h1>{turntable}"
-        f'<p><img src="previews/final.png" alt="eight views and one from above: colour and normals"></p>'
-        f"<h2>Asset</h2><table>{facts}</table><h2>Optimisation</h2>{curves}<h2>Settings</h2><pre>{settings}</pre></html>"
-    )
+    journal = folder / "metrics.jsonl"
+    records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    names = config.names
+    turntable = '<img src="turntable.webp" alt="the scene turning">' if (folder / "turntable.webp").exists() else ""
+    variances = {"variance": names["method"].upper()}
+    if names["method"] != "sds":
+        variances["variance_sds"] = "SDS at the same draws"
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(config.prompt)}</title>
+<style>{STYLE}</style>
+<h1>{escape(config.prompt)}</h1>
+<p class="soft">{escape(names["representation"])} by {escape(names["method"])} with prior {escape(names["prior"])},
+{config.stage.steps} steps, seed {config.seed}, {seconds:.0f} s</p>
+<div class="top">{turntable}<div>{_table(_facts(export))}<p>{_links(folder)}</p></div></div>
+<h2>The asset</h2>{_figure("asset/asset.png", "The exported mesh with its texture; below, its normals.")}
+<h2>The scene it was made from</h2>
+{_figure("previews/final.png", f"The {names['representation']} after the last step; below, their normals.")}
+<h2>Optimisation</h2>
+{_chart(records, {"loss": "mean square of the guided residual"})}
+{_chart(records, variances, "variance of the gradient over noise draws, per pixel")}
+<details><summary>Settings</summary><pre>{escape((folder / "config.yaml").read_text(encoding="utf-8"))}</pre></details>
+</html>
+"""
     write_atomically(folder / "report.html", page.encode())
 
 
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return str(value)
+def _facts(export: ExportReport) -> dict[str, str]:
+    return {
+        "triangles": f"{export.faces:,}",
+        "vertices": f"{export.vertices:,}",
+        "surface": "closed and oriented" if export.watertight else "not closed",
+        "colour difference from the scene": f"{export.colour_difference:.2f} (mean CIEDE2000; 2 is hardly visible)",
+        "silhouette overlap with the scene": f"{export.silhouette_iou:.1%}",
+        "time to export": f"{sum(export.seconds.values()):.0f} s",
+    }
 
 
-def _curve(
-    records: Sequence[Mapping[str, float | int]], key: str, label: str, width: int = 640, height: int = 140
-) -> str:
-    points = [(record["step"], record[key]) for record in records if key in record]
-    if len(points) < 2:
-        return ""
-    last, top = points[-1][0], max(value for _, value in points) or 1.0
-    line = " ".join(f"{step / last * width:.1f},{height - value / top * (height - 10):.1f}" for step, value in points)
-    return (
-        f"<p>{escape(label)} (largest {top:.3g}, last {points[-1][1]:.3g})<br>"
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
-        f' aria-label="{escape(label)}">'
-        f'<polyline points="{line}" fill="none" stroke="#2a6" stroke-width="1.5"/></svg></p>'
+def _table(facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def _links(folder: Path) -> str:
+    """Every file of the asset, and the journal."""
+    files = [*sorted((folder / "asset").iterdir()), folder / "metrics.jsonl"]
+    return " · ".join(
+        f'<a href="{escape(path.relative_to(folder).as_posix())}">{escape(path.name)}</a> {_size(path)}'
+        for path in files
+        if path.is_file()
     )
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+def _figure(source: str, caption: str) -> str:
+    text = escape(caption)
+    return f'<figure><a href="{source}"><img src="{source}" alt="{text}"></a><figcaption>{text}</figcaption></figure>'
+
+
+def _chart(records: Sequence[Mapping[str, float | int]], curves: Mapping[str, str], title: str = "") -> str:
+    """Curves over the steps on one linear axis from 0; nothing if there are fewer than two points."""
+    points = {key: [(record["step"], record[key]) for record in records if key in record] for key in curves}
+    if min(len(curve) for curve in points.values()) < 2:
+        return ""
+    width, height, left, bottom = 720, 180, 60, 24
+    last = max(curve[-1][0] for curve in points.values())
+    top = max(value for curve in points.values() for _, value in curve) or 1.0
+    scale_x, scale_y = (width - left - 10) / last, (height - bottom - 12) / top
+    lines, legend = "", []
+    for (key, curve), colour in zip(points.items(), COLOURS, strict=False):
+        path = " ".join(f"{left + x * scale_x:.1f},{height - bottom - y * scale_y:.1f}" for x, y in curve)
+        lines += f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        legend.append(f'<span style="color:{colour}">{escape(curves[key])}</span>')
+    caption = (f"{escape(title)}: " if title else "") + ", ".join(legend)
+    return f"""<figure><figcaption>{caption}</figcaption>
+<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
+<path d="M{left} 8V{height - bottom}H{width - 10}" fill="none" stroke="#bbb"/>
+<text x="{left - 6}" y="16" text-anchor="end">{top:.2g}</text>
+<text x="{left - 6}" y="{height - bottom}" text-anchor="end">0</text>
+<text x="{width - 10}" y="{height - 8}" text-anchor="end">step {last}</text>{lines}</svg></figure>"""

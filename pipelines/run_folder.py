@@ -26,6 +26,8 @@ WRITTEN = (
     "report.html",
 )
 """Everything that a run writes; --overwrite removes these and nothing else."""
+AFTERWARDS = ("export.", "output.")
+"""Settings that do not touch the optimisation: another value may be given when resuming."""
 
 
 def slug(prompt: str) -> str:
@@ -34,59 +36,83 @@ def slug(prompt: str) -> str:
     return "-".join(words)[:60].strip("-") or "asset"
 
 
-def choose_folder(prompt: str, out: Path | None, *, resume: bool) -> Path:
-    """The run's folder: `out`, or runs/<slug> with a number if that is taken (resuming: the newest of them)."""
+def choose_folder(prompt: str, out: Path | None, *, existing: bool) -> Path:
+    """The run's folder: `out`, or runs/<slug> with a number if that is taken; `existing`: the newest that is taken.
+
+    Raises UserError if an existing one is wanted and there is none.
+    """
     if out is not None:
         return out
     base = ROOT / slug(prompt)
-    taken = [base] if base.exists() else []
-    number = 2
-    while (candidate := base.with_name(f"{base.name}-{number}")).exists():
-        taken.append(candidate)
-        number += 1
-    if resume:
-        if not taken:
-            raise UserError(f"nothing to resume: {base} does not exist; give the run's folder with --out")
-        return taken[-1]
-    return candidate if taken else base
+    newest, candidate, number = None, base, 2
+    while candidate.exists():
+        newest, candidate, number = candidate, base.with_name(f"{base.name}-{number}"), number + 1
+    if not existing:
+        return candidate
+    if newest is None:
+        raise UserError(f"no earlier run: {base} does not exist; give the run's folder with --out")
+    return newest
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises UserError if a new run in `folder` would touch anything that an earlier run or the user left there."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give a folder with --out")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(
+            f"{folder} is not empty; continue it with --resume, replace it with --overwrite, "
+            "or choose another folder with --out"
+        )
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} does not hold an earlier run (no config.yaml); --overwrite will not empty it")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN)
+    if foreign:
+        raise UserError(f"{folder} also holds {', '.join(foreign[:5])}; move that away before --overwrite")
 
 
 def create_folder(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
-    """Make the folder of a new run and write its config.yaml.
+    """Make the folder of a new run, in place of an earlier one if `overwrite`, and write its config.yaml.
 
-    Raises UserError rather than touch anything that an earlier run or the user left there.
+    Raises UserError like `check_folder`, and if the folder cannot be written.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file; give a folder with --out")
-        if folder.exists() and any(folder.iterdir()):
-            if not overwrite:
-                raise UserError(
-                    f"{folder} is not empty; continue it with --resume, replace it with --overwrite, "
-                    "or choose another folder with --out"
-                )
-            _remove_earlier_run(folder)
+        check_folder(folder, overwrite=overwrite)
+        for path in (folder / name for name in WRITTEN):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True)
-        write_atomically(folder / "config.yaml", text.encode())
+        write_config(folder, config)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another with --out") from None
 
 
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Write the resolved settings."""
+    text = yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", text.encode())
+
+
 def resumed_config(folder: Path, layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> RunConfig:
-    """The configuration that `folder` was started with. Raises UserError if what is given now contradicts it."""
+    """The configuration that `folder` was started with, under what is given now.
+
+    Raises UserError if that would change the optimisation; the asset and the pictures may be asked for anew.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"nothing to resume: {path} does not exist; give the run's folder with --out")
-    saved = read_config(path)
-    wanted = compose([saved.to_plain(), *layers], chosen)
-    differing = sorted(_differences(saved.to_plain(), wanted.to_plain()))
+    saved = read_config(path).to_plain()
+    wanted = compose([saved, *layers], chosen)
+    differing = [key for key in _differences(saved, wanted.to_plain()) if not key.startswith(AFTERWARDS)]
     if differing:
         raise UserError(
-            f"{folder} was started with other settings ({', '.join(differing[:6])}); "
+            f"{folder} was started with other settings ({', '.join(sorted(differing)[:6])}); "
             "resume with the same ones, or start anew in another folder"
         )
-    return saved
+    return wanted
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> list[str]:
@@ -98,17 +124,3 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> 
         elif one != other:
             out.append(f"{path}{key}")
     return out
-
-
-def _remove_earlier_run(folder: Path) -> None:
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} does not hold an earlier run (no config.yaml); --overwrite will not empty it")
-    if foreign:
-        raise UserError(f"{folder} also holds {', '.join(foreign[:5])}; move that away before --overwrite")
-    for name in WRITTEN:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

@@ -17,17 +17,18 @@ from typing import Any
 
 import torch
 
+from ..distill import Prior
 from ..representations import Cameras, Representation, Savable
 from .checkpoint import read_newest_checkpoint, write_checkpoint
 from .config import RunConfig
-from .errors import UserError
+from .errors import Interrupted, UserError
 from .estimators import load_estimator
 from .export import ExportReport, export_asset
 from .files import write_atomically
 from .journal import Journal
 from .pictures import save_contact_sheet, save_turntable
 from .report import write_report
-from .run_folder import create_folder, slug
+from .run_folder import check_folder, create_folder, slug, write_config
 from .stage import Stage
 
 
@@ -41,13 +42,6 @@ class RunResult:
     seconds: float
 
 
-class Interrupted(Exception):
-    """Ctrl-C: the state was saved after `step` steps."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(f"interrupted; step {step} is saved, continue with --resume --out {folder}")
-
-
 def generate(
     config: RunConfig, folder: Path, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
 ) -> RunResult:
@@ -55,38 +49,49 @@ def generate(
 
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the state is saved first).
     """
+    try:
+        if not resume:
+            check_folder(folder, overwrite=overwrite)
+        return _generate(config, folder, resume=resume, overwrite=overwrite, quiet=quiet)
+    except OSError as error:
+        raise UserError(
+            f"cannot read or write {error.filename or folder}: {error.strerror or error}; "
+            "mend that and continue with --resume"
+        ) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UserError("out of memory; lower representation.count, stage.resolution or export.resolution") from error
+
+
+def _generate(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, quiet: bool) -> RunResult:
     start = time.perf_counter()
     stage, prior = build_stage(config)
     if not resume:
         create_folder(folder, config, overwrite=overwrite)
     journal = Journal(folder / "metrics.jsonl", config.stage.steps, config.output.log_every, quiet=quiet)
-    _announce(journal, config, folder, prior, stage)
+    _announce(journal, config, folder, prior)
     if resume:
         _restore(stage, folder, journal)
+        write_config(folder, config)  # other settings for the asset and the pictures may have been given
     _optimise(stage, config, folder, journal)
     if stage.skipped:
         journal.say(f"{stage.skipped} steps were skipped because something was not finite")
-    save_contact_sheet(stage.representation, folder / "previews" / "final.png", config.output.picture_size)
+    output = config.output
+    save_contact_sheet(stage.representation, folder / "previews" / "final.png", output.picture_size)
+    if output.turntable_frames:
+        save_turntable(stage.representation, folder / "turntable.webp", output.turntable_frames, output.picture_size)
     journal.say("extracting, unwrapping and baking the mesh")
     export = _export(stage.representation, config, folder, journal)
     if isinstance(stage.representation, Savable):
-        journal.say(f"also: {stage.representation.save(folder / 'asset')}")
-    if config.output.turntable_frames:
-        save_turntable(
-            stage.representation,
-            folder / "turntable.webp",
-            config.output.turntable_frames,
-            config.output.picture_size,
-        )
+        journal.say(f"the scene itself: {stage.representation.save(folder / 'asset')}")
     seconds = time.perf_counter() - start
     summary = {"seconds": round(seconds, 1), "skipped_steps": stage.skipped, "export": _plain(export)}
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
-    write_report(folder, config, export)
+    write_report(folder, config, export, seconds)
     journal.say(f"done in {seconds:.0f} s: {export.path}")
     return RunResult(folder, export.path, export, seconds)
 
 
-def build_stage(config: RunConfig) -> tuple[Stage, Any]:
+def build_stage(config: RunConfig) -> tuple[Stage, Prior]:
     """Representation, prior and distiller of a run, before its first step. Raises UserError."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(config.seed)
@@ -98,10 +103,12 @@ def build_stage(config: RunConfig) -> tuple[Stage, Any]:
         # Where the prior lives, the scene lives: pictures and gradients never cross devices.
         representation = config.representation.build(generator, prior.device)
         _try_renderer(representation, prior.device)
+        config.export.check(representation)
     except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from None
+        what = f"cannot read {error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+        raise UserError(what) from error
     except (ValueError, ImportError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(" ".join(str(error).split())) from error
     return Stage(representation, distiller, prior, embedding, config.stage, generator), prior
 
 
@@ -123,7 +130,9 @@ def _export(representation: Representation, config: RunConfig, folder: Path, jou
             report=journal.say,
         )
     except ValueError as error:
-        raise UserError(f"no asset: {error}") from None
+        raise UserError(
+            f"no asset: {error} (the scene is kept: --resume --out {folder} exports again, export.* may be changed)"
+        ) from error
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
@@ -138,13 +147,17 @@ def provenance(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _announce(journal: Journal, config: RunConfig, folder: Path, prior: Any, stage: Stage) -> None:
+def _announce(journal: Journal, config: RunConfig, folder: Path, prior: Prior) -> None:
     names = config.names
     journal.say(f"'{config.prompt}' as {names['representation']} by {names['method']} with prior '{names['prior']}'")
     description = getattr(prior, "description", "")
     if description:
         journal.say(f"prior: {description}")
     journal.say(f"{config.stage.steps} steps on {prior.device}, {platform.machine()}; files go to {folder}")
+    if 0 < config.stage.probe_every <= config.stage.steps:
+        journal.say(
+            "gradient variance: over noise draws at the same views, per pixel; beside that of SDS at the same draws"
+        )
 
 
 def _restore(stage: Stage, folder: Path, journal: Journal) -> None:
@@ -177,11 +190,8 @@ def _optimise(stage: Stage, config: RunConfig, folder: Path, journal: Journal) -
 
 
 def _save(stage: Stage, folder: Path) -> None:
-    try:
-        saved_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_checkpoint(folder / "checkpoints", stage.done, stage.tensors(), {"saved_at": saved_at})
-    except OSError as error:
-        raise UserError(f"cannot save to {folder}: {error.strerror or error}; free some space and --resume") from None
+    saved_at = datetime.now(UTC).isoformat(timespec="seconds")
+    write_checkpoint(folder / "checkpoints", stage.done, stage.tensors(), {"saved_at": saved_at})
 
 
 @contextmanager

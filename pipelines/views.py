@@ -48,6 +48,10 @@ class ViewsConfig:
         for name in ("overhead_fraction", "below_fraction", "random_background"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"stage.views.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
+        if self.overhead_fraction + self.below_fraction > 1:
+            raise UserError(
+                "stage.views.overhead_fraction and below_fraction are shares of one whole; lower one of them"
+            )
 
 
 def sample_views(

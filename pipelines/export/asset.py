@@ -13,6 +13,7 @@ import torch
 
 from ...representations import Queryable, Representation
 from ..errors import UserError, nearest
+from ..pictures import save_mesh_sheet
 from .bake import bake_colour, gather
 from .cleanup import clean_mesh, is_closed_manifold
 from .fidelity import colour_fidelity
@@ -20,21 +21,24 @@ from .gltf import write_glb
 from .maps import bake_maps
 from .surface import SurfaceConfig, extract_surface
 from .texels import rasterize_uvs
-from .unwrap import unwrap
+from .unwrap import MAX_FACES, unwrap
 from .views import take_views
 
 FILE_NAME = "asset.glb"
+PICTURE_NAME = "asset.png"
+PICTURE_SIZE = 256
 SOURCES = ("auto", "renders", "field")
 COLOUR_SOURCES = ("renders", "field")
-LEAST = {
-    "resolution": 16,
-    "cameras": 8,
-    "view_size": 32,
-    "smoothing": 0,
-    "face_budget": 12,
-    "texture_size": 16,
-    "padding": 0,
+LIMITS = {
+    "resolution": (16, 1024),
+    "cameras": (8, 1024),
+    "view_size": (32, 2048),
+    "smoothing": (0, 1000),
+    "face_budget": (12, MAX_FACES),
+    "texture_size": (16, 8192),
+    "padding": (0, 64),
 }
+"""Smallest and largest accepted; beyond the largest, memory or patience ends."""
 
 
 @dataclass
@@ -72,9 +76,9 @@ class ExportConfig:
             value = getattr(self, key)
             if value not in choices:
                 raise UserError(f"export.{key} is '{value}'{nearest(value, choices)}; known: {', '.join(choices)}")
-        for key, least in LEAST.items():
-            if getattr(self, key) < least:
-                raise UserError(f"export.{key} is {getattr(self, key)}; at least {least} is accepted")
+        for key, (least, most) in LIMITS.items():
+            if not least <= getattr(self, key) <= most:
+                raise UserError(f"export.{key} is {getattr(self, key)}; {least} to {most} is accepted")
         if self.texture_size & (self.texture_size - 1):
             raise UserError(f"export.texture_size is {self.texture_size}; powers of two are accepted, such as 1024")
         if not 0 <= self.roughness <= 1 or not 0 <= self.smallest_part < 1:
@@ -82,9 +86,20 @@ class ExportConfig:
         if self.height_metres is not None and not 0 < self.height_metres < math.inf:
             raise UserError(f"export.height_metres is {self.height_metres}; a positive length is accepted")
 
+    def check(self, representation: Representation) -> None:
+        """Raises UserError if this representation cannot be exported so."""
+        for key in ("source", "colour_source"):
+            if getattr(self, key) == "field" and not isinstance(representation, Queryable):
+                raise UserError(
+                    f"export.{key}=field needs a representation with field(points), "
+                    f"{type(representation).__name__} has none; use renders"
+                )
+
 
 @dataclass(frozen=True)
 class ExportReport:
+    """What was written, and how it compares with the scene it came from."""
+
     path: Path
     vertices: int
     faces: int
@@ -92,6 +107,7 @@ class ExportReport:
     colour_difference: float
     """Mean CIEDE2000 between the representation and the textured mesh."""
     silhouette_iou: float
+    """Intersection over union of the pixels that both cover, [0, 1]."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by stage."""
 
@@ -105,7 +121,7 @@ def export_asset(
     provenance: dict[str, object] | None = None,
     report: Callable[[str], None] = print,
 ) -> ExportReport:
-    """Extract, clean, unwrap, bake and write `directory/asset.glb`; `report` receives one line per stage.
+    """Extract, clean, unwrap, bake and write `directory/asset.glb`, and a picture; `report` gets a line per stage.
 
     `name` is the object's name inside the file, `provenance` (JSON: prompt, seed, versions ...) is written into it.
     Raises ValueError if the scene is empty or an option is out of range.
@@ -119,7 +135,7 @@ def export_asset(
         start = time.perf_counter()
         yield
         seconds[title] = time.perf_counter() - start
-        report(f"{title}: {seconds[title]:.1f} s")
+        report(f"  {title:<7} {seconds[title]:5.1f} s")
 
     with stage("views"):
         views = take_views(representation, config.cameras, config.view_size)
@@ -144,9 +160,11 @@ def export_asset(
         write_glb(path, mesh, height_metres=config.height_metres, name=name, extras=provenance, maps=maps)
     with stage("compare"):
         fidelity = colour_fidelity(representation, mesh)
+        save_mesh_sheet(mesh, path.with_name(PICTURE_NAME), PICTURE_SIZE)
     report(
-        f"{path}: {len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}, "
-        f"colour difference {fidelity.colour_difference:.2f}, silhouettes agree {fidelity.silhouette_iou:.3f}"
+        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; beside the scene: "
+        f"colour difference {fidelity.colour_difference:.2f} (mean CIEDE2000), "
+        f"silhouettes overlap {fidelity.silhouette_iou:.1%}"
     )
     return ExportReport(
         path,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from ...representations import Queryable
-from .views import device_of
+from ..devices import device_of
 
 _POINTS_AT_ONCE = 1 << 18
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...representations import Cameras, Representation, sphere_of_cameras
+from ..devices import device_of
 
 _VIEWS_AT_ONCE = 4
 _EMPTY_BELOW = 0.05
@@ -62,9 +63,3 @@ def photograph(representation: Representation, cameras: Cameras) -> Views:
         rgb = torch.where(out.opacity > 1e-3, out.rgb / out.opacity.clamp_min(1e-3), torch.zeros_like(out.rgb))
         parts.append(tuple(t.detach().float().cpu() for t in (rgb.clamp(0, 1), out.opacity, out.depth, out.normal)))
     return Views(cameras, *(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def device_of(scene: object) -> torch.device:
-    """Where a representation's parameters live; the CPU if it has none."""
-    parameter = next(scene.parameters(), None) if isinstance(scene, torch.nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device

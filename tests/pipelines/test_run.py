@@ -1,0 +1,101 @@
+"""A whole small run: its files, another asset from the same scene, and failures that keep what was done."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from steindreamer.pipelines import run_folder
+from steindreamer.pipelines.checkpoint import checkpoint_steps
+from steindreamer.pipelines.cli import main
+from steindreamer.pipelines.run_folder import WRITTEN, choose_folder
+
+TINY = [
+    "--prompt", "a red mug", "stage.steps=4", "stage.resolution=16", "stage.warmup_resolution=16",
+    "representation.count=300", "representation.opacity=0.5", "prior.objects=1", "stage.probe_every=1",
+    "output.log_every=2", "output.picture_size=16", "output.turntable_frames=2", "output.preview_every=2",
+    "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
+    "export.face_budget=400",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "mug"
+    assert main(["--quiet", "--out", str(folder), *TINY]) == 0
+    return folder
+
+
+def test_everything_written_is_known_and_linked(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == set(WRITTEN)
+    page = (finished / "report.html").read_text()
+    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert {"asset/asset.glb", "asset/asset.ply", "asset/asset.png", "turntable.webp"} <= set(links)
+    assert all((finished / link).is_file() for link in links)
+    assert page.count("<polyline") == 3, "loss, and the variance of both estimators"
+
+
+def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(finished, folder)
+    scene = (folder / "checkpoints" / "000004.safetensors").read_bytes()
+    assert main(["--resume", "--out", str(folder), "export.face_budget=100"]) == 0
+    assert "resuming after step 4" in capsys.readouterr().out
+    assert json.loads((folder / "summary.json").read_text())["export"]["faces"] <= 100
+    assert "face_budget: 100" in (folder / "config.yaml").read_text()
+    assert (folder / "checkpoints" / "000004.safetensors").read_bytes() == scene
+    assert main(["--resume", "--out", str(folder), "stage.steps=8"]) == 1
+    assert "other settings (stage.steps)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["previews", "checkpoints", "asset", "report.html"])
+def test_what_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    """A disk that fills up at any stage of the run."""
+    real = Path.open
+
+    def full(self: Path, mode: str = "r", *arguments: object, **options: object) -> object:
+        if broken in str(self) and "w" in mode:
+            raise OSError(28, "No space left on device", str(self))
+        return real(self, mode, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", full)
+    folder = tmp_path / "run"
+    assert main(["--quiet", "--out", str(folder), *TINY, "output.checkpoint_every=1"]) == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error and broken in error and "--resume" in error and len(error.splitlines()) == 1
+    monkeypatch.undo()
+    assert main(["--quiet", "--out", str(folder), "--resume"]) == 0
+
+
+def test_an_empty_scene_is_one_line_and_keeps_its_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(["--quiet", "--out", str(folder), *TINY, "representation.opacity=0.0001"]) == 1
+    error = capsys.readouterr().err
+    assert "no asset: the scene is empty" in error and len(error.splitlines()) == 1
+    assert checkpoint_steps(folder / "checkpoints") == [4] and (folder / "turntable.webp").exists()
+
+
+def test_folders_are_numbered_and_the_newest_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
+    assert choose_folder("A red mug!", None, existing=False) == tmp_path / "a-red-mug"
+    (tmp_path / "a-red-mug").mkdir()
+    (tmp_path / "a-red-mug-2").mkdir()
+    assert choose_folder("a red mug", None, existing=False) == tmp_path / "a-red-mug-3"
+    assert choose_folder("a red mug", None, existing=True) == tmp_path / "a-red-mug-2"
+    assert choose_folder("a red mug", tmp_path / "x", existing=True) == tmp_path / "x"
+
+
+def test_lists_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  gaussians" in lines and "  cpu" in lines
+    assert max(map(len, lines)) <= 60
