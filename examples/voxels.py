@@ -69,5 +69,7 @@ REPRESENTATIONS["voxels"] = VoxelsConfig
 
 if __name__ == "__main__":
     prompt, *overrides = sys.argv[1:] or ["a red mug"]
-    config = load_config("cpu", representation="voxels", prompt=prompt, overrides=overrides)
+    # Ray marching a large picture takes seconds: smaller ones will do for a grid this coarse.
+    views = ["export.view_size=128", "export.cameras=32", "output.picture_size=128"]
+    config = load_config("cpu", representation="voxels", prompt=prompt, overrides=[*views, *overrides])
     print(generate(config, Path("runs/voxels"), overwrite=True).asset)
