@@ -125,7 +125,7 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
         assert isinstance(base, DictConfig)
         _refuse_unknown_keys(layer, base)
         try:
-            base = OmegaConf.merge(base, OmegaConf.create(layer))
+            base = OmegaConf.merge(base, OmegaConf.create(_literal(layer)))
         except OmegaConfBaseException as error:
             raise UserError(f"configuration: {_first_line(error)}") from None
     assert isinstance(base, DictConfig)
@@ -166,6 +166,17 @@ def _without_foreign_sections(layer: Mapping[str, Any], names: Mapping[str, str]
         if isinstance(value, Mapping) and "name" in value:
             out[section] = {k: v for k, v in value.items() if k != "name"} if value["name"] == name else {}
     return out
+
+
+def _literal(value: Any) -> Any:
+    """The value with every `${` escaped: a prompt must not read environment variables or other settings."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, Mapping):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return value
 
 
 def _refuse_unknown_keys(given: Mapping[str, Any], known: DictConfig, path: str = "") -> None:

@@ -29,6 +29,9 @@ WRITTEN = (
 AFTERWARDS = ("export.", "output.")
 """Settings that do not touch the optimisation: another value may be given when resuming."""
 
+OWN_NAMES = (*WRITTEN, *(f".{name}.partial" for name in WRITTEN))
+"""The same, with what a kill in the middle of a write leaves behind."""
+
 
 def slug(prompt: str) -> str:
     """A folder name: lower-case words joined by '-', at most 60 characters, never a path."""
@@ -67,7 +70,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         )
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} does not hold an earlier run (no config.yaml); --overwrite will not empty it")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN)
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_NAMES)
     if foreign:
         raise UserError(f"{folder} also holds {', '.join(foreign[:5])}; move that away before --overwrite")
 
@@ -79,7 +82,7 @@ def create_folder(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     """
     try:
         check_folder(folder, overwrite=overwrite)
-        for path in (folder / name for name in WRITTEN):
+        for path in (folder / name for name in OWN_NAMES):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

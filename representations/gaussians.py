@@ -19,7 +19,7 @@ from .splatting import check_backend, gaussian_field, splat
 
 @dataclass
 class GaussiansConfig:
-    """How a scene of Gaussians starts and how fast it learns."""
+    """Anisotropic 3D Gaussians, drawn by splatting: how the scene starts and how fast it learns."""
 
     count: int = 4000
     """Gaussians at the start; `densify` changes the number."""

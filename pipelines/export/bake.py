@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from ...representations import Queryable, TriangleMesh
+from ...representations.jit import EXACT
 from ...representations.rasterization import rasterize
 from .field import field_colour
 from .texels import Texels
@@ -100,7 +101,7 @@ def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w c"]:
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-@njit(parallel=True, error_model="numpy", cache=True)
+@njit(parallel=True, **EXACT)
 @no_type_check
 def _gather_kernel(
     positions,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from ...representations.jit import EXACT
 from .views import Views
 from .volume import Grid, Volume
 
@@ -45,7 +46,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-@njit(parallel=True, error_model="numpy", cache=True)
+@njit(parallel=True, **EXACT)
 @no_type_check
 def _project_kernel(volume, eyes, directions, out):
     """Largest value along every ray, sampled trilinearly once per voxel. Eyes are in voxels from the first corner."""

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ...representations import TriangleMesh
+from ...representations.jit import EXACT
 
 _REACH = 1.0
 """Texels this far outside a chart are baked too: bilinear filtering reads them."""
@@ -55,7 +56,7 @@ def rasterize_uvs(mesh: TriangleMesh, size: int) -> Texels:
     return Texels(faces[owner[baked]], weights[baked], number[row, column])
 
 
-@njit(error_model="numpy", cache=True)
+@njit(**EXACT)
 @no_type_check
 def _rasterize_kernel(uvs, faces, reach, owner, weights):
     """Every texel centre takes the face nearest to it, within reach, and that face's point nearest to it."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from ...representations.jit import EXACT
 from .views import Views
 
 Volume = np.ndarray
@@ -74,7 +75,7 @@ def fuse(views: Views, level: float, grid: Grid, *, truncation: float, votes: in
     return out
 
 
-@njit(parallel=True, error_model="numpy", cache=True)
+@njit(parallel=True, **EXACT)
 @no_type_check
 def _fuse_kernel(origin, voxel, poses, intrinsics, depth, facing, outline, truncation, votes, use_depth, out):
     """Every view says how far outside it finds a corner; the mean of the largest few sayings decides."""

@@ -74,3 +74,10 @@ def test_refusals(layer: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
         compose([layer])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nothing_is_interpolated() -> None:
+    prompt = "a ${oc.env:HOME} ${seed} mug"
+    config = load_config(None, prompt=prompt, overrides=["negative_prompt=${prompt}"])
+    assert config.prompt == prompt and config.negative_prompt == "${prompt}"
+    assert compose([config.to_plain()]) == config
