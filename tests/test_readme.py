@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steindreamer.distill import BASELINES, METHODS
+from steindreamer.distill import BASELINES, SSDConfig
 from steindreamer.pipelines.cli import parser
 from steindreamer.pipelines.config import CHOICES, load_config
 from steindreamer.training.world import COLOURS, KINDS
@@ -42,7 +42,7 @@ def test_the_baseline_of_the_readme_works() -> None:
         exec(code, {})
         assert "brightness" in BASELINES
         load_config("cpu", overrides=["method.baseline=[spectral,brightness]"])
-        METHODS["ssd"](baseline=["spectral", "brightness"])
+        SSDConfig(baseline=["spectral", "brightness"])
     finally:
         BASELINES.pop("brightness", None)
 

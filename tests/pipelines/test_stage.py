@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steindreamer.distill import METHODS, NoisePrediction, NoiseSchedule, NoisySample
+from steindreamer.distill import METHODS, NoisePrediction, NoiseSchedule, NoisySample, SSDConfig
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.stage import MAX_CONSECUTIVE_SKIPS, Stage, StageConfig
 from steindreamer.pipelines.views import ViewsConfig
@@ -152,7 +152,7 @@ def test_penalties_are_weighed_and_checked() -> None:
 
 def test_second_moment_coefficients_get_their_gram() -> None:
     prior, scene = OneColourPrior((0.9, 0.2, 0.4)), Billboard()
-    distiller = METHODS["ssd"](coefficients="second_moment", baseline=["noise"]).build(prior, None)
+    distiller = SSDConfig(coefficients="second_moment", baseline=["noise"]).build(prior, None)
     config = StageConfig(steps=10, resolution=16, warmup_resolution=16)
     stage = Stage(scene, distiller, prior, None, config, torch.Generator().manual_seed(0))
     before = [value.clone() for value in distiller.state_dict().values()]
