@@ -1,6 +1,6 @@
 """3D representations: everything that answers `render(cameras, background) -> rgb, opacity, depth, normal`."""
 
-from .base import Adaptive, AdaptReport, FieldSample, Queryable, RenderOutput, Representation, Savable
+from .base import Adaptive, AdaptReport, FieldSample, Meshable, Queryable, RenderOutput, Representation, Savable
 from .cameras import Cameras, sphere_of_cameras
 from .densify import DensifyConfig
 from .gaussian_ply import read_gaussian_ply, write_gaussian_ply
@@ -25,6 +25,7 @@ __all__ = [
     "FieldSample",
     "Gaussians",
     "GaussiansConfig",
+    "Meshable",
     "Queryable",
     "RenderOutput",
     "Representation",

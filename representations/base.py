@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .cameras import Cameras
+from .mesh import TriangleMesh
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,16 @@ class RenderOutput:
     """z-depth in metres, opacity-normalised (never pre-multiplied); 0 where empty."""
     normal: Float[Tensor, "b 3 h w"]
     """World-space unit vector facing the camera; 0 where empty."""
+    terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Penalties that only the renderer can see, such as what happens along the rays; see `Representation.render_terms`.
+    """
 
 
 class Representation(nn.Module, ABC):
     """A scene that renders. Its `nn.Parameter`s are what distillation trains."""
+
+    render_terms: tuple[str, ...] = ()
+    """Names of the penalties that `render` returns in `RenderOutput.terms` whenever gradients are enabled."""
 
     @abstractmethod
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
@@ -113,6 +121,15 @@ class Queryable(Protocol):
 
     def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:
         """Density and colour at world points; no gradient needed."""
+        ...
+
+
+@runtime_checkable
+class Meshable(Protocol):
+    """A representation that is a triangle mesh already: extraction takes it as it is."""
+
+    def mesh(self) -> TriangleMesh:
+        """The surface as it is now, detached, with outward winding; without faces if nothing is left."""
         ...
 
 
