@@ -27,6 +27,21 @@ def half_transparency(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "
     return (output.opacity * (1 - output.opacity)).mean()
 
 
+def sparsity(output: RenderOutput, cameras: Cameras) -> Float[Tensor, ""]:
+    """Mean of sqrt(opacity^2 + 0.01), against haze, flat where there is none: 0.1 if empty, 1 if full (threestudio)."""
+    return (output.opacity.square() + 0.01).sqrt().mean()
+
+
+def opaque(output: RenderOutput, cameras: Cameras) -> Float[Tensor, ""]:
+    """Mean binary entropy of the opacity, in nats: towards empty or solid pixels, harder than `half_transparency`.
+
+    threestudio's and stable-dreamfusion's form, clamped a thousandth away from 0 and 1, where its slope has no bound:
+    pixels beyond are left alone.
+    """
+    opacity = output.opacity.clamp(1e-3, 1 - 1e-3)
+    return (torch.special.entr(opacity) + torch.special.entr(1 - opacity)).mean()
+
+
 def normal_consistency(output: RenderOutput, cameras: Cameras) -> Float[Tensor, ""]:
     """1 - cosine between the drawn normals and those of the drawn depth (2D Gaussian splatting, eq. 14)."""
     normal, solid = depth_normals(output, cameras)
@@ -45,11 +60,27 @@ def normal_smoothness(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "
     )
 
 
+def depth_smoothness(output: RenderOutput, cameras: Cameras) -> Float[Tensor, ""]:
+    """Mean bend of the drawn depth, relative to it, where the picture has no edge.
+
+    Edge-aware smoothness [Godard et al. 2017, eq. 3] of second order: |w_left - 2 w + w_right| / w, and the same down
+    the picture, with w = 1 / depth. A plane costs nothing at any slant, as w is then linear in the pixels. Weighted by
+    exp(-|rgb_right - rgb_left|), channels averaged; the colours get no gradient, or they would pay for bends by edges.
+    """
+    solid = output.opacity > SOLID
+    inverse = 1 / torch.where(solid, output.depth, 1.0)
+    rgb = output.rgb.detach()
+    return _bend(inverse, rgb, solid) + _bend(inverse.mT, rgb.mT, solid.mT)
+
+
 PENALTIES: dict[str, Penalty] = {
     "transparency": transparency,
     "half_transparency": half_transparency,
+    "sparsity": sparsity,
+    "opaque": opaque,
     "normal_consistency": normal_consistency,
     "normal_smoothness": normal_smoothness,
+    "depth_smoothness": depth_smoothness,
 }
 """By the name that `stage.regularisers` weighs them with."""
 
@@ -72,6 +103,16 @@ def depth_normals(
         torch.minimum(opacity[..., 2:, 1:-1], opacity[..., :-2, 1:-1]),
     )
     return normal, torch.minimum(least, opacity[..., 1:-1, 1:-1]) > SOLID
+
+
+def _bend(
+    inverse: Float[Tensor, "b 1 h w"], rgb: Float[Tensor, "b 3 h w"], solid: Bool[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """`depth_smoothness` along the last axis."""
+    left, middle, right = inverse[..., :-2], inverse[..., 1:-1], inverse[..., 2:]
+    flat = torch.exp(-(rgb[..., 2:] - rgb[..., :-2]).abs().mean(1, keepdim=True))
+    bend = (left - 2 * middle + right).abs() / middle
+    return _mean_where(flat * bend, solid[..., :-2] & solid[..., 1:-1] & solid[..., 2:])
 
 
 def _mean_where(values: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
