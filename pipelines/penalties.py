@@ -67,7 +67,7 @@ def depth_smoothness(output: RenderOutput, cameras: Cameras) -> Float[Tensor, ""
     the picture, with w = 1 / depth. A plane costs nothing at any slant, as w is then linear in the pixels. Weighted by
     exp(-|rgb_right - rgb_left|), channels averaged; the colours get no gradient, or they would pay for bends by edges.
     """
-    solid = output.opacity > SOLID
+    solid = (output.opacity > SOLID) & (output.depth > 0)
     inverse = 1 / torch.where(solid, output.depth, 1.0)
     rgb = output.rgb.detach()
     return _bend(inverse, rgb, solid) + _bend(inverse.mT, rgb.mT, solid.mT)

@@ -128,13 +128,14 @@ def test_gradients_agree_with_finite_differences(name: str, generator: torch.Gen
 
 
 @pytest.mark.parametrize("name", sorted(PENALTIES))
-@pytest.mark.parametrize("opacity", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("opacity", "depth"), [(0.0, 0.0), (0.5, 3.0), (1.0, 3.0), (1.0, 0.0)])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (9, 9)])
-def test_finite_in_every_corner(name: str, opacity: float, size: tuple[int, int]) -> None:
-    """Nothing drawn, half-transparent everywhere, solid everywhere; pictures too small for a neighbour."""
-    images = {"rgb": 3, "opacity": 1, "depth": 1, "normal": 3}
+def test_finite_in_every_corner(name: str, opacity: float, depth: float, size: tuple[int, int]) -> None:
+    """Empty, half transparent or solid everywhere; no depth drawn; pictures too small for a neighbour."""
+    images = {"rgb": (3, opacity), "opacity": (1, opacity), "depth": (1, depth), "normal": (3, opacity)}
     leaves = {
-        image: torch.full((2, channels, *size), opacity, requires_grad=True) for image, channels in images.items()
+        image: torch.full((2, channels, *size), value, requires_grad=True)
+        for image, (channels, value) in images.items()
     }
     output = RenderOutput(leaves["rgb"], leaves["opacity"], leaves["depth"], leaves["normal"])
     value = PENALTIES[name](output, Cameras.orbit([0.0, 70.0], [0.0, 0.0], height=size[0], width=size[1]))
