@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,16 +41,14 @@ class Cameras:
     ) -> Cameras:
         """Cameras around the origin. Angles and the vertical field of view in degrees, distance in metres.
 
-        Raises ValueError if a distance or field of view is not positive.
+        Raises ValueError if a distance is not positive, or a field of view not between 0 and 180.
         """
         azimuth_rad = torch.deg2rad(torch.as_tensor(azimuth, dtype=torch.float32))
         elevation_rad = torch.deg2rad(torch.as_tensor(elevation, dtype=torch.float32))
         azimuth_rad, elevation_rad = torch.broadcast_tensors(azimuth_rad, elevation_rad)
         radius = torch.as_tensor(distance, dtype=torch.float32).expand_as(azimuth_rad)
-        fov = torch.as_tensor(field_of_view, dtype=torch.float32).expand_as(azimuth_rad)
-        if not bool((radius > 0).all()) or not bool(((fov > 0) & (fov < 180)).all()):
-            raise ValueError(f"need distance > 0 and 0 < field_of_view < 180, got {distance} and {field_of_view}")
-        width = height if width is None else width
+        if not bool((radius > 0).all()):
+            raise ValueError(f"need distance > 0, got {distance}")
 
         sin_a, cos_a = azimuth_rad.sin(), azimuth_rad.cos()
         sin_e, cos_e = elevation_rad.sin(), elevation_rad.cos()
@@ -57,12 +56,32 @@ class Cameras:
         # The right vector needs no reference "up", so that looking straight down is well defined too.
         right = torch.stack([cos_a, torch.zeros_like(cos_a), -sin_a], -1)
         down = torch.linalg.cross(right, backward)
-        pose = torch.eye(4).repeat(len(radius), 1, 1)
-        pose[:, :3, 0], pose[:, :3, 1], pose[:, :3, 2] = right, down, -backward
-        pose[:, :3, 3] = backward * radius[:, None]
+        pose = _pose(right, down, -backward, backward * radius[:, None])
+        return cls(pose, _intrinsics(field_of_view, len(pose), height, width), height, width or height)
 
-        focal = 0.5 * height / torch.tan(0.5 * torch.deg2rad(fov))
-        return cls(pose, _intrinsics(focal, height, width), height, width)
+    @classmethod
+    def look_at(
+        cls,
+        eye: Float[Tensor, "b 3"],
+        target: Float[Tensor, "b 3"],
+        up: Float[Tensor, "b 3"],
+        *,
+        field_of_view: float | Float[Tensor, " b"] = 40.0,
+        height: int = 128,
+        width: int | None = None,
+    ) -> Cameras:
+        """Cameras at `eye` with `target` in the middle of the picture and `up` (any length) upwards in it.
+
+        World points in metres, the vertical field of view in degrees. Raises ValueError if the field of view is not
+        between 0 and 180, or if `eye`, `target` and `up` leave the picture's axes open.
+        """
+        forward = F.normalize(target - eye, dim=1, eps=1e-12)
+        across = torch.linalg.cross(forward, F.normalize(up, dim=1, eps=1e-12), dim=1)
+        if not bool((across.norm(dim=1) > 1e-6).all()):
+            raise ValueError("need `target` away from `eye`, and `up` not along the viewing direction")
+        right = F.normalize(across, dim=1)
+        pose = _pose(right, torch.linalg.cross(forward, right, dim=1), forward, eye)
+        return cls(pose, _intrinsics(field_of_view, len(pose), height, width), height, width or height)
 
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
@@ -157,8 +176,22 @@ def sphere_of_cameras(
     return Cameras.orbit(azimuth, elevation, distance=distance, field_of_view=field_of_view, height=height, width=width)
 
 
-def _intrinsics(focal: Float[Tensor, " b"], height: int, width: int) -> Float[Tensor, "b 3 3"]:
-    out = torch.zeros(len(focal), 3, 3)
+def _pose(
+    right: Float[Tensor, "b 3"], down: Float[Tensor, "b 3"], forward: Float[Tensor, "b 3"], eye: Float[Tensor, "b 3"]
+) -> Float[Tensor, "b 4 4"]:
+    pose = torch.eye(4).repeat(len(eye), 1, 1)
+    pose[:, :3] = torch.stack([right, down, forward, eye], -1)
+    return pose
+
+
+def _intrinsics(
+    field_of_view: float | Float[Tensor, " b"], count: int, height: int, width: int | None
+) -> Float[Tensor, "b 3 3"]:
+    fov = torch.as_tensor(field_of_view, dtype=torch.float32).expand(count)
+    if not bool(((fov > 0) & (fov < 180)).all()):
+        raise ValueError(f"need 0 < field_of_view < 180, got {field_of_view}")
+    focal = 0.5 * height / torch.tan(0.5 * torch.deg2rad(fov))
+    out = torch.zeros(count, 3, 3)
     out[:, 0, 0] = out[:, 1, 1] = focal
-    out[:, 0, 2], out[:, 1, 2], out[:, 2, 2] = width / 2, height / 2, 1
+    out[:, 0, 2], out[:, 1, 2], out[:, 2, 2] = (width or height) / 2, height / 2, 1
     return out

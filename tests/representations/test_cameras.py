@@ -62,6 +62,9 @@ def test_resized_keeps_the_view() -> None:
 def test_bad_orbit_is_refused() -> None:
     with pytest.raises(ValueError, match="distance > 0"):
         Cameras.orbit([0.0], [0.0], distance=-1.0)
+    for angle in (0.0, 180.0):
+        with pytest.raises(ValueError, match="field_of_view < 180"):
+            Cameras.orbit([0.0], [0.0], field_of_view=angle)
 
 
 def test_one_camera_is_a_batch_of_one() -> None:
@@ -71,3 +74,33 @@ def test_one_camera_is_a_batch_of_one() -> None:
     for index in (3, -4):
         with pytest.raises(IndexError):
             cameras[index]
+
+
+def test_look_at_agrees_with_orbit() -> None:
+    orbit = Cameras.orbit(
+        [20.0, 200.0, -70.0], [10.0, -80.0, 60.0], distance=2.5, field_of_view=55.0, height=24, width=40
+    )
+    up = torch.tensor([[0.0, 3.0, 0.0]]).expand(3, 3)
+    other = Cameras.look_at(orbit.position, torch.zeros(3, 3), up, field_of_view=55.0, height=24, width=40)
+    torch.testing.assert_close(other.camera_to_world, orbit.camera_to_world)
+    assert torch.equal(other.intrinsics, orbit.intrinsics)
+
+
+def test_look_at_puts_target_in_the_middle_and_up_upwards(generator: torch.Generator) -> None:
+    eye, target, up = torch.randn(3, 20, 3, generator=generator)
+    cameras = Cameras.look_at(eye, target, up, field_of_view=torch.linspace(20, 120, 20), height=32)
+    rotation = cameras.camera_to_world[:, :3, :3]
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(20, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(20))
+    for b in range(20):
+        pixels, depth = cameras[b].project(torch.stack([target[b], target[b] + 1e-2 * up[b]]))
+        torch.testing.assert_close(pixels[0, 0], torch.tensor([16.0, 16.0]), atol=1e-3, rtol=0)
+        torch.testing.assert_close(depth[0, 0], (target[b] - eye[b]).norm())
+        assert pixels[0, 1, 1] < 16
+        torch.testing.assert_close(pixels[0, 1, 0], torch.tensor(16.0), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("target", [[0.0, 0.0, 2.0], [0.0, 5.0, 2.0]])
+def test_look_at_without_a_direction_is_refused(target: list[float]) -> None:
+    with pytest.raises(ValueError, match="away from `eye`"):
+        Cameras.look_at(torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([target]), torch.tensor([[0.0, 1.0, 0.0]]))
