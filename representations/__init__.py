@@ -3,12 +3,15 @@
 from .base import Adaptive, AdaptReport, FieldSample, Meshable, Queryable, RenderOutput, Representation, Savable
 from .cameras import Cameras, sphere_of_cameras
 from .densify import DensifyConfig
+from .dmtet_mesh import DmtetConfig, DmtetMesh
 from .gaussian_ply import read_gaussian_ply, write_gaussian_ply
 from .gaussians import Gaussians, GaussiansConfig
 from .mesh import TriangleMesh, face_normals, vertex_normals
 from .mesh_render import render_mesh
+from .nerf import Nerf, NerfConfig
+from .textured_mesh import TextureConfig, TexturedMesh
 
-REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig}
+REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig, "nerf": NerfConfig}
 """What can be trained, by name. Each value is a dataclass (usable as an OmegaConf structured config) with a method
 `build(generator, device) -> Representation`.
 
@@ -22,14 +25,20 @@ __all__ = [
     "Adaptive",
     "Cameras",
     "DensifyConfig",
+    "DmtetConfig",
+    "DmtetMesh",
     "FieldSample",
     "Gaussians",
     "GaussiansConfig",
     "Meshable",
+    "Nerf",
+    "NerfConfig",
     "Queryable",
     "RenderOutput",
     "Representation",
     "Savable",
+    "TextureConfig",
+    "TexturedMesh",
     "TriangleMesh",
     "face_normals",
     "read_gaussian_ply",

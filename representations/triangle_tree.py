@@ -118,9 +118,7 @@ def signed_distances(tree: TriangleTree, points: np.ndarray, out: np.ndarray) ->
 
 @njit(**EXACT)
 @no_type_check
-def _nearest(
-    tree: TriangleTree, point: np.ndarray, best: float, nearest: int, stack: np.ndarray
-) -> tuple[float, int]:
+def _nearest(tree: TriangleTree, point: np.ndarray, best: float, nearest: int, stack: np.ndarray) -> tuple[float, int]:
     """Squared distance to, and index of, the nearest triangle, given those of any one."""
     stack[0], size = 0, 1
     while size:

@@ -78,44 +78,41 @@ class TetrahedralGrid:
     @property
     def tetrahedra(self) -> Int64[Tensor, "t 4"]:
         """Node indices of all tetrahedra, positively oriented: (b - a) . ((c - a) x (d - a)) > 0."""
-        side = torch.arange(self.resolution - 1)
-        x, y, z = torch.meshgrid(side, side, side, indexing="ij")
-        base = self.index((0, x, y, z)).reshape(-1, 1, 1)
+        first = torch.arange(self.nodes // 2).reshape(self.shape[1:])
+        base = first[:-1, :-1, :-1].reshape(-1, 1, 1)
         corners, _ = self.tables
         return torch.cat([base + table for table in corners]).reshape(-1, 4)
 
-    def index(self, node: tuple[int | Tensor, ...]) -> int | Tensor:
-        """Index of a node, or of a step when nodes are numbered."""
-        lattice, x, y, z = node
+    def index(self, step: Step) -> int:
+        """How much a node's index grows by the step; of a node when counted from node 0."""
+        lattice, x, y, z = step
         return ((lattice * self.resolution + x) * self.resolution + y) * self.resolution + z
 
     @property
     def tables(self) -> tuple[Int64[Tensor, "3 4 4"], Int64[Tensor, "3 4 6"]]:
-        """Corners and edges of the four tetrahedra around a segment along each axis, relative to the index of (0, x, y, z)
-        where (1, x, y, z) is the segment's first node. An edge's number is kind * n / 2 + index of its first node within
-        its lattice."""
+        """Corners and edges of the four tetrahedra around a segment along each axis.
+
+        Relative to the index of (0, x, y, z), where (1, x, y, z) is the segment's first node. An edge's number is
+        kind * n / 2 + the index of its first node within its lattice.
+        """
         return _tables(self.resolution)
 
 
 @lru_cache(maxsize=16)
 def _tables(resolution: int) -> tuple[Int64[Tensor, "3 4 4"], Int64[Tensor, "3 4 6"]]:
-    per_lattice = resolution**3
     kinds = {edge: kind for kind, edge in enumerate(EDGES)}
 
-    def within(node: Step) -> int:
-        return (node[1] * resolution + node[2]) * resolution + node[3]
+    grid = TetrahedralGrid(resolution)
 
     def edge(a: Step, b: Step) -> int:
-        for first, second in ((a, b), (b, a)):
-            step = tuple(v - u for u, v in zip(first, second, strict=True))
-            kind = kinds.get((first[0], step))
-            if kind is not None:
-                return kind * per_lattice + within(first)
-        raise AssertionError("not an edge of the lattice")
+        step = (b[0] - a[0], b[1] - a[1], b[2] - a[2], b[3] - a[3])
+        if (a[0], step) not in kinds:
+            return edge(b, a)
+        return grid.index((kinds[a[0], step], *a[1:]))
 
     corners, edges = [], []
     for tetrahedra in _around_segments():
-        corners.append([[node[0] * per_lattice + within(node) for node in tetrahedron] for tetrahedron in tetrahedra])
+        corners.append([[grid.index(node) for node in tetrahedron] for tetrahedron in tetrahedra])
         edges.append(
             [[edge(tetrahedron[i], tetrahedron[j]) for i, j in EDGES_OF_TETRAHEDRON] for tetrahedron in tetrahedra]
         )
@@ -130,7 +127,7 @@ def _around_segments() -> list[list[tuple[Step, Step, Step, Step]]]:
         u, v = (axis + 1) % 3, (axis + 2) % 3
 
         def node(lattice: int, *axes: int) -> Step:
-            return (lattice, *(int(k in axes) for k in range(3)))  # type: ignore[return-value]
+            return (lattice, int(0 in axes), int(1 in axes), int(2 in axes))
 
         square = [node(0, axis), node(0, axis, u), node(0, axis, u, v), node(0, axis, v)]
         begin, end = node(1), node(1, axis)

@@ -21,8 +21,8 @@ def marching_tetrahedra(
     """The zero level of `sdf` (negative inside; zero counts as outside), linear along the edges.
 
     A closed, oriented 2-manifold with outward winding if the nodes of `grid.border` are outside; no vertices and no
-    faces if nothing is inside. Vertices are differentiable in `positions` and `sdf`. Several vertices may coincide where
-    a node's value is exactly zero.
+    faces if nothing is inside. Vertices are differentiable in `positions` and `sdf`. Several vertices may coincide
+    where a node's value is exactly zero.
 
     Raises ValueError if `positions` or `sdf` do not fit the grid.
     """
@@ -99,15 +99,15 @@ def _cases() -> tuple[Int64[Tensor, "16 2 3"], Int64[Tensor, " 16"]]:
     """Triangles (as edges of the tetrahedron) and their number, by which corners are inside (bit i: corner i)."""
     edge = {frozenset(ends): number for number, ends in enumerate(EDGES_OF_TETRAHEDRON)}
     triangles, counts = torch.zeros(16, 2, 3, dtype=torch.int64), torch.zeros(16, dtype=torch.int64)
-    for i, j, k, l in permutations(range(4)):
-        if torch.eye(4)[[i, j, k, l]].det() < 0:
+    for i, j, k, last in permutations(range(4)):
+        if torch.eye(4)[[i, j, k, last]].det() < 0:
             continue
-        # Seen from corners j, k, l of a positively oriented tetrahedron (i, j, k, l), this turns counter-clockwise.
-        cut = [edge[frozenset((i, other))] for other in (j, k, l)]
+        # In a positively oriented tetrahedron this turns counter-clockwise, seen from the corners other than i.
+        cut = [edge[frozenset((i, other))] for other in (j, k, last)]
         triangles[1 << i, 0], counts[1 << i] = torch.tensor(cut), 1
         triangles[15 - (1 << i), 0], counts[15 - (1 << i)] = torch.tensor(cut[::-1]), 1
         if i < j:
-            p, q, r, s = (edge[frozenset(ends)] for ends in ((i, k), (i, l), (j, l), (j, k)))
+            p, q, r, s = (edge[frozenset(ends)] for ends in ((i, k), (i, last), (j, last), (j, k)))
             case = (1 << i) | (1 << j)
             triangles[case], counts[case] = torch.tensor([[p, q, r], [p, r, s]]), 2
     return triangles, counts

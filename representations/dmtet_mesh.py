@@ -1,0 +1,246 @@
+"""A closed surface of any topology on a tetrahedral grid [Shen et al. 2021, DMTet], coloured by a field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from .base import FieldSample, RenderOutput, Representation
+from .cameras import Cameras
+from .dmtet import TetrahedralGrid, crossing_edges, marching_tetrahedra
+from .dmtet.conversion import fit_colours, nodes_on_surface
+from .fields import ColourField, ColourFieldConfig
+from .mesh import TriangleMesh, vertex_normals
+from .mesh_file import read_mesh
+from .mesh_penalties import edge_normal_consistency, laplacian
+from .signed_distance import signed_distance
+from .surface_samples import sample_surface
+
+REACH = 0.5
+"""How far a node may move along every axis, in cells: so every point of space is in reach of the node nearest to it."""
+_CHECKED_POINTS = 4096
+
+
+@dataclass
+class DmtetConfig:
+    """Deformable mesh: how the surface starts and how fast it learns."""
+
+    resolution: int = 48
+    """Nodes per axis of each of the grid's two lattices; twice its cube are trained."""
+    extent: float = 1.05
+    """Half the side of the grid's cube (metres); its outermost nodes stay outside, so 1 would cut the unit ball."""
+    radius: float = 0.6
+    """It starts as a sphere of this radius (metres),"""
+    bumps: float = 0.0
+    """with random bumps about this high (metres)."""
+    initial_mesh: str = ""
+    """Start from this mesh file (.glb, .obj, .ply, .stl) instead, closed, in metres and +Y up, inside [-1, 1]^3."""
+    backend: str = "auto"
+    """See `mesh_render.draw_mesh`."""
+    sdf_rate: float = 2e-3
+    """Adam's learning rate of the signed distances (metres) at the start of a stage,"""
+    sdf_rate_end: float = 2e-4
+    """and at its end; exponential in between."""
+    deformation_rate: float = 1e-2
+    """Of the nodes' displacements, in units of half a cell."""
+    colour: ColourFieldConfig = field(default_factory=ColourFieldConfig)
+
+    def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> DmtetMesh:
+        """Raises ValueError for a setting outside its range or a broken `initial_mesh`, OSError for a missing one."""
+        if self.initial_mesh:
+            mesh = read_mesh(Path(self.initial_mesh))
+            if len(mesh.vertices) and float(mesh.vertices.abs().max()) > 1:
+                raise ValueError(
+                    f"{self.initial_mesh} reaches {float(mesh.vertices.abs().max()):.2f} m from the centre; "
+                    "scale and move it into [-1, 1]^3"
+                )
+            return DmtetMesh.from_surface(mesh, None, self, generator, device)
+        if self.radius <= 0 or self.bumps < 0:
+            raise ValueError(f"need radius > 0 and bumps >= 0, got {self.radius} and {self.bumps}")
+        grid = TetrahedralGrid(self.resolution, self.extent)
+        positions = grid.positions
+        sdf = positions.norm(dim=1) - self.radius
+        if self.bumps:
+            sdf = sdf + self.bumps * _smooth_noise(positions, self.radius, generator)
+        return DmtetMesh(positions, sdf, self, generator).to(device)
+
+
+@dataclass(frozen=True)
+class SurfaceFit:
+    """How well `DmtetMesh.from_surface` did; root mean squares over random points."""
+
+    distance: float
+    """Metres, of points of the given surface from the new one."""
+    colour: float
+    """sRGB, of the new surface's points."""
+
+
+class DmtetMesh(Representation):
+    """Signed distances and displacements of the grid's nodes, and a colour field.
+
+    See `base.Meshable` and `base.Queryable`. A surface that has vanished draws as the background and stays so: only what
+    is drawn can be moved by pictures.
+    """
+
+    render_terms = ("laplacian", "edge_normal_consistency")
+
+    def __init__(
+        self,
+        positions: Float[Tensor, "n 3"],
+        sdf: Float[Tensor, " n"],
+        config: DmtetConfig,
+        generator: torch.Generator,
+    ) -> None:
+        """`positions`: where the nodes are, within half a cell of the grid's; `generator` draws the colour field."""
+        super().__init__()
+        self.config = config
+        self.grid = TetrahedralGrid(config.resolution, config.extent)
+        # Bounds of the arctangent's argument: nodes at their limit must still feel a gradient.
+        share = ((positions - self.grid.positions) / self._reach).clamp(-0.99, 0.99)
+        self.sdf = nn.Parameter(sdf.clone())
+        """Metres, negative inside."""
+        self.deformation = nn.Parameter(share.atanh())
+        """Unbounded; its tanh is the displacement in units of half a cell."""
+        self.colour = ColourField(config.colour, config.extent, generator)
+        self.fit: SurfaceFit | None = None
+        """Set by `from_surface`."""
+
+    @classmethod
+    def from_surface(
+        cls,
+        mesh: TriangleMesh,
+        colour: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None,
+        config: DmtetConfig,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> DmtetMesh:
+        """The same surface on the grid, with the colours (sRGB) of `colour`, else of the mesh itself, else grey.
+
+        The mesh must be closed and wound outwards; parts may overlap. What lies beyond the grid is cut off. `fit` of
+        the result says how close it came. Raises ValueError for a mesh without an inside.
+        """
+        grid = TetrahedralGrid(config.resolution, config.extent)
+        positions, sdf = nodes_on_surface(mesh, grid, 0.99 * REACH * grid.cell, generator)
+        out = cls(positions, sdf, config, generator).to(device)
+        residual = fit_colours(out.colour, mesh, colour, 0.1 * grid.cell, generator)
+        samples = sample_surface(mesh, _CHECKED_POINTS, generator)
+        distance = signed_distance(samples.points, out.mesh())
+        out.fit = SurfaceFit(float(distance.square().mean().sqrt()), residual)
+        return out
+
+    @property
+    def _reach(self) -> float:
+        """Metres."""
+        return REACH * self.grid.cell
+
+    @property
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """Of the nodes, metres."""
+        return _nodes(self.grid, self.sdf.device)[0] + self._reach * self.deformation.tanh()
+
+    @property
+    def distances(self) -> Float[Tensor, " n"]:
+        """Signed distances with the grid's border held outside, so that the surface is closed."""
+        border = _nodes(self.grid, self.sdf.device)[1]
+        return torch.where(border, self.sdf.clamp_min(0.1 * self.grid.cell), self.sdf)
+
+    def surface(self) -> tuple[Float[Tensor, "v 3"], Int64[Tensor, "f 3"]]:
+        """Vertices (metres) and faces, differentiable."""
+        return marching_tetrahedra(self.positions, self.distances, self.grid)
+
+    def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
+        """Terms: see `mesh_penalties`; lengths in cells."""
+        from .mesh_render import draw_mesh
+
+        vertices, faces = self.surface()
+        normals = vertex_normals(vertices, faces)
+        mesh = TriangleMesh(vertices, faces, normals)
+        output = draw_mesh(mesh, cameras, background, colour=self.colour, backend=self.config.backend)
+        if not torch.is_grad_enabled():
+            return output
+        terms = {
+            "laplacian": laplacian(vertices, faces, self.grid.cell),
+            "edge_normal_consistency": edge_normal_consistency(normals, faces),
+        }
+        return replace(output, terms=terms)
+
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        config = self.config
+        return {
+            "sdf": config.sdf_rate ** (1 - progress) * config.sdf_rate_end**progress,
+            "deformation": config.deformation_rate,
+            **self.colour.learning_rates("colour."),
+        }
+
+    def regularisers(self) -> dict[str, Float[Tensor, ""]]:
+        """eikonal: (|gradient of the signed distance| - 1)^2 on the undeformed grid [Gropp et al. 2020].
+
+        sdf_sign: binary cross-entropy (nats) of the values, in cells, on both sides of the surface with each other's
+        sign, against floaters and cavities [Munkberg et al. 2022, nvdiffrec, eq. 2].
+        """
+        distances = self.distances
+        values = distances.reshape(self.grid.shape)
+        inner = values[:, :-1, :-1, :-1]
+        slopes = torch.stack(
+            [
+                values[:, 1:, :-1, :-1] - inner,
+                values[:, :-1, 1:, :-1] - inner,
+                values[:, :-1, :-1, 1:] - inner,
+            ]
+        )
+        length = (slopes.square().sum(0) / self.grid.cell**2 + 1e-12).sqrt()
+        _, ends = crossing_edges(distances.detach() < 0, self.grid)
+        logits = distances[ends] / self.grid.cell
+        sign = (logits.detach().flip(1) > 0).to(logits)
+        entropy = F.binary_cross_entropy_with_logits(logits, sign, reduction="sum")
+        return {"eikonal": (length - 1).square().mean(), "sdf_sign": entropy / max(len(ends), 1)}
+
+    @torch.no_grad()
+    def mesh(self) -> TriangleMesh:
+        """See `base.Meshable`: on the CPU, with vertex colours."""
+        vertices, faces = self.surface()
+        colours = self.colour(vertices)
+        return TriangleMesh(vertices.cpu(), faces.cpu(), colours=colours.cpu())
+
+    @torch.no_grad()
+    def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:
+        """density: 1/2 on the surface, towards 1 inside and 0 outside within a cell."""
+        values = torch.cat([self.distances[None], self._reach * self.deformation.tanh().T])
+        # What stands at a point has been moved there; to first order, from the point less the displacement around it.
+        start = points - self._interpolate(values[1:], points)
+        sdf = self._interpolate(values[:1], start)[:, 0]
+        return FieldSample((-4 / self.grid.cell * sdf).sigmoid(), self.colour(points))
+
+    def _interpolate(self, values: Float[Tensor, "c n"], points: Float[Tensor, "m 3"]) -> Float[Tensor, "m c"]:
+        """The mean of trilinear interpolation in the two lattices, on the undeformed grid."""
+        side, cell = self.grid.resolution, self.grid.cell
+        total = torch.zeros(len(points), len(values)).to(values)
+        for lattice, nodes in enumerate(values.reshape(-1, *self.grid.shape).unbind(1)):
+            where = (points + self.grid.extent) / cell - 0.5 * lattice
+            # grid_sample wants z, y, x in [-1, 1].
+            where = (2 * where / (side - 1) - 1).flip(1)[None, :, None, None]
+            picked = F.grid_sample(nodes[None], where, padding_mode="border", align_corners=True)
+            total = total + 0.5 * picked[0, :, :, 0, 0].T
+        return total
+
+
+@lru_cache(maxsize=4)
+def _nodes(grid: TetrahedralGrid, device: torch.device) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
+    """Undeformed positions and which are on the border; read only."""
+    return grid.positions.to(device), grid.border.to(device)
+
+
+def _smooth_noise(
+    points: Float[Tensor, "n 3"], wavelength: float, generator: torch.Generator, waves: int = 8
+) -> Float[Tensor, " n"]:
+    """A sum of random plane waves, of unit variance."""
+    draws = torch.randn(waves, 4, generator=generator, device=generator.device).to(points)
+    directions = F.normalize(draws[:, :3], dim=1) * (2 * torch.pi / wavelength)
+    return (2 / waves) ** 0.5 * (points @ directions.T + 4 * draws[:, 3]).cos().sum(1)
