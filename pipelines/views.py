@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from ..representations import Cameras
-from .errors import UserError
+from .errors import UserError, nearest
+
+LOOKS = ("centre", "outwards", "around")
 
 
 @dataclass
@@ -26,55 +29,109 @@ class ViewsConfig:
     """Share of the views drawn from `below`."""
     below: list[float] = field(default_factory=lambda: [-60.0, -15.0])
     distance: list[float] = field(default_factory=lambda: [3.1, 3.3])
+    """From the centre of the world to the camera."""
     field_of_view: list[float] = field(default_factory=lambda: [40.0, 40.0])
+    widen_until: float = 0.0
+    """Share of the stage during which the azimuths widen from the front to the whole circle (threestudio's progressive
+    views); 0: the whole circle from the start."""
+    inside: bool = False
+    """A scene around the cameras: they may stand at any distance above 0."""
+    look: str = "centre"
+    """`centre`: at the middle of the world. Inside also `outwards`, away from it, and `around`, standing in any
+    direction from it. The angles above are those of looking: elevation 30 looks down by 30 degrees in each of them."""
+    camera_perturb: float = 0.0
+    """Standard deviation of what is added to the camera's position, metres (threestudio: 0.1);"""
+    centre_perturb: float = 0.0
+    """to the point looked at, metres (0.2): the middle of the world, or else a point a metre ahead, where 0.2 turns the
+    view by some 11 degrees to each side;"""
+    up_perturb: float = 0.0
+    """and to the unit vector that is upwards in the picture (0.02)."""
     random_background: float = 0.5
     """Probability of a random colour; otherwise white."""
 
-    def validate(self) -> None:
+    def validate(self, name: str = "stage.views") -> None:
+        """Raises UserError, with the key under `name`, for what cannot be drawn."""
         if self.per_step < 1:
-            raise UserError(f"stage.views.per_step is {self.per_step}; at least 1 is accepted")
-        for name in ("elevation", "overhead", "below", "distance", "field_of_view"):
-            bounds = getattr(self, name)
-            if len(bounds) != 2 or bounds[0] > bounds[1]:
-                raise UserError(f"stage.views.{name} is {list(bounds)}; give [smallest, largest]")
-        if self.distance[0] <= 1.0:
+            raise UserError(f"{name}.per_step is {self.per_step}; at least 1 is accepted")
+        for key in ("elevation", "overhead", "below", "distance", "field_of_view"):
+            bounds = getattr(self, key)
+            if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+                raise UserError(f"{name}.{key} is {list(bounds)}; give [smallest, largest]")
+        if self.inside and not self.distance[0] > 0:
+            raise UserError(f"{name}.distance starts at {self.distance[0]}; distances above 0 are accepted")
+        if not self.inside and not self.distance[0] > 1:
             raise UserError(
-                f"stage.views.distance starts at {self.distance[0]}; cameras must stay outside the unit ball"
+                f"{name}.distance starts at {self.distance[0]}; cameras must stay outside the unit ball, unless "
+                f"{name}.inside is true"
             )
         if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
-            raise UserError(
-                f"stage.views.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted"
-            )
-        for name in ("overhead_fraction", "below_fraction", "random_background"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"stage.views.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
+            raise UserError(f"{name}.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted")
+        for key in ("overhead_fraction", "below_fraction", "random_background", "widen_until"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"{name}.{key} is {getattr(self, key)}; a share between 0 and 1 is accepted")
         if self.overhead_fraction + self.below_fraction > 1:
+            raise UserError(f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them")
+        if self.look not in LOOKS:
+            raise UserError(f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}")
+        if self.look != "centre" and not self.inside:
             raise UserError(
-                "stage.views.overhead_fraction and below_fraction are shares of one whole; lower one of them"
+                f"{name}.look is '{self.look}', which sees nothing from outside; set {name}.inside=true too"
             )
+        for key in ("camera_perturb", "centre_perturb", "up_perturb"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
 
 
 def sample_views(
-    config: ViewsConfig, resolution: int, generator: torch.Generator
+    config: ViewsConfig, resolution: int, generator: torch.Generator, progress: float = 1.0
 ) -> tuple[Cameras, Float[Tensor, "b 3"]]:
-    """Draw a step's cameras and one background colour per camera."""
+    """Draw a step's cameras and one background colour per camera, after a share `progress` of the stage."""
     count = config.per_step
 
     def uniform(bounds: list[float]) -> Float[Tensor, " b"]:
         return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=generator)
 
     azimuth = (torch.rand(1, generator=generator) + torch.arange(count) / count) * 360.0
+    if progress < config.widen_until:
+        azimuth = ((azimuth + 180) % 360 - 180) * (progress / config.widen_until)
     band = torch.rand(count, generator=generator)
     elevation = uniform(config.elevation)
     elevation = torch.where(band < config.overhead_fraction, uniform(config.overhead), elevation)
     elevation = torch.where(band > 1 - config.below_fraction, uniform(config.below), elevation)
-    cameras = Cameras.orbit(
-        azimuth,
-        elevation,
-        distance=uniform(config.distance),
-        field_of_view=uniform(config.field_of_view),
-        height=resolution,
-    )
+    distance, field_of_view = uniform(config.distance), uniform(config.field_of_view)
+    cameras = Cameras.orbit(azimuth, elevation, distance=distance, field_of_view=field_of_view, height=resolution)
     random_colour = torch.rand(count, 3, generator=generator)
     is_random = torch.rand(count, 1, generator=generator) < config.random_background
-    return cameras, torch.where(is_random, random_colour, torch.ones_like(random_colour))
+    background = torch.where(is_random, random_colour, torch.ones_like(random_colour))
+    # Drawn last, so that a seed's other views and colours do not depend on it.
+    if config.look != "centre" or config.camera_perturb or config.centre_perturb or config.up_perturb:
+        cameras = _moved(cameras, config, field_of_view, generator)
+    return cameras, background
+
+
+def _moved(
+    orbit: Cameras, config: ViewsConfig, field_of_view: Float[Tensor, " b"], generator: torch.Generator
+) -> Cameras:
+    """The orbit cameras, placed for `look` and perturbed."""
+
+    def normal() -> Float[Tensor, "b 3"]:
+        return torch.randn(len(orbit), 3, generator=generator)
+
+    eye = orbit.position
+    if config.look == "outwards":
+        eye = -eye
+    elif config.look == "around":
+        eye = F.normalize(normal(), dim=1) * eye.norm(dim=1, keepdim=True)
+    eye = eye + config.camera_perturb * normal()
+    if not config.inside:  # a normal distribution has no bounds, but the unit ball is the object's
+        eye = eye * eye.norm(dim=1, keepdim=True).reciprocal().clamp(min=1)
+    target = torch.zeros_like(eye) if config.look == "centre" else eye + orbit.forward
+    # The orbit camera's own up, not the world's: perturbing a view from straight above then turns it a little only.
+    up = -orbit.camera_to_world[:, :3, 1]
+    return Cameras.look_at(
+        eye,
+        target + config.centre_perturb * normal(),
+        up + config.up_perturb * normal(),
+        field_of_view=field_of_view,
+        height=orbit.height,
+    )
