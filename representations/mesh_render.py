@@ -1,6 +1,8 @@
-"""Pictures of a triangle mesh on the CPU."""
+"""Pictures of a triangle mesh: `draw_mesh` differentiably, `render_mesh` forward only, supersampled, on the CPU."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +12,65 @@ from torch import Tensor
 from .base import RenderOutput
 from .cameras import Cameras
 from .mesh import TriangleMesh, vertex_normals
-from .rasterization import interpolate, rasterize
+from .rasterization import draw, interpolate, rasterize
 
 _NEUTRAL_GREY = 0.7
+_FAINT = 1e-3
+"""Less covered pixels have no depth and normal: dividing by the opacity would only amplify rounding."""
+
+
+def draw_mesh(
+    mesh: TriangleMesh,
+    cameras: Cameras,
+    background: Float[Tensor, "b 3"],
+    *,
+    colour: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None = None,
+    backend: str = "auto",
+    antialias: bool = True,
+) -> RenderOutput:
+    """Draw the mesh unlit and differentiably: its texture, else its vertex colours, else a neutral grey.
+
+    Differentiable in `mesh.vertices` (through values on the surface, depth, normals and, with `antialias`, the
+    silhouettes), in the normals, colours and texture if they are given, and in whatever `colour` depends on.
+
+    colour: maps the visible world points of all cameras to sRGB in [0, 1], in one call, and replaces the mesh's own
+    colours.
+    backend: see `rasterization.draw`; `nvdiffrast` is licensed for non-commercial use only.
+
+    Both sides of a face show. Pixels at a silhouette are partly opaque, or a mean of what meets there. Triangles that
+    reach nearer to the camera than the near plane are dropped. Without faces the pictures show the background, with
+    zero gradients.
+
+    Raises ValueError for a mesh with a texture but no uvs (or the reverse), for faces that name a vertex that does not
+    exist, and for a backend that is unknown or that the tensors' device or the installation does not allow.
+    """
+    _check_texture(mesh)
+    vertices = mesh.vertices
+    cameras = Cameras(
+        cameras.camera_to_world.to(vertices), cameras.intrinsics.to(vertices), cameras.height, cameras.width
+    )
+    raster = draw(vertices, mesh.faces, cameras, backend=backend)
+    attributes = _normals(mesh) if colour else torch.cat([_normals(mesh), _appearance(mesh)], 1)
+    normal, values, depth = raster.values(attributes).tensor_split([3, attributes.shape[1]], 1)
+    rays = cameras.rays().permute(0, 2, 3, 1).reshape(-1, 3).to(depth).index_select(0, raster.pixels)
+    normal = _towards_camera(torch.where(raster.front[:, None], normal, -normal), rays)
+    if colour:
+        origins = cameras.position.to(depth)[raster.pixels // (cameras.height * cameras.width)]
+        values = colour(origins + depth * rays)
+    elif mesh.texture is not None:
+        values = sample_texture(mesh.texture.to(values), values.T[None, :, None])[0, :, 0].T
+    packed = torch.cat([values, normal, depth, torch.ones_like(depth)], 1)
+    shape = (len(cameras), cameras.height, cameras.width, packed.shape[1])
+    layers = packed.new_zeros(shape).flatten(0, 2).index_copy(0, raster.pixels, packed).reshape(shape)
+    if antialias:
+        layers = raster.antialias(layers, vertices)
+    rgb, normal, depth, opacity = layers.split([3, 3, 1, 1], 3)
+    drawn = opacity > _FAINT
+    rgb = rgb + (1 - opacity) * background.to(rgb)[:, None, None]
+    depth = torch.where(drawn, depth, 0) / torch.where(drawn, opacity, 1)
+    normal = _unit(torch.where(drawn, normal, 0), 3)
+    rgb, opacity, depth, normal = (picture.permute(0, 3, 1, 2) for picture in (rgb, opacity, depth, normal))
+    return RenderOutput(rgb, opacity, depth, normal)
 
 
 def render_mesh(
@@ -27,17 +85,13 @@ def render_mesh(
     """
     if supersample < 1:
         raise ValueError(f"supersample is {supersample}; it is the number of samples per pixel side, at least 1")
-    if (mesh.texture is None) != (mesh.uvs is None):
-        raise ValueError("a textured mesh needs both `uvs` and `texture`; give both or neither")
-    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    appearance = mesh.uvs if mesh.uvs is not None else mesh.colours
-    if appearance is None:
-        appearance = torch.full_like(mesh.vertices, _NEUTRAL_GREY)
-
+    _check_texture(mesh)
     fragments = rasterize(
         mesh.vertices, mesh.faces, cameras.resized(cameras.height * supersample, cameras.width * supersample)
     )
-    normal, values = interpolate(fragments, mesh.faces, torch.cat([normals, appearance], 1)).tensor_split([3], 1)
+    normal, values = interpolate(fragments, mesh.faces, torch.cat([_normals(mesh), _appearance(mesh)], 1)).tensor_split(
+        [3], 1
+    )
     mask = (fragments.triangle >= 0)[:, None].float()
     colour = values if mesh.texture is None else sample_texture(mesh.texture, values) * mask
     normal = torch.where(fragments.front[:, None], normal, -normal)
@@ -49,7 +103,7 @@ def render_mesh(
         rgb=colour + (1 - opacity) * background[:, :, None, None],
         opacity=opacity,
         depth=torch.where(opacity > 0, depth / opacity, depth),
-        normal=_towards_camera(normal, cameras),
+        normal=_towards_camera(normal, cameras.rays()),
     )
 
 
@@ -62,10 +116,28 @@ def sample_texture(texture: Float[Tensor, "c th tw"], uvs: Float[Tensor, "b 2 h 
     return out.reshape(-1, batch, height, width).transpose(0, 1)
 
 
-def _towards_camera(normal: Float[Tensor, "b 3 h w"], cameras: Cameras) -> Float[Tensor, "b 3 h w"]:
+def _check_texture(mesh: TriangleMesh) -> None:
+    if (mesh.texture is None) != (mesh.uvs is None):
+        raise ValueError("a textured mesh needs both `uvs` and `texture`; give both or neither")
+
+
+def _normals(mesh: TriangleMesh) -> Float[Tensor, "v 3"]:
+    return vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+
+
+def _appearance(mesh: TriangleMesh) -> Float[Tensor, "v c"]:
+    """Texture coordinates or colours."""
+    appearance = mesh.uvs if mesh.uvs is not None else mesh.colours
+    return torch.full_like(mesh.vertices, _NEUTRAL_GREY) if appearance is None else appearance
+
+
+def _towards_camera(normal: Float[Tensor, "n 3 *picture"], rays: Float[Tensor, "n 3 *picture"]) -> Tensor:
     """Unit normals; a smooth normal that leans away from the viewer near an outline is turned back to the outline."""
-    rays = cameras.rays()
     away = (normal * rays).sum(1, keepdim=True).clamp(min=0) / rays.square().sum(1, keepdim=True)
     normal = normal - away * rays
+    return _unit(normal, 1)
+
+
+def _unit(vectors: Float[Tensor, "*picture"], axis: int) -> Float[Tensor, "*picture"]:
     # F.normalize is ten times slower over a channel axis.
-    return normal * normal.square().sum(1, keepdim=True).clamp(min=1e-24).rsqrt()
+    return vectors * vectors.square().sum(axis, keepdim=True).clamp(min=1e-24).rsqrt()

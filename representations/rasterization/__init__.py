@@ -1,5 +1,11 @@
-"""CPU rasterisation of triangles: visibility (`rasterize`), then perspective-correct values at the pixels."""
+"""Rasterisation of triangles.
 
-from .fragments import Fragments, interpolate, rasterize, resolve
+Forward only, on the CPU: visibility (`rasterize`), then perspective-correct values at the pixels. Differentiable, with
+several backends: `draw`.
+"""
 
-__all__ = ["Fragments", "interpolate", "rasterize", "resolve"]
+from .dispatch import BACKENDS, check_backend, draw
+from .fragments import NEAR, Fragments, interpolate, rasterize, resolve
+from .raster import Raster
+
+__all__ = ["BACKENDS", "NEAR", "Fragments", "Raster", "check_backend", "draw", "interpolate", "rasterize", "resolve"]

@@ -13,6 +13,8 @@ from torch import Tensor
 from ..cameras import Cameras
 from .kernels import interpolate_kernel, rasterize_kernel, resolve_kernel
 
+NEAR = 0.01
+"""Metres; a triangle with a nearer vertex is not drawn."""
 _SUBPIXELS = 4096
 
 
@@ -31,7 +33,7 @@ class Fragments:
 
 
 def rasterize(
-    vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], cameras: Cameras, *, near: float = 0.01
+    vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], cameras: Cameras, *, near: float = NEAR
 ) -> Fragments:
     """Nearest triangle at every pixel centre, both sides of every triangle drawn.
 
@@ -41,22 +43,42 @@ def rasterize(
 
     Raises ValueError if `faces` names a vertex that does not exist.
     """
-    if faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < len(vertices):
-        raise ValueError(f"faces index vertices {int(faces.min())}..{int(faces.max())}, but there are {len(vertices)}")
+    check_faces(faces, len(vertices))
     pixels, depth = cameras.project(vertices.detach())
-    # On a fixed grid of sub-pixels the kernel's float64 edge functions are exact, hence watertight between neighbours.
-    pixels = (pixels * _SUBPIXELS).round() / _SUBPIXELS
-    screen = torch.cat([pixels, depth[..., None]], -1).float().cpu().contiguous()
-    size = (len(cameras), cameras.height, cameras.width)
+    screen = torch.cat([snap(pixels), depth[..., None]], -1)
+    return rasterize_screen(screen, faces, cameras.height, cameras.width, near=near)
+
+
+def check_faces(faces: Int64[Tensor, "f 3"], count: int) -> None:
+    """Raises ValueError if `faces` names a vertex that does not exist."""
+    if faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < count:
+        raise ValueError(f"faces index vertices {int(faces.min())}..{int(faces.max())}, but there are {count}")
+
+
+def snap(pixels: Float[Tensor, "b v 2"]) -> Float[Tensor, "b v 2"]:
+    """The nearest points of a fixed grid of sub-pixels.
+
+    There the float64 edge functions of the rasterisers are exact, hence watertight between neighbours.
+    """
+    return (pixels * _SUBPIXELS).round() / _SUBPIXELS
+
+
+def rasterize_screen(
+    screen: Float[Tensor, "b v 3"], faces: Int64[Tensor, "f 3"], height: int, width: int, *, near: float = NEAR
+) -> Fragments:
+    """`rasterize` for vertices on the screen: pixel x and y, from `snap`, and z-depth in metres."""
+    device = screen.device
+    screen = screen.detach().float().cpu().contiguous()
+    size = (len(screen), height, width)
     triangle = np.empty(size, np.int32)
     barycentrics = np.empty((*size, 3), np.float32)
     z = np.empty(size, np.float32)
     front = np.empty(size, np.bool_)
     # Every camera is cut into interleaved rows so that a single camera keeps all threads busy too.
-    stripes = -(-numba.get_num_threads() // max(len(cameras), 1))
-    rasterize_kernel(screen.numpy(), _indices(faces), near, stripes, triangle, barycentrics, z, front)
+    stripes = -(-numba.get_num_threads() // max(len(screen), 1))
+    rasterize_kernel(screen.numpy(), face_array(faces), near, stripes, triangle, barycentrics, z, front)
     arrays = (triangle, barycentrics, z, front)
-    return Fragments(*(torch.from_numpy(array).to(vertices.device) for array in arrays))
+    return Fragments(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def interpolate(
@@ -90,12 +112,12 @@ def _arrays(
     fragments: Fragments, faces: Int64[Tensor, "f 3"], attributes: Float[Tensor, "v c"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     triangle, barycentrics = (tensor.cpu().numpy() for tensor in (fragments.triangle, fragments.barycentrics))
-    return triangle, barycentrics, _indices(faces), _floats(attributes)
+    return triangle, barycentrics, face_array(faces), _floats(attributes)
 
 
 def _floats(values: Float[Tensor, "_ _"]) -> np.ndarray:
     return values.detach().float().cpu().contiguous().numpy()
 
 
-def _indices(faces: Int64[Tensor, "f 3"]) -> np.ndarray:
+def face_array(faces: Int64[Tensor, "f 3"]) -> np.ndarray:
     return faces.to("cpu", torch.int32).contiguous().numpy()
