@@ -85,7 +85,7 @@ class SurfaceFit:
 class DmtetMesh(Representation):
     """Signed distances and displacements of the grid's nodes, and a colour field.
 
-    See `base.Meshable` and `base.Queryable`. A surface that has vanished draws as the background and stays so: only what
+    See `base.Meshable`, `base.Queryable`. A surface that has vanished draws as the background and stays so: only what
     is drawn can be moved by pictures.
     """
 
