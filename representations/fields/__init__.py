@@ -1,6 +1,21 @@
-"""Trainable functions of a point: multiresolution hash encoding, colour fields."""
+"""Trainable functions of a point: feature grids, colour fields, radiance fields."""
 
+from .blob import Blob, BlobConfig
 from .colour import ColourField, ColourFieldConfig
-from .hash_grid import HashGrid, HashGridConfig
+from .hash_grid import DenseGrid, DenseGridConfig, FeatureGrid, HashGrid, HashGridConfig
+from .radiance import Radiance, RadianceField, RadianceFieldConfig
 
-__all__ = ["ColourField", "ColourFieldConfig", "HashGrid", "HashGridConfig"]
+__all__ = [
+    "Blob",
+    "BlobConfig",
+    "ColourField",
+    "ColourFieldConfig",
+    "DenseGrid",
+    "DenseGridConfig",
+    "FeatureGrid",
+    "HashGrid",
+    "HashGridConfig",
+    "Radiance",
+    "RadianceField",
+    "RadianceFieldConfig",
+]

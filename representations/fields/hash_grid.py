@@ -1,14 +1,16 @@
-"""Multiresolution hash encoding of points [Müller et al. 2022]."""
+"""Trainable encodings of points: multiresolution hash grids [Müller et al. 2022] and plain voxel grids."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
-_PRIMES = (1, 2654435761, 805459861)
+from .interpolation import interpolate, point_gradient
 
 
 @dataclass
@@ -26,44 +28,82 @@ class HashGridConfig:
     """and of the last; geometric in between."""
 
 
-class HashGrid(nn.Module):
-    """Points in the unit cube to features. Raises ValueError for sizes below 1."""
+@dataclass
+class DenseGridConfig:
+    """Sizes of a plain voxel grid."""
 
-    def __init__(self, config: HashGridConfig, generator: torch.Generator) -> None:
+    resolution: int = 64
+    """Cells per axis."""
+    features: int = 4
+    """Per corner."""
+
+
+class FeatureGrid(nn.Module):
+    """Points in the unit cube to features, by trilinear interpolation in one or more grids."""
+
+    active_levels: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int, int], resolutions: Sequence[int], amplitude: float, generator: torch.Generator
+    ) -> None:
+        """A table of this shape (levels, entries, features), drawn uniformly in [-amplitude, amplitude]."""
         super().__init__()
-        if min(config.levels, config.features, config.log2_size, config.coarsest) < 1:
-            raise ValueError(f"levels, features, log2_size and coarsest must be at least 1, got {config}")
-        self.config = config
-        growth = (config.finest / config.coarsest) ** (1 / max(config.levels - 1, 1))
-        self.resolutions = [int(config.coarsest * growth**level + 1e-6) for level in range(config.levels)]
-        shape = (config.levels, 2**config.log2_size, config.features)
-        self.table = nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * 1e-4)
+        self.resolutions = tuple(resolutions)
+        self.table = nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * amplitude)
+        self.register_buffer("active_levels", torch.tensor(len(self.resolutions)))
 
     @property
     def width(self) -> int:
         """Number of features of a point."""
-        return self.config.levels * self.config.features
+        return len(self.resolutions) * self.table.shape[2]
+
+    def activate(self, levels: int) -> None:
+        """Let only the first (coarsest) levels speak; the features of the others are 0 (coarse to fine training).
+
+        Raises ValueError unless 1 <= levels <= number of levels.
+        """
+        if not 1 <= levels <= len(self.resolutions):
+            raise ValueError(f"cannot activate {levels} levels of a grid that has {len(self.resolutions)}")
+        self.active_levels.fill_(levels)
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n width"]:
         """Trilinear features at points in [0, 1]^3 (clamped); differentiable in the table and the points."""
-        points = points.clamp(0, 1)
-        return torch.cat([self._level(level, points) for level in range(self.config.levels)], 1)
+        active = self._active()
+        features = interpolate(points.clamp(0, 1), self.table, active)
+        return F.pad(features, (0, self.width - features.shape[1])) if len(active) < len(self.resolutions) else features
 
-    def _level(self, level: int, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
-        resolution, table = self.resolutions[level], self.table[level]
-        scaled = points * resolution
-        low = scaled.detach().floor().clamp(max=resolution - 1)
-        fraction, corner = scaled - low, low.long()
-        out = torch.zeros(len(points), table.shape[1]).to(table)
-        for offset in range(8):
-            bits = torch.tensor([offset & 1, offset >> 1 & 1, offset >> 2 & 1], device=points.device)
-            weight = torch.where(bits.bool(), fraction, 1 - fraction).prod(1, keepdim=True)
-            out = out + weight * table[self._index(corner + bits, resolution)]
-        return out
+    def gradient(self, points: Float[Tensor, "n 3"], cotangent: Float[Tensor, "n width"]) -> Float[Tensor, "n 3"]:
+        """Derivative of `sum(cotangent * self(points))` by the points, differentiable in table and cotangent.
 
-    def _index(self, corner: Int64[Tensor, "n 3"], resolution: int) -> Int64[Tensor, " n"]:
-        size, side = 2**self.config.log2_size, resolution + 1
-        x, y, z = corner.unbind(1)
-        if side**3 <= size:
-            return x + side * (y + side * z)
-        return (x * _PRIMES[0] ^ y * _PRIMES[1] ^ z * _PRIMES[2]) % size
+        Across the faces of the cube the derivative is that just inside.
+        """
+        active = self._active()
+        used = cotangent[:, : len(active) * self.table.shape[2]]
+        return point_gradient(points.clamp(0, 1), self.table, used, active)
+
+    def _active(self) -> tuple[int, ...]:
+        return self.resolutions[: int(self.active_levels)]
+
+
+class HashGrid(FeatureGrid):
+    """A pyramid of grids whose fine levels share table entries. Raises ValueError for sizes below 1."""
+
+    def __init__(self, config: HashGridConfig, generator: torch.Generator) -> None:
+        if min(config.levels, config.features, config.log2_size, config.coarsest) < 1:
+            raise ValueError(f"levels, features, log2_size and coarsest must be at least 1, got {config}")
+        if config.finest < config.coarsest:
+            raise ValueError(f"finest must be at least coarsest, got {config.finest} and {config.coarsest}")
+        growth = (config.finest / config.coarsest) ** (1 / max(config.levels - 1, 1))
+        resolutions = [int(config.coarsest * growth**level + 1e-6) for level in range(config.levels)]
+        super().__init__((config.levels, 2**config.log2_size, config.features), resolutions, 1e-4, generator)
+        self.config = config
+
+
+class DenseGrid(FeatureGrid):
+    """One voxel grid with an entry per corner. Raises ValueError for sizes below 1."""
+
+    def __init__(self, config: DenseGridConfig, generator: torch.Generator) -> None:
+        if min(config.resolution, config.features) < 1:
+            raise ValueError(f"resolution and features must be at least 1, got {config}")
+        super().__init__((1, (config.resolution + 1) ** 3, config.features), [config.resolution], 1e-4, generator)
+        self.config = config

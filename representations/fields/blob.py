@@ -1,0 +1,53 @@
+"""A ball of density to start from, so that the first pictures show something to improve."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SHAPES = ("magic3d", "dreamfusion", "none")
+
+
+@dataclass
+class BlobConfig:
+    """What is added to the density before its activation, at distance r from the origin."""
+
+    shape: str = "magic3d"
+    """magic3d: bias (1 - r / width) [Magic3D]; dreamfusion: bias exp(-r^2 / (2 width^2)) [DreamFusion]; none."""
+    bias: float = 10.0
+    """At the origin. Negative turns it inside out: empty around the origin, for cameras inside a scene."""
+    width: float = 0.5
+    """Metres."""
+
+
+class Blob(nn.Module):
+    """A fixed function of position. Raises ValueError for an unknown shape or a width that is not positive."""
+
+    def __init__(self, config: BlobConfig) -> None:
+        super().__init__()
+        if config.shape not in SHAPES:
+            raise ValueError(f"unknown blob shape {config.shape!r}; choose one of {list(SHAPES)}")
+        if config.width <= 0 or not math.isfinite(config.bias):
+            raise ValueError(f"a blob needs width > 0 and a finite bias, got {config.width} and {config.bias}")
+        self.config = config
+
+    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        bias, width = self.config.bias, self.config.width
+        if self.config.shape == "magic3d":
+            return bias * (1 - points.norm(dim=1) / width)
+        if self.config.shape == "dreamfusion":
+            return bias * torch.exp(-0.5 * points.square().sum(1) / width**2)
+        return torch.zeros_like(points[:, 0])
+
+    def gradient(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """By the points; 0 at the tip of the cone."""
+        bias, width = self.config.bias, self.config.width
+        if self.config.shape == "magic3d":
+            return -bias / width * points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        if self.config.shape == "dreamfusion":
+            return -points / width**2 * self(points)[:, None]
+        return torch.zeros_like(points)

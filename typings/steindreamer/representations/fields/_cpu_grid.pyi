@@ -1,0 +1,1 @@
+from representations.fields._cpu_grid import *

@@ -1,0 +1,1 @@
+from representations.fields.hash_grid import *
