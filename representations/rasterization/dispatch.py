@@ -11,9 +11,17 @@ from torch import Tensor
 from ..cameras import Cameras
 from .cpu import CpuRaster
 from .fragments import check_faces
+from .nvdiffrast import NvdiffrastRaster
+from .pytorch3d import Pytorch3dRaster
 from .raster import Raster, to_screen
+from .twin import TorchRaster
 
-BACKENDS: dict[str, Callable[..., Raster]] = {"cpu": CpuRaster}
+BACKENDS: dict[str, Callable[..., Raster]] = {
+    "cpu": CpuRaster,
+    "torch": TorchRaster,
+    "nvdiffrast": NvdiffrastRaster,
+    "pytorch3d": Pytorch3dRaster,
+}
 
 
 def draw(

@@ -1,0 +1,86 @@
+"""Differentiable rasterisation by nvdiffrast's CUDA kernels [Laine et al. 2020].
+
+An optional package, imported only when used. Its licence permits research and evaluation, not commercial use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from .fragments import NEAR
+from .raster import Raster
+from .topology import weld
+
+INSTALL = "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
+FAR = 1000.0
+"""Metres; what lies farther is not drawn."""
+
+
+class NvdiffrastRaster(Raster):
+    """See `Raster`. Triangles are clipped at the near plane, not dropped. Licensed for non-commercial use only.
+
+    Raises ValueError without nvdiffrast or for tensors that are not on a CUDA device.
+    """
+
+    def __init__(self, screen: Float[Tensor, "b v 3"], faces: Int64[Tensor, "f 3"], size: tuple[int, int]) -> None:
+        if not screen.is_cuda:
+            raise ValueError(
+                f"the nvdiffrast backend needs tensors on a CUDA device, got {screen.device}; use backend 'auto'"
+            )
+        self._library = load_nvdiffrast()
+        # Its kernels know no other types.
+        self.screen, self.faces, self.size = screen.float(), faces, size
+        self._triangles = faces.int().contiguous()
+        self._clip = clip_positions(self.screen, size).contiguous()
+        self._raster, _ = self._library.rasterize(
+            _context(screen.device), self._clip, self._triangles, resolution=list(size), grad_db=False
+        )
+        triangle = self._raster[..., 3].flatten()
+        self.pixels = (triangle > 0).nonzero()[:, 0]
+        camera = self.pixels // (size[0] * size[1])
+        corners = faces[triangle[self.pixels].long() - 1]
+        (ax, ay), (bx, by), (cx, cy) = (self.screen.detach()[camera, corners[:, j], :2].unbind(1) for j in range(3))
+        # With pixel y pointing down, counter-clockwise winding has negative area.
+        self.front = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0
+
+    def values(self, attributes: Float[Tensor, "v c"]) -> Float[Tensor, "n c+1"]:
+        everywhere = attributes.float().expand(len(self.screen), -1, -1)
+        per_vertex = torch.cat([everywhere, self.screen[..., 2:]], 2).contiguous()
+        pictures, _ = self._library.interpolate(per_vertex, self._raster, self._triangles)
+        return pictures.flatten(0, 2).index_select(0, self.pixels)
+
+    def antialias(self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "b h w c"]:
+        triangles = weld(vertices, self.faces).int().contiguous()
+        return self._library.antialias(layers.contiguous(), self._raster, self._clip, triangles)
+
+
+def clip_positions(screen: Float[Tensor, "b v 3"], size: tuple[int, int]) -> Float[Tensor, "b v 4"]:
+    """OpenGL clip space, but upside down: the library's pictures begin with the row at y = -1, ours with the top one.
+
+    Nothing is culled by winding there, so that mirroring the scene is harmless.
+    """
+    x, y, z = screen.unbind(-1)
+    depth = ((FAR + NEAR) * z - 2 * FAR * NEAR) / (FAR - NEAR)
+    return torch.stack([(2 * x / size[1] - 1) * z, (2 * y / size[0] - 1) * z, depth, z], -1)
+
+
+def load_nvdiffrast() -> Any:
+    """Raises ValueError without nvdiffrast, naming the command that installs it."""
+    try:
+        return importlib.import_module("nvdiffrast.torch")
+    except ImportError as error:
+        raise ValueError(
+            f"the nvdiffrast backend needs the nvdiffrast package (non-commercial licence): {INSTALL}"
+        ) from error
+
+
+@cache
+def _context(device: torch.device) -> Any:
+    """Its buffers grow with use and are kept."""
+    return load_nvdiffrast().RasterizeCudaContext(device=device)
