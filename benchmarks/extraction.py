@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
+from truth import chamfer_millimetres
 
 from steindreamer.pipelines.export.bake import bake_colour, gather
 from steindreamer.pipelines.export.cleanup import clean_mesh
@@ -77,17 +77,6 @@ def fit_gaussians(mesh: TriangleMesh, steps: int, seed: int = 0) -> Gaussians:
         loss.backward()
         optimizer.step()
     return scene
-
-
-def visible_points(mesh: TriangleMesh) -> np.ndarray:
-    cameras = sphere_of_cameras(24, height=128)
-    depth = render_mesh(TriangleMesh(mesh.vertices, mesh.faces), cameras, torch.zeros(24, 3)).depth
-    return cameras.unproject(depth).permute(0, 2, 3, 1)[depth[:, 0] > 0].numpy()
-
-
-def chamfer_millimetres(first: TriangleMesh, second: TriangleMesh) -> float:
-    a, b = visible_points(first), visible_points(second)
-    return 500 * float(KDTree(a).query(b)[0].mean() + KDTree(b).query(a)[0].mean())
 
 
 def measure(kind: str, name: str, scene: Representation, truth: TriangleMesh, sources: tuple[str, ...]) -> list[str]:

@@ -17,15 +17,15 @@ from .errors import Interrupted, UserError
 EPILOGUE = """\
 settings:
   Every setting of config.yaml can be given as section.key=value, for example
-    stage.steps=800           method.guidance_scale=7.5  export.face_budget=5000
-    stage.resolution=192      method.baseline=[depth,normal]
+    stages.coarse.steps=400   method.guidance_scale=7.5  export.face_budget=5000
+    stages.texture.steps=0    method.baseline=[depth,normal]
     representation.count=8000 prior.objects=4            export.height_metres=0.3
   --list shows what can be chosen, --settings all settings with their values.
 
 examples:
   run.py --repr gaussians --method ssd
   run.py --prompt "a red mug" --out runs/mug
-  run.py --prompt "a wooden chair" --method sds --seed 3 stage.steps=200
+  run.py --prompt "a wooden chair" --method sds --seed 3 --no-refine
   run.py --resume --out runs/mug          after Ctrl-C, a crash or a power cut
   run.py --resume --out runs/mug export.face_budget=5000
                                           the same scene as another asset
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--method", metavar="NAME", help="distillation method (default: ssd)")
     out.add_argument("--prior", metavar="NAME", help="2D prior (default: world)")
     out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
+    out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export that")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
     out.add_argument("--seed", type=int, help="same seed, same machine: the same result (default: 0)")
     earlier = out.add_mutually_exclusive_group()
@@ -100,7 +101,8 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.list:
         _print_choices()
         return 0
-    given = given_layers(options.overrides, {"prompt": options.prompt, "seed": options.seed})
+    refine = False if options.no_refine else None
+    given = given_layers(options.overrides, {"prompt": options.prompt, "seed": options.seed, "refine": refine})
     chosen = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
     if options.resume:
         prompt = options.prompt if options.prompt is not None else load_config(options.preset or DEFAULT_PRESET).prompt

@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..distill import METHODS
-from ..representations import REPRESENTATIONS
+from ..distill.methods import SDSConfig
+from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
 from .errors import UserError, nearest
 from .export import ExportConfig
 from .priors import PRIORS
-from .stage import StageConfig
+from .stage import SCENES, StageConfig
 
 MAX_PROMPT_CHARACTERS = 1000
 DEFAULT_PRESET = "cpu"
@@ -26,6 +27,9 @@ CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "me
 """Sections whose dataclass is picked by name."""
 
 DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "world"}
+
+WHEN = "when"
+"""A preset's section of settings that hold only with one representation: `when: {nerf: {stages: ...}}`."""
 
 
 @dataclass
@@ -54,11 +58,39 @@ class RunConfig:
     representation: Any = None
     method: Any = None
     prior: Any = None
-    stage: StageConfig = field(default_factory=StageConfig)
+    refine: bool = True
+    """False: only the stages of the coarse scene, then export."""
+    stages: dict[str, StageConfig] = field(
+        default_factory=lambda: {
+            "coarse": StageConfig(),
+            "geometry": StageConfig(scene="mesh"),
+            "texture": StageConfig(scene="texture"),
+        }
+    )
+    """What is trained one after the other, by name; a stage of 0 steps is left out."""
+    mesh: DmtetConfig = field(default_factory=DmtetConfig)
+    """The mesh of the stages with `scene: mesh`, converted from what the stage before has made."""
+    texture: TextureConfig = field(default_factory=TextureConfig)
+    """The texture of the stages with `scene: texture`."""
     export: ExportConfig = field(default_factory=ExportConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     names: dict[str, str] = field(default_factory=dict)
     """The chosen name per section: representation, method, prior."""
+
+    def active_stages(self) -> dict[str, StageConfig]:
+        """The stages that run, in order."""
+        return {
+            name: stage
+            for name, stage in self.stages.items()
+            if stage.steps and (self.refine or stage.scene == SCENES[0])
+        }
+
+    def method_of(self, stage: str) -> SDSConfig:
+        """The distillation method with the stage's own settings. Raises UserError for settings it does not have."""
+        overrides, path = self.stages[stage].method, f"stages.{stage}.method."
+        base = OmegaConf.structured(self.method)
+        _refuse_unknown_keys(overrides, base, path)
+        return _to_object(_merge(base, overrides, path), path)
 
     def to_plain(self) -> dict[str, Any]:
         """Nested plain values as they are written to config.yaml: each chosen section starts with its name."""
@@ -121,18 +153,11 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
         base[section] = OmegaConf.structured(CHOICES[section][name])
     base.names = names
     for layer in layers:
-        layer = _without_foreign_sections(layer, names)
-        assert isinstance(base, DictConfig)
-        _refuse_unknown_keys(layer, base)
-        try:
-            base = OmegaConf.merge(base, OmegaConf.create(_literal(layer)))
-        except OmegaConfBaseException as error:
-            raise UserError(f"configuration: {_first_line(error)}") from None
-    assert isinstance(base, DictConfig)
-    try:
-        config = OmegaConf.to_object(base)
-    except (ValueError, OmegaConfBaseException) as error:  # a dataclass refused its values
-        raise UserError(f"configuration: {_first_line(error)}") from None
+        for part in _applicable(layer, names["representation"]):
+            part = _without_foreign_sections(part, names)
+            _refuse_unknown_keys(part, base)
+            base = _merge(base, part)
+    config = _to_object(base)
     assert isinstance(config, RunConfig)
     _validate(config)
     return config
@@ -141,6 +166,38 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
 def read_config(path: Path) -> RunConfig:
     """The configuration that an earlier run wrote. Raises UserError if it cannot be read."""
     return compose([_read_yaml(path)])
+
+
+def _merge(base: DictConfig, layer: Mapping[str, Any], path: str = "") -> DictConfig:
+    try:
+        merged = OmegaConf.merge(base, OmegaConf.create(_literal(layer)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {path}{_first_line(error)}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _to_object(config: DictConfig, path: str = "") -> Any:
+    try:
+        return OmegaConf.to_object(config)
+    except (ValueError, OmegaConfBaseException) as error:  # a dataclass refused its values
+        raise UserError(f"configuration: {path}{_first_line(error)}") from None
+
+
+def _applicable(layer: Mapping[str, Any], representation: str) -> list[Mapping[str, Any]]:
+    """The layer, and after it what it says for this representation."""
+    special = layer.get(WHEN, {})
+    if not isinstance(special, Mapping) or not all(isinstance(part, Mapping) for part in special.values()):
+        raise UserError(
+            f"'{WHEN}' holds sections by representation, such as {WHEN}: {{nerf: {{...}}}}; got {special!r}"
+        )
+    for name in special:
+        if name not in REPRESENTATIONS:
+            raise UserError(
+                f"unknown representation '{WHEN}.{name}'{nearest(str(name), REPRESENTATIONS)}; "
+                f"known: {', '.join(REPRESENTATIONS)}"
+            )
+    return [{key: value for key, value in layer.items() if key != WHEN}, special.get(representation, {})]
 
 
 def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -185,10 +242,24 @@ def _refuse_unknown_keys(given: Mapping[str, Any], known: DictConfig, path: str 
         if str(key) not in names:
             raise UserError(f"unknown key '{path}{key}'{nearest(str(key), names)}; known here: {', '.join(names)}")
         child = known[key]
-        if isinstance(value, Mapping) and isinstance(child, DictConfig) and OmegaConf.get_type(child) is not dict:
+        if not path and key == "stages" and isinstance(value, Mapping):
+            _refuse_unknown_stages(value, child)
+        elif isinstance(value, Mapping) and isinstance(child, DictConfig) and OmegaConf.get_type(child) is not dict:
             _refuse_unknown_keys(value, child, f"{path}{key}.")
         elif isinstance(child, DictConfig) and not isinstance(value, Mapping):
             raise UserError(f"'{path}{key}' is a section, got {value!r}; set one of its keys: {', '.join(child)}")
+
+
+def _refuse_unknown_stages(given: Mapping[str, Any], known: DictConfig) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Mapping):
+            raise UserError(f"'stages.{name}' is a section, got {value!r}; set one of its keys, such as steps")
+        if name not in known and "scene" not in value:
+            raise UserError(
+                f"unknown stage 'stages.{name}'{nearest(str(name), [str(key) for key in known])}; "
+                f"known: {', '.join(map(str, known))}; a new one must say its scene: {', '.join(SCENES)}"
+            )
+        _refuse_unknown_keys(value, OmegaConf.structured(StageConfig), f"stages.{name}.")
 
 
 def _validate(config: RunConfig) -> None:
@@ -214,13 +285,27 @@ def _validate(config: RunConfig) -> None:
         validate = getattr(value, "validate", None)
         if is_dataclass(value) and callable(validate):
             validate()
+    _validate_stages(config)
+
+
+def _validate_stages(config: RunConfig) -> None:
+    for name, stage in config.stages.items():
+        stage.validate(f"stages.{name}")
+        config.method_of(name)
+    active = config.active_stages()
+    order = [SCENES.index(stage.scene) for stage in active.values()]
+    if not order or order[0] != 0:
+        raise UserError(f"the first stage must train the coarse scene; the stages are {', '.join(active) or 'none'}")
+    if order != sorted(order):
+        listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
+        raise UserError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
 
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise UserError(f"'{text}' is not an override; write section.key=value, for example stage.steps=400")
+        raise UserError(f"'{text}' is not an override; write section.key=value, for example stages.coarse.steps=400")
     try:
         parsed = yaml.safe_load(value) if value.strip() else ""
     except yaml.YAMLError:

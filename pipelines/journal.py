@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from .files import write_atomically
 from .stage import StepInfo
@@ -54,7 +55,7 @@ class Journal:
         if not self._pending:
             return
         taken = [info for info in self._pending if not info.skipped]
-        line: dict[str, float | int] = {"step": self._pending[-1].step}
+        line: dict[str, float | int | str] = {"step": self._pending[-1].step, "stage": self._pending[-1].stage}
         if taken:
             line["loss"] = sum(info.loss for info in taken) / len(taken)
             for name in sorted({name for info in taken for name in info.values}):
@@ -68,9 +69,10 @@ class Journal:
             file.write(json.dumps(line) + "\n")
         self.say(self._line(line, seconds))
 
-    def _line(self, line: dict[str, float | int], seconds: float) -> str:
-        step, left = int(line["step"]), (self.total - line["step"]) * seconds
-        text = f"step {step:>{len(str(self.total))}}/{self.total}  {seconds:.3f} s/step  {_duration(left):>5} left"
+    def _line(self, line: dict[str, Any], seconds: float) -> str:
+        step, left = line["step"], (self.total - line["step"]) * seconds
+        text = f"{line['stage']}  step {step:>{len(str(self.total))}}/{self.total}  {seconds:.3f} s/step"
+        text += f"  {_duration(left):>5} left"
         text += f"  loss {line.get('loss', math.nan):.4f}"
         if "variance" in line:
             text += f"  gradient variance {line['variance']:.2e}"

@@ -29,6 +29,7 @@ def write_report(folder: Path, config: RunConfig, export: ExportReport, seconds:
     records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     names = config.names
     turntable = '<img src="turntable.webp" alt="the scene turning">' if (folder / "turntable.webp").exists() else ""
+    stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
     variances = {"variance": names["method"].upper()}
     if names["method"] != "sds":
         variances["variance_sds"] = "SDS at the same draws"
@@ -36,7 +37,7 @@ def write_report(folder: Path, config: RunConfig, export: ExportReport, seconds:
 <style>{STYLE}</style>
 <h1>{escape(config.prompt)}</h1>
 <p class="soft">{escape(names["representation"])} by {escape(names["method"])} with prior {escape(names["prior"])},
-{config.stage.steps} steps, seed {config.seed}, {seconds:.0f} s</p>
+{stages} steps, seed {config.seed}, {seconds:.0f} s</p>
 <div class="top">{turntable}<div>{_table(_facts(export))}<p>{_links(folder)}</p></div></div>
 <h2>The asset</h2>{_figure("asset/asset.png", "The exported mesh with its texture; below, its normals.")}
 <h2>The scene it was made from</h2>

@@ -1,4 +1,4 @@
-"""One stage of distillation: a representation, a prior and a distiller, one optimiser step at a time.
+"""One stage of distillation: a scene, a prior and a distiller, one optimiser step at a time.
 
 A stage is its state: `tensors()` is everything that has to be saved for the next step to be the same bits.
 """
@@ -6,8 +6,8 @@ A stage is its state: `tensors()` is everything that has to be saved for the nex
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,17 +16,26 @@ from torch import Tensor
 
 from ..distill import Distiller, Gram, Guide, Prior, Pullback
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
+from ..representations.environment import Environment, EnvironmentConfig, composite
 from .errors import UserError, nearest
 from .penalties import PENALTIES
+from .schedules import Schedule, parse_schedule
+from .shading import ShadingConfig, shade
 from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
+
+SCENES = ("coarse", "mesh", "texture")
+"""What a stage can train, in the order in which they follow each other."""
 
 
 @dataclass
 class StageConfig:
     """One stage of optimisation."""
 
+    scene: str = "coarse"
+    """What is trained: `coarse`, the representation that was chosen; `mesh`, a deformable mesh with its colours;
+    `texture`, the texture of a fixed mesh. Where it differs from the stage before, the scene is converted."""
     steps: int = 400
     resolution: int = 128
     """Pixels of a training view (square)."""
@@ -34,24 +43,44 @@ class StageConfig:
     """Pixels during the first `warmup` of the steps: coarse shape first, and faster."""
     warmup: float = 0.3
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    regularisers: dict[str, float] = field(default_factory=dict)
-    """Weight per penalty: those of `PENALTIES` on the pictures, and the representation's own on its parameters.
-    They stand beside a distillation loss averaged over pixels."""
+    normals: float = 0.0
+    """Share of the steps that distil the picture of the normals (on black) instead of the colours: Fantasia3D's way to
+    a shape."""
+    shading: ShadingConfig = field(default_factory=ShadingConfig)
+    environment: bool = False
+    """A learned background, by view direction, instead of the plain colours of `views`."""
+    regularisers: dict[str, Any] = field(default_factory=dict)
+    """Weight per penalty: those of `PENALTIES` on the pictures, and the representation's own. A number, or a schedule
+    `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over shares of the stage. They stand beside a distillation loss that
+    is averaged over pixels."""
+    rates: float = 1.0
+    """Factor on all of the scene's learning rates."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`."""
     probe_every: int = 20
     """Steps between measurements of the gradient's variance (one more call of the prior each); 0: never."""
 
-    def validate(self) -> None:
+    def validate(self, path: str = "stage") -> None:
+        """Raises UserError, naming the setting under `path`."""
+        if self.scene not in SCENES:
+            raise UserError(f"{path}.scene is '{self.scene}'{nearest(self.scene, SCENES)}; known: {', '.join(SCENES)}")
         for name, value, least in (
-            ("steps", self.steps, 1),
+            ("steps", self.steps, 0),
             ("resolution", self.resolution, 16),
             ("warmup_resolution", self.warmup_resolution, 16),
             ("probe_every", self.probe_every, 0),
         ):
             if value < least:
-                raise UserError(f"stage.{name} is {value}; at least {least} is accepted")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"stage.warmup is {self.warmup}; a share between 0 and 1 is accepted")
-        self.views.validate()
+                raise UserError(f"{path}.{name} is {value}; at least {least} is accepted")
+        for name in ("warmup", "normals"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
+        if not 0 < self.rates < math.inf:
+            raise UserError(f"{path}.rates is {self.rates}; a positive number is accepted")
+        for name, weight in self.regularisers.items():
+            parse_schedule(weight, f"{path}.regularisers.{name}")
+        self.views.validate(f"{path}.views")
+        self.shading.validate(f"{path}.shading")
 
 
 @dataclass(frozen=True)
@@ -59,6 +88,8 @@ class StepInfo:
     """What is worth logging of one step."""
 
     step: int
+    """Of the run."""
+    stage: str
     loss: float
     """Mean square of the guided residual per pixel and channel."""
     values: dict[str, float]
@@ -67,8 +98,11 @@ class StepInfo:
     """Why the step changed nothing; empty if it did."""
 
 
+Drawing = Callable[[], tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]
+
+
 class Stage:
-    """Distils one prompt into one representation."""
+    """Distils one prompt into one scene."""
 
     def __init__(
         self,
@@ -78,38 +112,48 @@ class Stage:
         embedding: Any,
         config: StageConfig,
         generator: torch.Generator,
+        *,
+        name: str = "coarse",
+        offset: int = 0,
     ) -> None:
+        """`name` among the run's stages; `offset`: steps of the stages before it."""
+        self.name = name
+        self.offset = offset
         self.representation = representation
         self.distiller = distiller
         self.prior = prior
         self.embedding = embedding
         self.config = config
         self.generator = generator
+        self.environment: Environment | None = None
+        if config.environment:
+            self.environment = Environment(EnvironmentConfig(), generator).to(prior.device)
         self.done = 0
         self.skipped = 0
         self._consecutive_skips = 0
-        known = {*PENALTIES, *representation.regularisers()}
-        for name in config.regularisers:
-            if name not in known:
-                raise UserError(
-                    f"unknown penalty stage.regularisers.{name}{nearest(name, known)}; known: {_listed(known)}"
-                )
-        self.optimizer = torch.optim.Adam(representation.optimizer_groups(), betas=(0.9, 0.99), eps=1e-15)
+        self._weights = self._schedules()
+        self.optimizer = torch.optim.Adam(self._optimizer_groups(), betas=(0.9, 0.99), eps=1e-15)
+
+    @property
+    def total(self) -> int:
+        """Steps of the run so far."""
+        return self.offset + self.done
 
     def step(self) -> StepInfo:
         """Take one step. Raises UserError if nothing finite has come out for a while."""
         config, progress = self.config, self.done / self.config.steps
         resolution = config.warmup_resolution if progress < config.warmup else config.resolution
-        cameras, background = sample_views(config.views, resolution, self.generator)
+        cameras, background = sample_views(config.views, resolution, self.generator, progress)
         cameras, background = cameras.to(self.prior.device), background.to(self.prior.device)
+        draw = self._drawing(cameras, background, progress)
 
         self._set_learning_rates(progress)
-        output = self.representation.render(cameras, background)
+        output, picture, background = draw()
         guide = _guide(output, cameras)
         condition = self.prior.condition(self.embedding, cameras, background)
-        distillation = self.distiller(output.rgb, guide, condition, progress=progress, generator=self.generator)
-        penalties = self._penalties(output, cameras)
-        pixels = output.rgb[0].numel()
+        distillation = self.distiller(picture, guide, condition, progress=progress, generator=self.generator)
+        penalties = self._penalties(output, cameras, progress)
+        pixels = picture[0].numel()
         total = distillation.loss / pixels
         for weight, penalty in penalties.values():
             total = total + weight * penalty
@@ -127,22 +171,24 @@ class Stage:
         self._consecutive_skips = 0
         if config.probe_every and self.done % config.probe_every == 0:
             probe = self.distiller.probe(
-                output.rgb.detach(), guide, condition, progress=progress, generator=self.generator
+                picture.detach(), guide, condition, progress=progress, generator=self.generator
             )
             values["variance"] = probe.within_noise / pixels
             values["variance_sds"] = probe.within_noise_sds / pixels
         # The gradient is taken, so the coefficients may learn from this step, at the scene it was taken at.
-        self.distiller.update(distillation, self._gram(cameras, background))
+        self.distiller.update(distillation, self._gram(draw))
         self.optimizer.step()
         if isinstance(self.representation, Adaptive):
             self.representation.adapt(self.done, config.steps, self.optimizer, self.generator)
-        return StepInfo(self.done, residual_power, values)
+        return StepInfo(self.total, self.name, residual_power, values)
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, by name."""
         out = {f"representation.{k}": v for k, v in self.representation.named_parameters()}
         out |= {f"representation.{k}": v for k, v in self.representation.named_buffers()}
         out |= {f"distiller.{k}": v for k, v in self.distiller.state_dict().items()}
+        if self.environment is not None:
+            out |= {f"environment.{k}": v for k, v in self.environment.state_dict().items()}
         for group in self.optimizer.param_groups:
             for key, value in self.optimizer.state.get(group["params"][0], {}).items():
                 out[f"optimizer.{group['name']}.{key}"] = torch.as_tensor(value)
@@ -159,6 +205,8 @@ class Stage:
         try:
             self.representation.load_tensors(under("representation."))
             self.distiller.load_state_dict(under("distiller."))
+            if self.environment is not None:
+                self.environment.load_state_dict(under("environment."))
             for group in self.optimizer.param_groups:
                 state = under(f"optimizer.{group['name']}.")
                 if state:
@@ -169,19 +217,64 @@ class Stage:
             message = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit this configuration: {message}") from None
 
+    def _schedules(self) -> dict[str, Schedule]:
+        """The weights that are set. Raises UserError for a penalty that this scene does not have."""
+        known = {*PENALTIES, *self.representation.render_terms, *self.representation.regularisers()}
+        for name in self.config.regularisers:
+            if name not in known:
+                raise UserError(
+                    f"unknown penalty regularisers.{name}{nearest(name, known)}; "
+                    f"{type(self.representation).__name__} knows: {_listed(known)}"
+                )
+        return {name: parse_schedule(value, name) for name, value in self.config.regularisers.items() if value}
+
+    def _optimizer_groups(self) -> list[dict[str, Any]]:
+        groups = self.representation.optimizer_groups()
+        if self.environment is not None:
+            rates, prefix = self.environment.learning_rates(""), "environment."
+            groups += [
+                {"name": prefix + name, "params": [p], "lr": rates[name]}
+                for name, p in self.environment.named_parameters()
+            ]
+        return groups
+
     def _set_learning_rates(self, progress: float) -> None:
         rates = self.representation.learning_rates(progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
+            if group["name"] in rates:
+                group["lr"] = rates[group["name"]] * self.config.rates
 
-    def _penalties(self, output: RenderOutput, cameras: Cameras) -> dict[str, tuple[float, Float[Tensor, ""]]]:
+    def _drawing(self, cameras: Cameras, background: Float[Tensor, "b 3"], progress: float) -> Drawing:
+        """What is drawn in this step, to be drawn again the same: scene, picture for the prior, its background."""
+        share, generator = self.config.normals, self.generator
+        normals = share == 1 or (share > 0 and float(torch.rand((), generator=generator)) < share)
+        shading, environment = self.config.shading, self.environment
+        seed = int(torch.randint(2**62, (), generator=generator)) if shading.enabled else 0
+
+        def draw() -> tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]:
+            black = torch.zeros_like(background)
+            behind = black if normals or environment is not None else background
+            output = self.representation.render(cameras, behind)
+            if normals:
+                return output, (0.5 * output.normal + 0.5) * output.opacity, black
+            rgb = shade(output, cameras, behind, shading, progress, torch.Generator().manual_seed(seed))
+            if environment is None:
+                return output, rgb, background
+            surroundings = environment(cameras)
+            picture = composite(replace(output, rgb=rgb), surroundings)
+            return output, picture, surroundings.detach().mean((2, 3))
+
+        return draw
+
+    def _penalties(
+        self, output: RenderOutput, cameras: Cameras, progress: float
+    ) -> dict[str, tuple[float, Float[Tensor, ""]]]:
         """(weight, value) by name, for the weights that are set."""
-        weights = {name: weight for name, weight in self.config.regularisers.items() if weight}
-        if not weights:
-            return {}
-        values = {name: penalty(output, cameras) for name, penalty in PENALTIES.items() if name in weights}
-        values.update(self.representation.regularisers())
-        return {name: (weight, values[name]) for name, weight in weights.items()}
+        values = {name: PENALTIES[name](output, cameras) for name in self._weights if name in PENALTIES}
+        values |= {name: value for name, value in output.terms.items() if name in self._weights}
+        if self._weights.keys() - values.keys():
+            values |= self.representation.regularisers()
+        return {name: (schedule.value_at(progress), values[name]) for name, schedule in self._weights.items()}
 
     def _not_finite(self, loss: float, values: dict[str, float]) -> str:
         """Name the first thing that is not finite; empty if all is well."""
@@ -198,18 +291,18 @@ class Stage:
         self._consecutive_skips += 1
         if self._consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
             raise UserError(
-                f"the {culprit} was not finite for {MAX_CONSECUTIVE_SKIPS} steps in a row (step {self.done}); "
+                f"the {culprit} was not finite for {MAX_CONSECUTIVE_SKIPS} steps in a row (step {self.total}); "
                 "lower the learning rates or the guidance scale"
             )
-        return StepInfo(self.done, math.nan, values, skipped=f"the {culprit} is not finite")
+        return StepInfo(self.total, self.name, math.nan, values, skipped=f"the {culprit} is not finite")
 
-    def _gram(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Gram | None:
+    def _gram(self, draw: Drawing) -> Gram | None:
         """v -> J J^T v of this step's encoded pictures, if the coefficients want it (Eq. 11)."""
         if not self.distiller.needs_gram:
             return None
 
         def render() -> Tensor:
-            return self.prior.encode(self.representation.render(cameras, background).rgb)
+            return self.prior.encode(draw()[1])
 
         return Pullback(render, [p for p in self.representation.parameters() if p.requires_grad]).gram
 

@@ -13,7 +13,9 @@ from steindreamer.representations import REPRESENTATIONS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = [
-    "stage.steps=2", "stage.resolution=16", "stage.warmup_resolution=16", "prior.objects=1",
+    "stages.coarse.steps=2", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "prior.objects=1",
+    "stages.geometry.steps=2", "stages.geometry.resolution=16", "mesh.resolution=16",
+    "stages.texture.steps=2", "stages.texture.resolution=16",
     "representation.samples=24",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
     "export.face_budget=400", "output.picture_size=16", "output.turntable_frames=2",

@@ -1,7 +1,8 @@
 """From any representation to a game-ready textured GLB."""
 
-from .asset import ExportConfig, ExportReport, export_asset
+from .asset import ExportReport, export_asset
 from .cleanup import clean_mesh
+from .config import ExportConfig
 from .fidelity import Fidelity, colour_fidelity
 from .gltf import write_glb
 from .surface import SurfaceConfig, extract_surface

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numpy as np
@@ -12,7 +12,7 @@ from numba import njit, prange
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from ...representations import Queryable, TriangleMesh
+from ...representations import Queryable, TriangleMesh, vertex_normals
 from ...representations.jit import EXACT
 from ...representations.rasterization import rasterize
 from .field import field_colour
@@ -80,6 +80,25 @@ def bake_colour(
     else:
         colour = np.where(seen[:, None], gathered.colour, texels.interpolate(_spread(mesh, texels, gathered)))
     return to_bytes(texels.image(colour))
+
+
+def vertex_colours(mesh: TriangleMesh, views: Views) -> Float[Tensor, "v 3"]:
+    """Colours of a mesh's vertices (sRGB) as the pictures show them; what no view shows copies its nearest neighbour.
+
+    Raises ValueError if no view shows any vertex.
+    """
+    faces = mesh.faces.numpy()
+    owner = np.zeros(len(mesh.vertices), np.int64)
+    owner[faces.ravel()] = np.repeat(np.arange(len(faces)), 3)
+    corners = faces[owner]
+    places = np.arange(len(corners))
+    weights = (corners == places[:, None]).astype(np.float32)
+    points = Texels(corners, weights, places, np.zeros_like(places), places[:, None])
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    gathered = gather(replace(mesh, normals=normals), points, views)
+    if not (gathered.weight > 0).any():
+        raise ValueError("no view shows any part of the mesh where the representation has it")
+    return _spread(mesh, points, gathered)
 
 
 def _spread(mesh: TriangleMesh, texels: Texels, gathered: Gathered) -> Float[Tensor, "v 3"]:

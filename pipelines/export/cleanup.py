@@ -42,6 +42,12 @@ def is_closed_manifold(faces: np.ndarray) -> bool:
     return len(np.unique(forward)) == len(forward) and bool((forward == backward).all())
 
 
+def welded_faces(mesh: TriangleMesh) -> np.ndarray:
+    """The faces with vertices that were split along chart borders joined again."""
+    _, joined = np.unique(mesh.vertices.numpy(), axis=0, return_inverse=True)
+    return joined.reshape(-1)[mesh.faces.numpy()]
+
+
 def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Manifold:
     solid = Manifold(Mesh(vertices.astype(np.float32), faces.astype(np.uint32)))
     if solid.status() != Error.NoError:

@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from skimage import measure
 
-from ...representations import Queryable, Representation, TriangleMesh
+from ...representations import Meshable, Queryable, Representation, TriangleMesh
 from .field import field_log_density
 from .level import best_level
 from .views import Views, take_views
@@ -28,7 +28,8 @@ _PINHOLE = 2
 @dataclass(frozen=True)
 class SurfaceConfig:
     source: str = "auto"
-    """`renders` fuses depth and opacity, `field` asks the density; `auto` takes the field where there is one.
+    """`mesh` takes a mesh as it is, `field` asks the density, `renders` fuses depth and opacity; `auto` takes the first
+    of these that there is.
 
     On Gaussians the field is the more exact (benchmarks/extraction.py): their depth is blurred.
     """
@@ -53,13 +54,19 @@ def extract_surface(
     `views` spares rendering them again. Raises ValueError if the scene is empty or the source does not exist.
     """
     config = SurfaceConfig() if config is None else config
+    source = config.source
+    if source == "auto":
+        source = next(
+            name
+            for name, ability in (("mesh", Meshable), ("field", Queryable), ("renders", Representation))
+            if isinstance(representation, ability)
+        )
+    if source == "mesh":
+        return _own_mesh(representation)
     views = take_views(representation, config.cameras, config.view_size) if views is None else views
     level = views.solid_level()
     hull = fuse(views, level, coarse_grid(), truncation=2.0, votes=config.votes, use_depth=False)
     grid = bounding_grid(hull, config.resolution)
-    source = config.source
-    if source == "auto":
-        source = "field" if isinstance(representation, Queryable) else "renders"
     if source == "field":
         if not isinstance(representation, Queryable):
             raise ValueError(
@@ -72,12 +79,21 @@ def extract_surface(
         query = None
         volume = fuse(views, level, grid, truncation=config.truncation, votes=config.votes, use_depth=True)
     else:
-        raise ValueError(f"unknown source {source!r}; choose auto, renders or field")
+        raise ValueError(f"unknown source {source!r}; choose auto, renders, field or mesh")
     iso = best_level(volume, grid, views, level)
     return _cut(_fill_hollows(volume, iso), iso, grid, query)
 
 
 Query = Callable[[np.ndarray], np.ndarray]
+
+
+def _own_mesh(representation: Representation) -> TriangleMesh:
+    if not isinstance(representation, Meshable):
+        raise ValueError(f"source='mesh' needs a mesh; {type(representation).__name__} is none: use source='auto'")
+    mesh = representation.mesh()
+    if not len(mesh.faces):
+        raise ValueError("the scene is empty: its mesh has no faces; train longer, or start from a larger shape")
+    return TriangleMesh(mesh.vertices.cpu(), mesh.faces.cpu())
 
 
 def _sample_field(query: Query, views: Views, level: float, grid: Grid, config: SurfaceConfig) -> Volume:

@@ -26,6 +26,9 @@ class Texels:
     """`[t, 3]` vertices of the face each texel lies on."""
     weights: np.ndarray
     """`[t, 3]` barycentric."""
+    rows: np.ndarray
+    """`[t]` where on the page, with `columns`."""
+    columns: np.ndarray
     nearest: np.ndarray
     """`[size, size]`, which of the texels is nearest to each place of the page."""
 
@@ -53,7 +56,8 @@ def rasterize_uvs(mesh: TriangleMesh, size: int) -> Texels:
     places = ndimage.distance_transform_edt(~baked, return_distances=False, return_indices=True)
     row, column = np.asarray(places)
     number = np.cumsum(baked).reshape(size, size) - 1
-    return Texels(faces[owner[baked]], weights[baked], number[row, column])
+    rows, columns = np.nonzero(baked)
+    return Texels(faces[owner[baked]], weights[baked], rows, columns, number[row, column])
 
 
 @njit(**EXACT)

@@ -292,7 +292,8 @@ def test_the_command_line_runs_on_it(folder: Path, tmp_path: Path) -> None:
         [
             *("--prior", "stable-diffusion", f"prior.model={folder}", "--method", "ssd", "--prompt", "a mug"),
             *("--out", str(tmp_path / "run"), "--quiet", "representation.count=300"),
-            *("stage.steps=2", "stage.resolution=32", "stage.warmup_resolution=32", "output.turntable_frames=0"),
+            *("--no-refine", "stages.coarse.steps=2", "stages.coarse.resolution=32"),
+            *("stages.coarse.warmup_resolution=32", "output.turntable_frames=0"),
             *("export.resolution=24", "export.cameras=12", "export.view_size=64", "export.texture_size=512"),
         ]
     )

@@ -1,17 +1,22 @@
 """Configuration: layers, names, and refusals with the nearest match."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from steindreamer.pipelines.config import compose, load_config, presets, read_config
 from steindreamer.pipelines.errors import UserError, nearest
+from steindreamer.representations import REPRESENTATIONS
 
 
 def test_later_layers_win() -> None:
-    config = load_config(None, prompt="a red mug", overrides=["stage.steps=7", "stage.steps=9", "method.bands=6"])
-    assert config.prompt == "a red mug" and config.stage.steps == 9 and config.method.bands == 6
+    config = load_config(
+        None, prompt="a red mug", overrides=["stages.coarse.steps=7", "stages.coarse.steps=9", "method.bands=6"]
+    )
+    assert config.prompt == "a red mug" and config.stages["coarse"].steps == 9 and config.method.bands == 6
 
 
 def test_names_choose_the_dataclasses() -> None:
@@ -22,32 +27,76 @@ def test_names_choose_the_dataclasses() -> None:
 
 def test_a_presets_options_for_another_choice_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("method: {name: ssd, bands: 5}\nstage: {steps: 3}\n")
+    path.write_text("method: {name: ssd, bands: 5}\nstages: {coarse: {steps: 3}}\n")
     assert load_config(path).method.bands == 5
     config = load_config(path, method="sds")
-    assert config.names["method"] == "sds" and config.stage.steps == 3
+    assert config.names["method"] == "sds" and config.stages["coarse"].steps == 3
 
 
 def test_plain_form_round_trips(tmp_path: Path) -> None:
-    config = load_config(None, prompt="ein Krug: ä", overrides=["stage.views.elevation=[-5, 5]"])
+    config = load_config(None, prompt="ein Krug: ä", overrides=["stages.coarse.views.elevation=[-5, 5]"])
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.to_plain(), allow_unicode=True), encoding="utf-8")
     again = read_config(path)
-    assert again == config and again.stage.views.elevation == [-5.0, 5.0]
+    assert again == config and again.stages["coarse"].views.elevation == [-5.0, 5.0]
 
 
 @pytest.mark.parametrize("name", list(presets()))
-def test_every_preset_loads(name: str) -> None:
-    assert load_config(name).to_plain()
+def test_every_preset_loads_for_every_representation(name: str) -> None:
+    for representation in REPRESENTATIONS:
+        assert load_config(name, representation=representation).to_plain()
 
 
-def test_presets_only_say_what_differs_from_the_defaults() -> None:
-    for name, path in presets().items():
-        plain, default = yaml.safe_load(path.read_text()), load_config(None).to_plain()
-        for section, values in plain.items():
-            for key, value in values.items() if isinstance(values, dict) else ():
-                if key != "name":
-                    assert default[section][key] != value, f"{name}: {section}.{key} is the default"
+@pytest.mark.parametrize("name", list(presets()))
+def test_presets_only_say_what_differs_from_the_defaults(name: str) -> None:
+    plain = yaml.safe_load(presets()[name].read_text())
+    for representation in REPRESENTATIONS:
+        default = load_config(None, representation=representation, method=plain.get("method", {}).get("name"))
+        for layer in (plain, plain.get("when", {}).get(representation, {})):
+            for key, value in _leaves(layer):
+                if key[0] != "when" and key[-1] != "name" and not {"regularisers", "method"} & set(key[2:3]):
+                    assert _at(default.to_plain(), key) != value, f"{name}: {'.'.join(key)} is the default"
+
+
+def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree.get(key, {}) if isinstance(tree, Mapping) else {}
+    return tree
+
+
+def test_settings_for_another_representation_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("refine: true\nwhen: {gaussians: {refine: false, representation: {count: 7}}}\n")
+    assert load_config(path, representation="nerf").refine
+    config = load_config(path, representation="gaussians")
+    assert not config.refine and config.representation.count == 7
+    path.write_text("when: {gausians: {refine: false}}\n")
+    with pytest.raises(UserError, match="did you mean 'gaussians'"):
+        load_config(path)
+
+
+def test_stages_keep_their_order_and_may_be_added() -> None:
+    config = load_config(None, overrides=["stages.polish.scene=texture", "stages.polish.steps=5"])
+    assert list(config.active_stages()) == ["coarse", "geometry", "texture", "polish"]
+    assert list(load_config(None, overrides=["stages.geometry.steps=0"]).active_stages()) == ["coarse", "texture"]
+    assert list(load_config(None, refine=False).active_stages()) == ["coarse"]
+
+
+def test_a_stage_has_its_own_method() -> None:
+    config = load_config(
+        None, overrides=["method.bands=6", "stages.texture.method={guidance_scale: 3, timesteps: {maximum: 0.6}}"]
+    )
+    own, other = config.method_of("texture"), config.method_of("coarse")
+    assert (own.guidance_scale, own.timesteps.maximum, own.bands) == (3.0, 0.6, 6)
+    assert other == config.method
 
 
 def test_nearest_names_only_what_is_near() -> None:
@@ -59,11 +108,11 @@ def test_nearest_names_only_what_is_near() -> None:
     ("layer", "message"),
     [
         ({"promt": "x"}, "unknown key 'promt' (did you mean 'prompt'?)"),
-        ({"stage": {"stepps": 3}}, "unknown key 'stage.stepps' (did you mean 'steps'?)"),
-        ({"stage": {"views": {"azimut": 1}}}, "unknown key 'stage.views.azimut'"),
-        ({"stage": 3}, "'stage' is a section, got 3"),
-        ({"stage": {"steps": "many"}}, "stage.steps"),
-        ({"stage": {"steps": 1.5}}, "stage.steps"),
+        ({"stages": {"coarse": {"stepps": 3}}}, "unknown key 'stages.coarse.stepps' (did you mean 'steps'?)"),
+        ({"stages": {"coarse": {"views": {"azimut": 1}}}}, "unknown key 'stages.coarse.views.azimut'"),
+        ({"stages": 3}, "'stages' is a section, got 3"),
+        ({"stages": {"coarse": {"steps": "many"}}}, "stages.coarse.steps"),
+        ({"stages": {"coarse": {"steps": 1.5}}}, "stages.coarse.steps"),
         ({"seed": -1}, "seed is -1"),
         ({"method": {"name": "sds2"}}, "unknown method 'sds2' (did you mean 'sds'?)"),
         ({"method": {"timesteps": {"minimum": 0.9}}}, "minimum"),

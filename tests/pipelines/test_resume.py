@@ -17,9 +17,10 @@ from steindreamer.pipelines.checkpoint import checkpoint_steps
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
-    "--prompt", "a red mug", "stage.steps=40", "stage.resolution=32", "stage.warmup_resolution=24",
+    "--prompt", "a red mug", "--no-refine", "stages.coarse.steps=40", "stages.coarse.resolution=32",
+    "stages.coarse.warmup_resolution=24",
     "representation.count=400", "output.checkpoint_every=5", "output.preview_every=0", "output.turntable_frames=0",
-    "output.log_every=4", "output.picture_size=32", "stage.probe_every=4", "export.resolution=32",
+    "output.log_every=4", "output.picture_size=32", "stages.coarse.probe_every=4", "export.resolution=32",
     "export.texture_size=64", "export.face_budget=500", "prior.objects=2",
 ]  # fmt: skip
 
@@ -70,7 +71,7 @@ def test_killed_and_resumed_equals_left_alone(tmp_path: Path, method: str) -> No
 @pytest.mark.slow
 def test_control_c_saves_the_step_under_way(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = _start(folder, *SETTINGS, "output.checkpoint_every=0", "stage.steps=4000")
+    process = _start(folder, *SETTINGS, "output.checkpoint_every=0", "stages.coarse.steps=4000")
     deadline = time.monotonic() + 120
     while not (folder / "metrics.jsonl").exists():
         assert process.poll() is None and time.monotonic() < deadline

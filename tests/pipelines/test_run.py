@@ -15,8 +15,9 @@ from steindreamer.pipelines.cli import main
 from steindreamer.pipelines.run_folder import WRITTEN, choose_folder
 
 TINY = [
-    "--prompt", "a red mug", "stage.steps=4", "stage.resolution=16", "stage.warmup_resolution=16",
-    "representation.count=300", "representation.opacity=0.5", "prior.objects=1", "stage.probe_every=1",
+    "--prompt", "a red mug", "--no-refine", "stages.coarse.steps=4", "stages.coarse.resolution=16",
+    "stages.coarse.warmup_resolution=16",
+    "representation.count=300", "representation.opacity=0.5", "prior.objects=1", "stages.coarse.probe_every=1",
     "output.log_every=2", "output.picture_size=16", "output.turntable_frames=2", "output.preview_every=2",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
     "export.face_budget=400",
@@ -48,8 +49,8 @@ def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys:
     assert json.loads((folder / "summary.json").read_text())["export"]["faces"] <= 100
     assert "face_budget: 100" in (folder / "config.yaml").read_text()
     assert (folder / "checkpoints" / "000004.safetensors").read_bytes() == scene
-    assert main(["--resume", "--out", str(folder), "stage.steps=8"]) == 1
-    assert "other settings (stage.steps)" in capsys.readouterr().err
+    assert main(["--resume", "--out", str(folder), "stages.coarse.steps=8"]) == 1
+    assert "other settings (stages.coarse.steps)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("broken", ["previews", "checkpoints", "asset", "report.html"])

@@ -1,0 +1,124 @@
+"""The stages of a run, one after the other: prior and distiller for each, and the scene handed over between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ..distill import Prior
+from ..representations import Cameras, Representation, TexturedMesh
+from .config import RunConfig
+from .conversion import likeness, to_deformable_mesh, to_textured_mesh
+from .errors import UserError
+from .estimators import load_estimator
+from .stage import Stage
+
+Say = Callable[[str], None]
+
+
+class Pipeline:
+    """Builds the stages of one configuration. What they share is the prior and the stream of random numbers."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Loads the prior. Raises UserError."""
+        self.config = config
+        self.stages = config.active_stages()
+        self.generator = torch.Generator().manual_seed(config.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with _users_errors():
+            self.prior: Prior = config.prior.build(device)
+            self._embedding = self.prior.embed(config.prompt, config.negative_prompt)
+            needed = any(config.method_of(name).needs_estimator for name in self.stages)
+            self._estimator = load_estimator(self.prior.device) if needed else None
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages.values())
+
+    def first(self) -> Stage:
+        """The first stage, before its first step. Raises UserError, also if its scene cannot be drawn."""
+        with _users_errors():
+            self._rehearse()
+            name = next(iter(self.stages))
+            scene = self._empty_scene(name, self.generator)
+            _try_renderer(scene, self.prior.device)
+            self.config.export.check(scene)
+            return self._stage(name, scene)
+
+    def resumed(self, name: str) -> Stage:
+        """The stage called `name` with a scene of the right kind, ready for `load_tensors`. Raises UserError."""
+        if name not in self.stages:
+            raise UserError(f"the checkpoint is of stage '{name}', this run has: {', '.join(self.stages)}")
+        with _users_errors():
+            return self._stage(name, self._empty_scene(name, self.generator))
+
+    def following(self, stage: Stage, say: Say) -> Stage | None:
+        """The stage after a finished one, its scene converted where it must be; None after the last.
+
+        Raises UserError if there is nothing to convert.
+        """
+        names = list(self.stages)
+        position = names.index(stage.name) + 1
+        if position == len(names):
+            return None
+        name, scene = names[position], stage.representation
+        if self.stages[name].scene != self.stages[stage.name].scene:
+            say(f"stage '{name}': making a {self.stages[name].scene} of the {type(scene).__name__}")
+            converted = self._converted(scene, name, say)
+            say(f"  hand-over: {likeness(scene, converted):.1f} dB between before and after (PSNR over eight views)")
+            scene = converted
+        out = self._stage(name, scene)
+        out.skipped = stage.skipped
+        return out
+
+    def _stage(self, name: str, scene: Representation) -> Stage:
+        config = self.stages[name]
+        distiller = self.config.method_of(name).build(self.prior, self._estimator).to(self.prior.device)
+        steps = [stage.steps for stage in self.stages.values()]
+        offset = sum(steps[: list(self.stages).index(name)])
+        return Stage(scene, distiller, self.prior, self._embedding, config, self.generator, name=name, offset=offset)
+
+    def _rehearse(self) -> None:
+        """Set up every stage once, so that a setting that a later one refuses is known before the first begins."""
+        for name in self.stages:
+            self._stage(name, self._empty_scene(name, torch.Generator().manual_seed(0)))
+
+    def _empty_scene(self, name: str, generator: torch.Generator) -> Representation:
+        # Where the prior lives, the scene lives: pictures and gradients never cross devices.
+        device, kind = self.prior.device, self.stages[name].scene
+        if kind == "mesh":
+            return self.config.mesh.build(generator, device)
+        if kind == "texture":
+            return TexturedMesh.blank(self.config.texture).to(device)
+        return self.config.representation.build(generator, device)
+
+    def _converted(self, scene: Representation, name: str, say: Say) -> Representation:
+        config = self.config
+        try:
+            if self.stages[name].scene == "texture":
+                return to_textured_mesh(scene, config.texture, config.export, say)
+            return to_deformable_mesh(scene, config.mesh, config.export, self.generator)
+        except ValueError as error:
+            raise UserError(f"no mesh for stage '{name}': {error}; --no-refine exports without one") from error
+
+
+@torch.no_grad()
+def _try_renderer(scene: Representation, device: torch.device) -> None:
+    """Draw once, so that a backend that cannot work here says so before anything is written."""
+    cameras = Cameras.orbit([0.0], [0.0], height=16).to(device)
+    scene.render(cameras, torch.ones(1, 3, device=device))
+
+
+@contextmanager
+def _users_errors() -> Iterator[None]:
+    """What a setting or a missing file breaks is told in one line."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot read {error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+        raise UserError(what) from error
+    except (ValueError, ImportError) as error:
+        raise UserError(" ".join(str(error).split())) from error
