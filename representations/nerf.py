@@ -188,8 +188,9 @@ class Nerf(Representation):
         z = samples.distances * cosine[samples.rays]
         looked = torch.cat([radiance.colour, z[:, None], torch.ones_like(z)[:, None]], 1)
         rgb, z_sum, opacity = accumulate(weights, looked, samples).split([3, 1, 1], 1)
-        # Apart from the rest, so that normals cost no gradient unless somebody asks for theirs.
-        normal = _facing(accumulate(weights, radiance.normal, samples), directions)
+        # Apart from the rest, so that normals cost no gradient unless somebody asks for theirs. They count by their
+        # length: unit normals of nearly flat density are noise (on a fitted mug 51 instead of 43 degrees off).
+        normal = _facing(accumulate(weights, -radiance.gradient, samples), directions)
         depth = z_sum / torch.where(opacity > 0, opacity, 1.0)
         columns = [rgb, opacity, depth, normal]
         if torch.is_grad_enabled():

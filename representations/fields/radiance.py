@@ -50,8 +50,15 @@ class Radiance:
     """Per metre, >= 0."""
     colour: Float[Tensor, "n 3"]
     """Display sRGB in [0, 1]; the same from every side."""
-    normal: Float[Tensor, "n 3"]
-    """Unit vector against the density's gradient; 0 where that vanishes."""
+    gradient: Float[Tensor, "n 3"]
+    """By position, of the density before its activation: it points inwards also where all is solid or all is empty."""
+
+    @property
+    def normal(self) -> Float[Tensor, "n 3"]:
+        """Unit vector outwards, against the gradient; 0 where that vanishes."""
+        squared = self.gradient.square().sum(1, keepdim=True)
+        known = squared > 1e-12
+        return torch.where(known, -self.gradient, 0.0) * torch.where(known, squared, 1.0).rsqrt()
 
 
 class RadianceField(nn.Module):
@@ -98,7 +105,7 @@ class RadianceField(nn.Module):
         else:
             gradient = self._differences(points)
         density = self._activate(out[:, 0] + self.blob(points))
-        return Radiance(density, out[:, 1:].sigmoid(), _unit_vectors(-gradient))
+        return Radiance(density, out[:, 1:].sigmoid(), gradient)
 
     def learning_rates(self, prefix: str) -> dict[str, float]:
         """Rate per parameter, by its name under `prefix` (with the dot)."""
@@ -121,8 +128,6 @@ class RadianceField(nn.Module):
         out = F.linear(self._hidden(points), self.outer.weight[:1], self.outer.bias[:1])
         return out[:, 0] + self.blob(points)
 
-    # The activation is increasing, so the density's gradient points along the logit's, which does not vanish where
-    # everything is solid or everything is empty.
     def _gradient(self, points: Float[Tensor, "n 3"], hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, "n 3"]:
         """The logit's gradient by the chain rule, itself differentiable once."""
         cotangent = (hidden > 0) * self.outer.weight[0] @ self.inner.weight
@@ -134,9 +139,3 @@ class RadianceField(nn.Module):
         moved = (points[:, None, None] + torch.stack([steps, -steps])).reshape(-1, 3)
         ahead, behind = self._logit(moved).reshape(-1, 2, 3).unbind(1)
         return (ahead - behind) / (2 * self.config.finite_step)
-
-
-def _unit_vectors(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    squared = vectors.square().sum(1, keepdim=True)
-    known = squared > 1e-12
-    return torch.where(known, vectors, 0.0) * torch.where(known, squared, 1.0).rsqrt()

@@ -1,1 +1,0 @@
-from representations.fields._cpu_grid import *

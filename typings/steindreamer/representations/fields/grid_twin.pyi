@@ -1,1 +1,0 @@
-from representations.fields.grid_twin import *

@@ -1,1 +1,0 @@
-from representations.volume._cpu_volume import *
