@@ -26,20 +26,18 @@ def _side(points: np.ndarray, a: int, b: int, c: int) -> float:
 
 @njit(inline="always", **EXACT)
 @no_type_check
-def _lines(points: np.ndarray, a: int, b: int, height: int, width: int) -> tuple[bool, int, int]:
-    """Whether the edge is steep, and the first and the last of the rows (or columns) whose centre lines it crosses."""
-    steep = abs(points[b, 1] - points[a, 1]) >= abs(points[b, 0] - points[a, 0])
-    axis, count = (1, height) if steep else (0, width)
+def _lines(points: np.ndarray, a: int, b: int, axis: int, count: int) -> tuple[int, int]:
+    """The first and the last of the rows (axis 1) or columns (axis 0) whose centre lines the edge crosses."""
     low, high = min(points[a, axis], points[b, axis]), max(points[a, axis], points[b, axis])
     if not (low < high and math.isfinite(points[a, 1 - axis]) and math.isfinite(points[b, 1 - axis])):
-        return steep, 0, -1
-    return steep, int(max(math.ceil(low - 0.5), 0.0)), int(min(math.floor(high - 0.5), count - 1.0))
+        return 0, -1
+    return int(max(math.ceil(low - 0.5), 0.0)), int(min(math.floor(high - 0.5), count - 1.0))
 
 
 @njit(parallel=True, **EXACT)
 @no_type_check
 def count_lines_kernel(screen: np.ndarray, edges: np.ndarray, height: int, width: int, count: np.ndarray) -> None:
-    """count [b e]: how many rows (or columns) each edge crosses as a silhouette."""
+    """count [b e]: how many rows and columns each edge crosses as a silhouette."""
     for e in prange(edges.shape[0]):
         a, b = edges[e, 0], edges[e, 1]
         for camera in range(screen.shape[0]):
@@ -49,8 +47,9 @@ def count_lines_kernel(screen: np.ndarray, edges: np.ndarray, height: int, width
                 continue
             one, other = _side(points, a, b, edges[e, 2]), _side(points, a, b, edges[e, 3])
             if one * other > 0 or (one == 0) != (other == 0):
-                _, first, last = _lines(points, a, b, height, width)
-                count[camera, e] = max(last - first + 1, 0)
+                for axis in range(2):
+                    first, last = _lines(points, a, b, axis, height if axis == 1 else width)
+                    count[camera, e] += max(last - first + 1, 0)
 
 
 @njit(parallel=True, **EXACT)
@@ -64,62 +63,73 @@ def walk_kernel(
     found: np.ndarray,
     table: np.ndarray,
 ) -> None:
-    """Fill table [m 7] with `Crossings` and mark in found [m] those that are visible.
+    """Fill table [m 8] with `Crossings` and mark in found [m] those that are visible.
 
     which: the silhouettes, as indices into the flattened [b e]; offset: where their rows of the table begin.
     """
-    _, height, width = depth.shape
     for i in prange(which.shape[0]):
         camera, e = which[i] // edges.shape[0], which[i] % edges.shape[0]
-        points = screen[camera]
-        a, b = edges[e, 0], edges[e, 1]
-        steep, first, last = _lines(points, a, b, height, width)
-        u, v = (0, 1) if steep else (1, 0)
-        limit = width if steep else height
-        au, av, bu, bv = (
-            np.float64(points[a, u]),
-            np.float64(points[a, v]),
-            np.float64(points[b, u]),
-            np.float64(points[b, v]),
-        )
-        ia, ib = 1.0 / points[a, 2], 1.0 / points[b, 2]
-        # The face towards the camera is the nearer one: its 1/z grows fastest along u.
-        slope = -math.inf
-        inwards = 0.0
-        for j in range(2, 4):
-            c = edges[e, j]
-            if _side(points, a, b, c) == 0.0:
-                continue
-            cu, cv = np.float64(points[c, u]), np.float64(points[c, v])
-            share = (cv - av) / (bv - av)
-            aside = cu - (au + share * (bu - au))
-            inwards = 1.0 if aside > 0 else -1.0
-            slope = max(slope, (1.0 / points[c, 2] - (ia + share * (ib - ia))) / abs(aside))
-        for line in range(first, last + 1):
-            row = offset[i] + line - first
-            found[row] = False
-            share = (line + 0.5 - av) / (bv - av)
-            place = au + share * (bu - au) - 0.5
-            if not 0.0 <= place < limit - 1.0:
-                continue
-            k = int(place)
-            inner, outer = (k + 1, k) if inwards > 0 else (k, k + 1)
-            inner_depth = depth[camera, line, inner] if steep else depth[camera, inner, line]
-            outer_depth = depth[camera, line, outer] if steep else depth[camera, outer, line]
-            if inner_depth == 0.0:
-                continue
-            edge = ia + share * (ib - ia)
+        row = offset[i]
+        for axis in range(2):
+            row = _walk(screen[camera], edges[e], depth[camera], axis, camera, row, found, table)
+
+
+@njit(**EXACT)
+@no_type_check
+def _walk(
+    points: np.ndarray,
+    edge: np.ndarray,
+    depth: np.ndarray,
+    v: int,
+    camera: int,
+    row: int,
+    found: np.ndarray,
+    table: np.ndarray,
+) -> int:
+    """One edge over the rows (v = 1) or columns (v = 0) it crosses, from this row of the table on; returns the next."""
+    u = 1 - v
+    a, b = edge[0], edge[1]
+    limit = depth.shape[v]
+    au, av = np.float64(points[a, u]), np.float64(points[a, v])
+    bu, bv = np.float64(points[b, u]), np.float64(points[b, v])
+    ia, ib = 1.0 / points[a, 2], 1.0 / points[b, 2]
+    first, last = _lines(points, a, b, v, depth.shape[u])
+    across = abs(bv - av) > abs(bu - au) or (v == 1 and abs(bv - av) == abs(bu - au))
+    # The face towards the camera is the nearer one: its 1/z grows fastest along u.
+    slope = -math.inf
+    inwards = False
+    for j in range(2, 4):
+        c = edge[j]
+        if _side(points, a, b, c) == 0.0:
+            continue
+        share = (points[c, v] - av) / (bv - av)
+        aside = points[c, u] - (au + share * (bu - au))
+        inwards = aside > 0
+        slope = max(slope, (1.0 / points[c, 2] - (ia + share * (ib - ia))) / abs(aside))
+    for line in range(first, last + 1):
+        found[row] = False
+        share = (line + 0.5 - av) / (bv - av)
+        place = au + share * (bu - au) - 0.5
+        if 0.0 <= place < limit - 1.0:
+            left = int(place)
+            inner, outer = (left + 1, left) if inwards else (left, left + 1)
+            inner_depth = depth[line, inner] if v == 1 else depth[inner, line]
+            outer_depth = depth[line, outer] if v == 1 else depth[outer, line]
+            inverse = ia + share * (ib - ia)
+            outer_near = 1.0 / outer_depth if outer_depth > 0.0 else 0.0
             behind = slope * abs(inner - place)
-            nearest_outer = 0.0 if outer_depth == 0.0 else 1.0 / outer_depth
-            if nearest_outer >= edge * (1.0 - HIDDEN):
-                continue
-            if 1.0 / inner_depth < edge + min(behind, 0.0) - abs(behind) - STRAY * edge:
-                continue
-            found[row] = True
+            found[row] = (
+                inner_depth > 0.0
+                and outer_near < inverse * (1.0 - HIDDEN)
+                and 1.0 / inner_depth >= inverse + min(behind, 0.0) - abs(behind) - STRAY * inverse
+            )
             table[row, 0] = camera
-            table[row, 1] = steep
+            table[row, 1] = v
             table[row, 2] = line
-            table[row, 3] = k
-            table[row, 4] = inwards < 0
+            table[row, 3] = left
+            table[row, 4] = not inwards
             table[row, 5] = a
             table[row, 6] = b
+            table[row, 7] = across
+        row += 1
+    return row

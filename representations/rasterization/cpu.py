@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import _normal_kernels as normals
 from . import _silhouette_kernels as silhouettes
 from . import _values_kernels as kernels
 from .fragments import Fragments, face_array, rasterize_screen
@@ -36,7 +37,12 @@ class CpuRaster(Raster):
     def values(self, attributes: Float[Tensor, "v c"]) -> Float[Tensor, "n c+1"]:
         return _Values.apply(self.screen, attributes.float().contiguous(), self.pixels, self._fragments, self.faces)
 
-    def antialias(self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "b h w c"]:
+    def normals(self, vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
+        return _Normals.apply(vertices.float().contiguous(), self.faces)
+
+    def antialias(
+        self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]
+    ) -> tuple[Float[Tensor, "b h w c"], Int64[Tensor, " m"]]:
         edges = outline_edges(vertices, self.faces).numpy()
         screen = self.screen.detach().numpy()
         lines = np.empty((len(screen), len(edges)), np.int32)
@@ -44,11 +50,11 @@ class CpuRaster(Raster):
         which = np.flatnonzero(lines)
         after = np.cumsum(lines.ravel()[which], dtype=np.int64)
         total = int(after[-1]) if len(after) else 0
-        found, table = np.empty(total, np.bool_), np.empty((total, 7), np.int64)
+        found, table = np.empty(total, np.bool_), np.empty((total, 8), np.int64)
         offset = after - lines.ravel()[which]
         silhouettes.walk_kernel(screen, edges, self._fragments.depth.numpy(), which, offset, found, table)
-        camera, steep, line, first, inner_first, start, end = torch.from_numpy(table[found]).unbind(1)
-        crossings = Crossings(camera, steep.bool(), line, first, inner_first.bool(), start, end)
+        camera, in_row, line, first, inner_first, start, end, across = torch.from_numpy(table[found]).unbind(1)
+        crossings = Crossings(camera, in_row.bool(), line, first, inner_first.bool(), start, end, across.bool())
         return mix(layers, self.screen, outermost(self.screen, crossings, self.size))
 
 
@@ -80,3 +86,25 @@ class _Values(torch.autograd.Function):
         arguments = [*ctx.constants, *inputs, g_screen.numpy(), g_attributes.numpy()]
         kernels.values_backward_kernel(*arguments)
         return g_screen.sum(0), g_attributes.sum(0), None, None, None
+
+
+class _Normals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vertices: Tensor, faces: Tensor) -> Tensor:
+        out, length = torch.empty_like(vertices), np.empty(len(vertices), np.float32)
+        ctx.constants = (face_array(faces), length)
+        normals.normals_kernel(vertices.detach().numpy(), ctx.constants[0], out.numpy(), length)
+        ctx.save_for_backward(vertices, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, g_out: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        vertices, out = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
+        faces, length = ctx.constants
+        g_sums, g_vertices = np.empty_like(vertices), np.empty_like(vertices)
+        arguments = [vertices, faces, out, length, g_out.contiguous().numpy(), g_sums, g_vertices]
+        normals.normals_backward_kernel(*arguments)
+        return torch.from_numpy(g_vertices), None

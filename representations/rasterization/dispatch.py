@@ -41,6 +41,9 @@ def draw(
     check_backend(backend)
     check_faces(faces, len(vertices))
     name = _automatic(vertices) if backend == "auto" else backend
+    if name == "nvdiffrast" and vertices.is_cuda and len(faces) == 0:
+        # nvdiffrast refuses to draw nothing.
+        name = "torch"
     return BACKENDS[name](to_screen(vertices, cameras), faces, (cameras.height, cameras.width))
 
 

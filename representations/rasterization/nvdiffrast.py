@@ -55,9 +55,12 @@ class NvdiffrastRaster(Raster):
         pictures, _ = self._library.interpolate(per_vertex, self._raster, self._triangles)
         return pictures.flatten(0, 2).index_select(0, self.pixels)
 
-    def antialias(self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "b h w c"]:
+    def antialias(
+        self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]
+    ) -> tuple[Float[Tensor, "b h w c"], Int64[Tensor, " m"]]:
         triangles = weld(vertices, self.faces).int().contiguous()
-        return self._library.antialias(layers.contiguous(), self._raster, self._clip, triangles)
+        mixed = self._library.antialias(layers.contiguous(), self._raster, self._clip, triangles)
+        return mixed, (mixed != layers).any(3).flatten().nonzero()[:, 0]
 
 
 def clip_positions(screen: Float[Tensor, "b v 3"], size: tuple[int, int]) -> Float[Tensor, "b v 4"]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ..cameras import Cameras
+from ..mesh import vertex_normals
 from .fragments import snap
 
 
@@ -37,9 +38,15 @@ class Raster(ABC):
         Differentiable in the attributes and in `screen`.
         """
 
+    def normals(self, vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
+        """Smooth normals of the faces, for vertices at these world positions; differentiable. See `vertex_normals`."""
+        return vertex_normals(vertices, self.faces)
+
     @abstractmethod
-    def antialias(self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "b h w c"]:
-        """Pictures of the covered pixels, 0 elsewhere, with smooth silhouettes; differentiable in `screen` too.
+    def antialias(
+        self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]
+    ) -> tuple[Float[Tensor, "b h w c"], Int64[Tensor, " m"]]:
+        """The pictures with smooth silhouettes, and which pixels are mixed now; differentiable in `screen` too.
 
         `vertices` are the world positions: a surface that is only cut there (vertices doubled for the sake of texture
         coordinates) has no silhouette along the cut.
@@ -47,6 +54,15 @@ class Raster(ABC):
 
 
 def to_screen(vertices: Float[Tensor, "v 3"], cameras: Cameras) -> Float[Tensor, "b v 3"]:
-    """Pixel x and y on the sub-pixel grid, and z-depth; the gradient ignores the rounding."""
-    pixels, depth = cameras.project(vertices)
+    """`Cameras.project`: pixel x and y, on the sub-pixel grid, and z-depth. The gradient ignores the rounding.
+
+    Without a matrix product, whose last bits depend on the number of threads.
+    """
+    pose, intrinsics = cameras.world_to_camera[..., None], cameras.intrinsics[..., None]
+    x, y, z = vertices.unbind(1)
+    right, down, depth = (pose[:, i, 0] * x + pose[:, i, 1] * y + pose[:, i, 2] * z + pose[:, i, 3] for i in range(3))
+    inverse = 1 / torch.where(depth.abs() > 1e-8, depth, 1e-8)
+    column = right * inverse * intrinsics[:, 0, 0] + intrinsics[:, 0, 2]
+    row = down * inverse * intrinsics[:, 1, 1] + intrinsics[:, 1, 2]
+    pixels = torch.stack([column, row], -1)
     return torch.cat([pixels + (snap(pixels) - pixels).detach(), depth[..., None]], -1)

@@ -42,7 +42,9 @@ class TorchRaster(Raster):
         values = torch.cat([attributes[self._corners], corners[..., 2:]], 2)
         return (weights[..., None] * values).sum(1)
 
-    def antialias(self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "b h w c"]:
+    def antialias(
+        self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]
+    ) -> tuple[Float[Tensor, "b h w c"], Int64[Tensor, " m"]]:
         depth = layers.new_zeros(layers.shape[:3].numel())
         depth[self.pixels] = self.values(self.screen.new_zeros(self.screen.shape[1], 0)).detach()[:, 0].to(depth)
         edges = outline_edges(vertices, self.faces)

@@ -7,31 +7,14 @@ import math
 import numba
 import pytest
 import torch
-import trimesh
 from jaxtyping import Float
+from mesh_samples import sphere, square, triangle_soup
 from torch import Tensor
 
 from steindreamer.representations import Cameras, TriangleMesh, face_normals, render_mesh, vertex_normals
 from steindreamer.representations.rasterization import Fragments, interpolate, rasterize
 
 WHITE = torch.ones(1, 3)
-
-
-def sphere(radius: float, subdivisions: int = 4) -> TriangleMesh:
-    mesh = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
-    return TriangleMesh(torch.from_numpy(mesh.vertices).float(), torch.from_numpy(mesh.faces.copy()).long())
-
-
-def square(half: float = 1.0, z: float = 0.0, **attributes: Tensor) -> TriangleMesh:
-    """A square facing +Z; vertices: top left, bottom left, bottom right, top right as seen from the front."""
-    corners = torch.tensor([[-half, half, z], [-half, -half, z], [half, -half, z], [half, half, z]])
-    return TriangleMesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]), **attributes)
-
-
-def triangle_soup(generator: torch.Generator, count: int = 60) -> TriangleMesh:
-    centres = torch.rand(count, 1, 3, generator=generator) * 1.6 - 0.8
-    corners = centres + 0.4 * torch.randn(count, 3, 3, generator=generator)
-    return TriangleMesh(corners.reshape(-1, 3), torch.arange(3 * count).reshape(-1, 3))
 
 
 def rasterize_twin(mesh: TriangleMesh, cameras: Cameras) -> Fragments:
