@@ -11,7 +11,7 @@ from .mesh_render import render_mesh
 from .nerf import Nerf, NerfConfig
 from .textured_mesh import TextureConfig, TexturedMesh
 
-REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig, "nerf": NerfConfig}
+REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig, "mesh": DmtetConfig, "nerf": NerfConfig}
 """What can be trained, by name. Each value is a dataclass (usable as an OmegaConf structured config) with a method
 `build(generator, device) -> Representation`.
 

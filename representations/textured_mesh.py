@@ -16,6 +16,7 @@ from .base import RenderOutput, Representation
 from .cameras import Cameras
 from .gaussians import logit
 from .mesh import TriangleMesh, vertex_normals
+from .mesh_render import draw_mesh
 from .rasterization import rasterize
 
 
@@ -87,8 +88,6 @@ class TexturedMesh(Representation):
         return self.texture_logits.sigmoid()
 
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
-        from .mesh_render import draw_mesh
-
         mesh = TriangleMesh(self.vertices, self.faces, self.normals, uvs=self.uvs, texture=self.texture)
         return draw_mesh(mesh, cameras, background, backend=self.config.backend)
 
