@@ -172,13 +172,13 @@ def test_values_of_exactly_zero_count_as_outside() -> None:
     assert vertices.isfinite().all() and sdf.grad is not None and sdf.grad.isfinite().all()
 
 
-def test_values_that_all_but_vanish_have_finite_gradients() -> None:
+def test_values_that_all_but_vanish_have_bounded_gradients() -> None:
     grid = TetrahedralGrid(6)
     sdf = (1e-30 * random_sdf(grid, 5)).requires_grad_()
     vertices, faces = marching_tetrahedra(grid.positions, sdf, grid)
     vertices.square().sum().backward()
-    assert len(faces) and vertices.isfinite().all() and sdf.grad is not None and sdf.grad.isfinite().all()
-    assert vertices.abs().max() <= grid.extent
+    assert len(faces) and vertices.abs().max() <= grid.extent
+    assert sdf.grad is not None and sdf.grad.abs().max() < 1e11
 
 
 def test_nothing_inside() -> None:
