@@ -110,7 +110,7 @@ def sample_texture(texture: Float[Tensor, "c th tw"], uvs: Float[Tensor, "b 2 h 
     # One tall picture: grid_sample would otherwise want a copy of the texture per image.
     grid = (uvs * 2 - 1).permute(0, 2, 3, 1).reshape(1, batch * height, width, 2)
     out = F.grid_sample(texture[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return out.reshape(-1, batch, height, width).transpose(0, 1)
+    return out.reshape(len(texture), batch, height, width).transpose(0, 1)
 
 
 def _normalised(layers: Float[Tensor, "b h w 8"], mixed: Int64[Tensor, " m"]) -> Float[Tensor, "b h w 8"]:
