@@ -16,7 +16,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -102,9 +102,12 @@ def main() -> None:
                     f"| {coarse[1]:.1f} | {refined[1]:.1f} | {sum(seconds.values()):.0f} ({parts}) |"
                 )
                 print(rows[-1], flush=True)
-    command = " ".join(
-        ["python benchmarks/refinement.py", *(["--settings"] if options.settings else []), *options.settings]
-    )
+                write(rows, options.settings)
+
+
+def write(rows: list[str], settings: Sequence[str]) -> None:
+    """The table so far: the whole takes an hour."""
+    command = " ".join(["python benchmarks/refinement.py", *(["--settings"] if settings else []), *settings])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     (ROOT / "benchmarks" / "results" / "refinement.md").write_text(
         "# Coarse scene and refined mesh against the true object\n\n"
