@@ -280,6 +280,9 @@ def _validate(config: RunConfig) -> None:
     ):
         if value < least:
             raise UserError(f"{name} is {value}; at least {least} is accepted")
+    size = config.texture.size
+    if size < 0 or size & (size - 1):
+        raise UserError(f"texture.size is {size}; powers of two are accepted, such as 1024, and 0: export.texture_size")
     for section in fields(config):
         value = getattr(config, section.name)
         validate = getattr(value, "validate", None)
@@ -299,6 +302,12 @@ def _validate_stages(config: RunConfig) -> None:
     if order != sorted(order):
         listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
         raise UserError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
+    refined = [name for name, stage in active.items() if stage.scene != SCENES[0]]
+    if refined and not config.export.enabled:
+        raise UserError(
+            f"export.enabled=false needs refine=false (--no-refine): stage '{refined[0]}' trains a mesh, "
+            "which is made as the export makes it"
+        )
 
 
 def _parse_override(text: str) -> dict[str, Any]:

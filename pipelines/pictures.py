@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +16,61 @@ from torch import Tensor
 from ..representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
 from .devices import device_of
 from .files import write_atomically
+from .views import ViewsConfig
 
-ELEVATION = 15.0
+ELEVATION, STEEPEST = 15.0, 70.0
+"""Degrees, around an object."""
 
 
-def save_contact_sheet(representation: Representation, path: Path, size: int) -> None:
-    """Eight views around the scene and one from above; a row each of colour and normals (PNG)."""
-    _save_sheet(_draw(representation, _sheet_cameras(size)), path)
+def save_contact_sheet(representation: Representation, path: Path, size: int, views: ViewsConfig | None = None) -> None:
+    """Eight views and one more downwards; a row each of colour and normals (PNG).
+
+    They are taken from around the scene, or from inside it if that is where `views` stand.
+    """
+    _save_sheet(_draw(representation, sheet_cameras(size, views)), path)
 
 
 def save_mesh_sheet(mesh: TriangleMesh, path: Path, size: int) -> None:
     """The same views of a mesh."""
-    cameras, white = _sheet_cameras(size), torch.ones(1, 3)
+    cameras, white = sheet_cameras(size), torch.ones(1, 3)
     _save_sheet((render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras))), path)
 
 
-def save_turntable(representation: Representation, path: Path, frames: int, size: int) -> None:
-    """An animated WebP that starts at the front, one turn in three seconds."""
+def save_turntable(
+    representation: Representation, path: Path, frames: int, size: int, views: ViewsConfig | None = None
+) -> None:
+    """An animated WebP that starts at the front, one turn in three seconds; `views`: as for the contact sheet."""
     azimuth = torch.arange(frames) * 360.0 / frames
-    cameras = Cameras.orbit(azimuth, torch.full((frames,), ELEVATION), height=size)
+    cameras = _cameras(azimuth, torch.zeros(frames), size, views)
     first, *rest = (_to_image(output.rgb[0]) for output in _draw(representation, cameras))
     buffer = io.BytesIO()
     first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=max(1, 3000 // frames), loop=0, quality=85)
     write_atomically(path, buffer.getvalue())
 
 
-def _sheet_cameras(size: int) -> Cameras:
-    azimuth = [*range(0, 360, 45), 30]
-    return Cameras.orbit([float(a) for a in azimuth], [ELEVATION] * 8 + [70.0], height=size)
+def sheet_cameras(size: int, views: ViewsConfig | None = None) -> Cameras:
+    """Of a contact sheet of `size` pixels per view."""
+    azimuth = torch.tensor([*range(0, 360, 45), 30], dtype=torch.float32)
+    return _cameras(azimuth, torch.tensor([0.0] * 8 + [1.0]), size, views)
+
+
+def _cameras(
+    azimuth: Float[Tensor, " b"], downwards: Float[Tensor, " b"], size: int, views: ViewsConfig | None
+) -> Cameras:
+    """`downwards`: 0 for the usual elevation, 1 for the steepest."""
+    if views is None or not views.inside:
+        return Cameras.orbit(azimuth, ELEVATION + (STEEPEST - ELEVATION) * downwards, height=size)
+    # A panorama, out of what training has seen: as near to the middle as it stood, as low and as wide as it looked.
+    low, high = views.elevation
+    elevation = 0.5 * (low + high) * (1 - downwards) + high * downwards
+    orbit = Cameras.orbit(
+        azimuth, elevation, distance=views.distance[0], field_of_view=sum(views.field_of_view) / 2, height=size
+    )
+    if views.look == "centre":
+        return orbit
+    pose = orbit.camera_to_world.clone()
+    pose[:, :3, 3] *= -1
+    return replace(orbit, camera_to_world=pose)
 
 
 def _draw(representation: Representation, cameras: Cameras) -> Iterator[RenderOutput]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +14,8 @@ from .config import RunConfig
 from .conversion import likeness, to_deformable_mesh, to_textured_mesh
 from .errors import UserError
 from .estimators import load_estimator
-from .stage import Stage
+from .export import ExportConfig
+from .stage import SCENES, Stage
 
 Say = Callable[[str], None]
 
@@ -44,15 +46,19 @@ class Pipeline:
             self._rehearse()
             name = next(iter(self.stages))
             scene = self._empty_scene(name, self.generator)
-            _try_renderer(scene, self.prior.device)
-            self.config.export.check(scene)
+            if self.config.export.enabled:
+                self.config.export.check(scene)
             return self._stage(name, scene)
 
     def resumed(self, name: str) -> Stage:
         """The stage called `name` with a scene of the right kind, ready for `load_tensors`. Raises UserError."""
         if name not in self.stages:
-            raise UserError(f"the checkpoint is of stage '{name}', this run has: {', '.join(self.stages)}")
+            raise UserError(
+                f"the checkpoint is of stage '{name}', this run has: {', '.join(self.stages)}; "
+                "resume with the stages the run was started with"
+            )
         with _users_errors():
+            self._rehearse()
             return self._stage(name, self._empty_scene(name, self.generator))
 
     def following(self, stage: Stage, say: Say) -> Stage | None:
@@ -67,12 +73,17 @@ class Pipeline:
         name, scene = names[position], stage.representation
         if self.stages[name].scene != self.stages[stage.name].scene:
             say(f"stage '{name}': making a {self.stages[name].scene} of the {type(scene).__name__}")
-            converted = self._converted(scene, name, say)
+            converted = self._converted(stage, name, say)
             say(f"  hand-over: {likeness(scene, converted):.1f} dB between before and after (PSNR over eight views)")
             scene = converted
         out = self._stage(name, scene)
         out.skipped = stage.skipped
         return out
+
+    def export_of(self, stage: Stage) -> ExportConfig:
+        """`export` for the scene of this stage: what follows the coarse scene is a mesh, and taken as it is."""
+        coarse = self.stages[stage.name].scene == SCENES[0]
+        return self.config.export if coarse else replace(self.config.export, source="auto")
 
     def _stage(self, name: str, scene: Representation) -> Stage:
         config = self.stages[name]
@@ -82,9 +93,14 @@ class Pipeline:
         return Stage(scene, distiller, self.prior, self._embedding, config, self.generator, name=name, offset=offset)
 
     def _rehearse(self) -> None:
-        """Set up every stage once, so that a setting that a later one refuses is known before the first begins."""
+        """Set up and draw every stage once: a setting that a later one refuses is known before the first begins.
+
+        A backend that cannot work here says so too, before anything is written.
+        """
         for name in self.stages:
-            self._stage(name, self._empty_scene(name, torch.Generator().manual_seed(0)))
+            scene = self._empty_scene(name, torch.Generator().manual_seed(0))
+            _try_renderer(scene, self.prior.device)
+            self._stage(name, scene)
 
     def _empty_scene(self, name: str, generator: torch.Generator) -> Representation:
         # Where the prior lives, the scene lives: pictures and gradients never cross devices.
@@ -95,19 +111,18 @@ class Pipeline:
             return TexturedMesh.blank(self.config.texture).to(device)
         return self.config.representation.build(generator, device)
 
-    def _converted(self, scene: Representation, name: str, say: Say) -> Representation:
-        config = self.config
+    def _converted(self, stage: Stage, name: str, say: Say) -> Representation:
+        config, scene, export = self.config, stage.representation, self.export_of(stage)
         try:
             if self.stages[name].scene == "texture":
-                return to_textured_mesh(scene, config.texture, config.export, say)
-            return to_deformable_mesh(scene, config.mesh, config.export, self.generator)
+                return to_textured_mesh(scene, config.texture, export, say)
+            return to_deformable_mesh(scene, config.mesh, export, self.generator)
         except ValueError as error:
             raise UserError(f"no mesh for stage '{name}': {error}; --no-refine exports without one") from error
 
 
 @torch.no_grad()
 def _try_renderer(scene: Representation, device: torch.device) -> None:
-    """Draw once, so that a backend that cannot work here says so before anything is written."""
     cameras = Cameras.orbit([0.0], [0.0], height=16).to(device)
     scene.render(cameras, torch.ones(1, 3, device=device))
 

@@ -23,13 +23,17 @@ pre{background:#f7f7f7;padding:1rem;overflow:auto}
 COLOURS = ("#1a7f5a", "#c2571a")
 
 
-def write_report(folder: Path, config: RunConfig, export: ExportReport, seconds: float) -> None:
-    """Write `folder`/report.html from the run's own files."""
+def write_report(folder: Path, config: RunConfig, export: ExportReport | None, seconds: float) -> None:
+    """Write `folder`/report.html from the run's own files; `export` is None for a scene without an asset."""
     journal = folder / "metrics.jsonl"
     records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     names = config.names
     turntable = '<img src="turntable.webp" alt="the scene turning">' if (folder / "turntable.webp").exists() else ""
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
+    asset = ""
+    if export:
+        picture = _figure("asset/asset.png", "The exported mesh with its texture; below, its normals.")
+        asset = f"<h2>The asset</h2>{picture}\n"
     variances = {"variance": names["method"].upper()}
     if names["method"] != "sds":
         variances["variance_sds"] = "SDS at the same draws"
@@ -38,10 +42,9 @@ def write_report(folder: Path, config: RunConfig, export: ExportReport, seconds:
 <h1>{escape(config.prompt)}</h1>
 <p class="soft">{escape(names["representation"])} by {escape(names["method"])} with prior {escape(names["prior"])},
 {stages} steps, seed {config.seed}, {seconds:.0f} s</p>
-<div class="top">{turntable}<div>{_table(_facts(export))}<p>{_links(folder)}</p></div></div>
-<h2>The asset</h2>{_figure("asset/asset.png", "The exported mesh with its texture; below, its normals.")}
-<h2>The scene it was made from</h2>
-{_figure("previews/final.png", f"The {names['representation']} after the last step; below, their normals.")}
+<div class="top">{turntable}<div>{_table(_facts(export)) if export else ""}<p>{_links(folder)}</p></div></div>
+{asset}<h2>The scene</h2>
+{_figure("previews/final.png", "After the last step; below, the normals.")}
 <h2>Optimisation</h2>
 {_chart(records, {"loss": "mean square of the guided residual"})}
 {_chart(records, variances, "variance of the gradient over noise draws, per pixel")}
@@ -69,7 +72,7 @@ def _table(facts: Mapping[str, str]) -> str:
 
 def _links(folder: Path) -> str:
     """Every file of the asset, and the journal."""
-    files = [*sorted((folder / "asset").iterdir()), folder / "metrics.jsonl"]
+    files = [*sorted((folder / "asset").glob("*")), folder / "metrics.jsonl"]
     return " · ".join(
         f'<a href="{escape(path.relative_to(folder).as_posix())}">{escape(path.name)}</a> {_size(path)}'
         for path in files

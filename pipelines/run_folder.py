@@ -26,8 +26,8 @@ WRITTEN = (
     "report.html",
 )
 """Everything that a run writes; --overwrite removes these and nothing else."""
-AFTERWARDS = ("export.", "output.")
-"""Settings that do not touch the optimisation: another value may be given when resuming."""
+AFTERWARDS = ("export.", "output.", "refine")
+"""Settings that do not touch what has been optimised: another value may be given when resuming."""
 
 OWN_NAMES = (*WRITTEN, *(f".{name}.partial" for name in WRITTEN))
 """The same, with what a kill in the middle of a write leaves behind."""

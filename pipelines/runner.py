@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..representations import Representation, Savable
+from ..representations import Savable
 from .checkpoint import read_newest_checkpoint, write_checkpoint
 from .config import OutputConfig, RunConfig
 from .errors import Interrupted, UserError
@@ -33,11 +33,11 @@ from .stage import Stage
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a finished run left its files, and what it measured."""
+    """Where a finished run left its files, and what it measured; no asset with `export.enabled=false`."""
 
     folder: Path
-    asset: Path
-    export: ExportReport
+    asset: Path | None
+    export: ExportReport | None
     seconds: float
 
 
@@ -78,25 +78,32 @@ def _generate(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool,
     if stage.skipped:
         journal.say(f"{stage.skipped} steps were skipped because something was not finite")
     output = config.output
-    save_contact_sheet(stage.representation, folder / "previews" / "final.png", output.picture_size)
+    _save_picture(stage, "final", folder, output)
     if output.turntable_frames:
-        save_turntable(stage.representation, folder / "turntable.webp", output.turntable_frames, output.picture_size)
-    journal.say("extracting, unwrapping and baking the mesh")
-    export = _export(stage.representation, config, folder, journal)
+        frames, size = output.turntable_frames, output.picture_size
+        save_turntable(stage.representation, folder / "turntable.webp", frames, size, stage.config.views)
+    export = _export(stage, pipeline, folder, journal) if config.export.enabled else None
     seconds = time.perf_counter() - start
-    summary = {"seconds": round(seconds, 1), "skipped_steps": stage.skipped, "export": _plain(export)}
+    summary = {
+        "seconds": round(seconds, 1),
+        "skipped_steps": stage.skipped,
+        "export": _plain(export) if export else None,
+    }
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     write_report(folder, config, export, seconds)
-    journal.say(f"done in {seconds:.0f} s: {export.path}")
-    return RunResult(folder, export.path, export, seconds)
+    asset = export.path if export else None
+    journal.say(f"done in {seconds:.0f} s: {asset or folder}")
+    return RunResult(folder, asset, export, seconds)
 
 
-def _export(representation: Representation, config: RunConfig, folder: Path, journal: Journal) -> ExportReport:
+def _export(stage: Stage, pipeline: Pipeline, folder: Path, journal: Journal) -> ExportReport:
+    config = pipeline.config
+    journal.say("extracting, unwrapping and baking the mesh")
     try:
         return export_asset(
-            representation,
+            stage.representation,
             folder / "asset",
-            config.export,
+            pipeline.export_of(stage),
             name=slug(config.prompt),
             provenance=provenance(config),
             report=journal.say,
@@ -159,9 +166,9 @@ def _run_stages(pipeline: Pipeline, stage: Stage, folder: Path, journal: Journal
         following = pipeline.following(stage, journal.say)
         if following is None:
             return stage
-        save_contact_sheet(stage.representation, folder / "previews" / f"{stage.name}.png", output.picture_size)
+        _save_picture(stage, stage.name, folder, output)
         stage = following
-        save_contact_sheet(stage.representation, folder / "previews" / f"{stage.name}-start.png", output.picture_size)
+        _save_picture(stage, f"{stage.name}-start", folder, output)
         journal.restart_clock()
 
 
@@ -177,9 +184,13 @@ def _optimise(stage: Stage, output: OutputConfig, folder: Path, journal: Journal
             if interrupted:
                 raise Interrupted(folder, stage.total)
             if output.preview_every and stage.done % output.preview_every == 0 and not last:
-                picture = folder / "previews" / f"{stage.total:06d}.png"
-                save_contact_sheet(stage.representation, picture, output.picture_size)
+                _save_picture(stage, f"{stage.total:06d}", folder, output)
             journal.restart_clock()
+
+
+def _save_picture(stage: Stage, name: str, folder: Path, output: OutputConfig) -> None:
+    path = folder / "previews" / f"{name}.png"
+    save_contact_sheet(stage.representation, path, output.picture_size, stage.config.views)
 
 
 def _save(stage: Stage, folder: Path) -> None:

@@ -42,10 +42,13 @@ def is_closed_manifold(faces: np.ndarray) -> bool:
     return len(np.unique(forward)) == len(forward) and bool((forward == backward).all())
 
 
-def welded_faces(mesh: TriangleMesh) -> np.ndarray:
-    """The faces with vertices that were split along chart borders joined again."""
-    _, joined = np.unique(mesh.vertices.numpy(), axis=0, return_inverse=True)
-    return joined.reshape(-1)[mesh.faces.numpy()]
+def welded_faces(mesh: TriangleMesh) -> tuple[np.ndarray, np.ndarray]:
+    """The faces with vertices that were split along chart borders joined again, and one of the vertices at each place.
+
+    The faces count along the second.
+    """
+    _, first, joined = np.unique(mesh.vertices.numpy(), axis=0, return_index=True, return_inverse=True)
+    return joined.reshape(-1)[mesh.faces.numpy()], first
 
 
 def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Manifold:

@@ -27,8 +27,11 @@ LIMITS = {
 class ExportConfig:
     """What the exported asset shall be."""
 
+    enabled: bool = True
+    """False: a run ends with its scene, without an asset. What surrounds the cameras is no object to cut out."""
     source: str = "auto"
-    """Where the surface comes from: `auto`, `renders`, `field` or `mesh`."""
+    """Where the surface comes from: `auto`, `renders`, `field` or `mesh`. This and the next are about the coarse scene;
+    a mesh that a later stage has trained is taken as it is."""
     colour_source: str = "renders"
     """Where the base colour comes from: `renders` or `field`."""
     resolution: int = 144

@@ -170,8 +170,8 @@ def test_report_of_a_whole_export(exported: tuple[ExportReport, list[str]]) -> N
     report, lines = exported
     assert report.watertight and 500 < report.faces <= SMALL.face_budget
     assert report.colour_difference < 2 and report.silhouette_iou > 0.95
-    assert list(report.seconds) == ["views", "surface", "cleanup", "unwrap", "bake", "write", "compare"]
-    assert len(lines) == 8
+    assert list(report.seconds) == ["views", "surface", "cleanup", "unwrap", "bake", "maps", "write", "compare"]
+    assert len(lines) == 9
 
 
 def test_file_obeys_the_rules(exported: tuple[ExportReport, list[str]]) -> None:
