@@ -1,19 +1,47 @@
-"""What the README promises can be run as written."""
+"""What README and docs promise can be run as written, and what they list is all there is."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from steindreamer.distill import BASELINES, SSDConfig
 from steindreamer.pipelines.cli import parser
 from steindreamer.pipelines.config import CHOICES, load_config
+from steindreamer.pipelines.penalties import PENALTIES
+from steindreamer.pipelines.pipeline import Pipeline
+from steindreamer.pipelines.shading import ShadingConfig
+from steindreamer.pipelines.stage import StageConfig
+from steindreamer.pipelines.views import ViewsConfig
+from steindreamer.representations import REPRESENTATIONS, Representation, TexturedMesh
 from steindreamer.training.world import COLOURS, KINDS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+}
+README, STAGES = DOCUMENTS["README.md"], DOCUMENTS["docs/stages.md"]
+
+
+def matches(pattern: str) -> list[tuple[str, str]]:
+    """(document, what was found), each once."""
+    return sorted({(name, found) for name, text in DOCUMENTS.items() for found in re.findall(pattern, text, re.M)})
+
+
+def table(title: str) -> dict[str, list[str]]:
+    """Of docs/stages.md: the cells behind the first one of every row of the first table after the heading."""
+    section = STAGES.split(f"# {title}\n", 1)[1]
+    (rows, *_) = re.findall(r"^\|---.*\n((?:\|.*\n)+)", section, re.M)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines()]
+    return {first.strip("`"): rest for first, *rest in lines}
 
 
 def test_two_commands_of_one_line_come_first() -> None:
@@ -23,17 +51,62 @@ def test_two_commands_of_one_line_come_first() -> None:
     assert blocks[1].endswith("pytest")
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(("document", "link"), matches(r"\]\(([^)#:]+)\)"))
+def test_links_lead_somewhere(document: str, link: str) -> None:
+    assert (ROOT / document).parent.joinpath(link).exists()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^python pipelines/run\.py (.*)$", README, re.M))
+@pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^python pipelines/run\.py (.*)$")}))
 def test_commands_parse(line: str) -> None:
-    words = [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', line.partition("#")[0])]
-    options = parser().parse_intermixed_args(words)
+    options = parser().parse_intermixed_args(shlex.split(line, comments=True))
     chosen = {name: getattr(options, name) for name in CHOICES}
-    load_config(options.preset or "cpu", **chosen, prompt=options.prompt, overrides=options.overrides)
+    config = load_config(
+        options.preset or "cpu",
+        **chosen,
+        prompt=options.prompt,
+        refine=False if options.no_refine else None,
+        overrides=options.overrides,
+    )
+    assert config.active_stages()
+
+
+@pytest.mark.parametrize("representation", [None, *REPRESENTATIONS])
+def test_the_preset_of_the_docs_can_begin(representation: str | None, tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", STAGES, re.S)
+    path = tmp_path / "carved.yaml"
+    path.write_text(text, encoding="utf-8")
+    config = load_config(path, representation=representation, overrides=["prior.objects=1", "mesh.resolution=24"])
+    assert list(config.active_stages()) == ["coarse", "geometry", "colours", "paint"]
+    stage = Pipeline(config).first()  # sets up every stage
+    assert ("orientation" in stage.config.regularisers) == (config.names["representation"] == "nerf")
+    assert ("opacity" in stage.config.regularisers) == (representation == "gaussians")
+
+
+@pytest.mark.parametrize(
+    ("title", "config"),
+    [("The settings of a stage", StageConfig), ("`views`", ViewsConfig), ("`shading`", ShadingConfig)],
+)
+def test_the_docs_list_every_setting_with_its_default(title: str, config: type) -> None:
+    def default(name: str) -> Any:
+        value = next(field for field in fields(config) if field.name == name)
+        return value.default_factory() if value.default_factory is not MISSING else value.default
+
+    listed = {name: yaml.safe_load(cells[0].strip("`")) for name, cells in table(title).items()}
+    assert list(listed) == [field.name for field in fields(config)]
+    for name, value in listed.items():
+        assert value == "below" if is_dataclass(default(name)) else value == default(name), name
+
+
+def test_the_docs_list_every_penalty(generator: torch.Generator) -> None:
+    def own(scene: Representation) -> set[str]:
+        return {*scene.render_terms, *scene.regularisers()}
+
+    expected = {"every picture": set(PENALTIES), "texture": own(TexturedMesh.blank())}
+    expected |= {name: own(config().build(generator)) for name, config in REPRESENTATIONS.items()}
+    listed: dict[str, set[str]] = {}
+    for name, (where, _) in table("Penalties and schedules").items():
+        listed.setdefault(where, set()).add(name)
+    assert listed == expected
 
 
 def test_the_baseline_of_the_readme_works() -> None:
