@@ -20,6 +20,7 @@ from .volume import (
     distortion,
     march,
     orientation,
+    per_opacity,
     ray_weights,
     reached,
     variance,
@@ -191,7 +192,7 @@ class Nerf(Representation):
         # Apart from the rest, so that normals cost no gradient unless somebody asks for theirs. They count by their
         # length: unit normals of nearly flat density are noise (on a fitted mug 51 instead of 43 degrees off).
         normal = _facing(accumulate(weights, -radiance.gradient, samples), directions)
-        depth = z_sum / torch.where(opacity > 0, opacity, 1.0)
+        depth = per_opacity(z_sum, opacity)
         columns = [rgb, opacity, depth, normal]
         if torch.is_grad_enabled():
             columns += [

@@ -1,6 +1,6 @@
 """Volume rendering: occupancy, ray marching, compositing of packed samples, penalties along rays."""
 
-from .compositing import accumulate, ray_weights, reached
+from .compositing import accumulate, per_opacity, ray_weights, reached
 from .marching import march
 from .occupancy import OccupancyConfig, OccupancyGrid
 from .ray_terms import distortion, orientation, variance
@@ -14,6 +14,7 @@ __all__ = [
     "distortion",
     "march",
     "orientation",
+    "per_opacity",
     "ray_weights",
     "reached",
     "variance",

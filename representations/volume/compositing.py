@@ -19,6 +19,8 @@ from . import _cpu_volume as kernels
 from .samples import Samples
 from .volume_twin import accumulate_torch, sum_before, weights_torch
 
+_LEAST_OPACITY = 1e-12
+
 
 def ray_weights(density: Float[Tensor, " m"], samples: Samples, step: float) -> Float[Tensor, " m"]:
     """Share of the light that each sample stops: T_i (1 - exp(-density_i step)), T_i = exp(-sum_{j<i} density_j step).
@@ -43,6 +45,13 @@ def accumulate(weights: Float[Tensor, " m"], values: Float[Tensor, "m c"], sampl
     if _compiled(weights):
         return _Accumulate.apply(weights, values, samples.starts)
     return accumulate_torch(weights, values, samples.rays, len(samples.starts) - 1)
+
+
+def per_opacity(sums: Float[Tensor, "r c"], opacity: Float[Tensor, "r 1"]) -> Float[Tensor, "r c"]:
+    """Weighted sums along rays to weighted means; 0 where a ray meets nothing."""
+    # Some rays meet next to nothing, down to subnormal numbers. The clamp bounds what is divided by, and its square in
+    # the gradient: infinite, it would be NaN even for those whom the mean does not concern.
+    return sums / opacity.clamp_min(_LEAST_OPACITY)
 
 
 def _compiled(tensor: Tensor) -> bool:

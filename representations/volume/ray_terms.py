@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .compositing import accumulate
+from .compositing import accumulate, per_opacity
 from .samples import Samples
 from .volume_twin import sum_before
 
@@ -33,8 +32,8 @@ def variance(
     samples: Samples,
 ) -> Float[Tensor, " r"]:
     """Variance of a quantity along the ray, the weights as probabilities; 0 where the ray meets nothing."""
-    squared = accumulate(weights, (values - mean[samples.rays]).square()[:, None], samples)[:, 0]
-    return squared / torch.where(opacity > 0, opacity, 1.0)
+    squared = accumulate(weights, (values - mean[samples.rays]).square()[:, None], samples)
+    return per_opacity(squared, opacity[:, None])[:, 0]
 
 
 def distortion(

@@ -182,6 +182,18 @@ def test_terms_are_there_with_gradients_only_and_never_nan() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in empty.parameters())
 
 
+def test_rays_that_meet_next_to_nothing_do_not_spoil_the_gradient() -> None:
+    """Before the first look at what is empty, rays past the blob meet densities down to subnormal numbers."""
+    blob = BlobConfig(bias=20.0, width=0.3)
+    nerf = build(radiance=RadianceFieldConfig(hash_grid=HashGridConfig(levels=4, log2_size=12), blob=blob))
+    output = draw(nerf, Cameras.orbit([10.0, 130.0], [10.0] * 2, height=24, width=40, field_of_view=70.0))
+    assert ((output.opacity > 0) & (output.opacity < torch.finfo(torch.float32).tiny)).any()
+    for loss in (output.rgb.mean(), output.depth.mean(), output.terms["z_variance"]):
+        nerf.zero_grad()
+        loss.backward(retain_graph=True)
+        assert all(p.grad is None or p.grad.isfinite().all() for p in nerf.parameters())
+
+
 @pytest.mark.parametrize("term", ["orientation", "z_variance", "distortion"])
 def test_minimising_a_term_lowers_it(term: str) -> None:
     nerf, cameras = build(), view(0.0, 90.0)
