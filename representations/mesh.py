@@ -40,5 +40,6 @@ def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"]) 
 
 def _area_normals(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
     """Normals whose length is twice the face's area."""
-    a, b, c = vertices[faces].unbind(1)
+    # Not vertices[faces]: the order in which autograd sums the gradient of that is left to the threads.
+    a, b, c = vertices.index_select(0, faces.reshape(-1)).reshape(-1, 3, 3).unbind(1)
     return torch.linalg.cross(b - a, c - a)

@@ -30,10 +30,11 @@ def marching_tetrahedra(
         raise ValueError(f"the grid has {grid.nodes} nodes, but got {len(positions)} positions and {len(sdf)} values")
     inside = sdf.detach() < 0
     numbers, ends = crossing_edges(inside, grid)
-    first, second = sdf[ends].unbind(1)
+    # index_select, because the order in which autograd sums the gradient of sdf[ends] is left to the threads.
+    first, second = sdf.index_select(0, ends.reshape(-1)).reshape(-1, 2).unbind(1)
     difference = second - first
     weight = -first / torch.where(difference.abs() < _NEAR_ZERO, difference.detach().sign() * _NEAR_ZERO, difference)
-    a, b = positions[ends].unbind(1)
+    a, b = positions.index_select(0, ends.reshape(-1)).reshape(-1, 2, 3).unbind(1)
     vertices = a + weight.clamp(0, 1)[:, None] * (b - a)
     return vertices, _faces(inside, numbers, grid)
 
