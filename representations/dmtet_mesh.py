@@ -81,12 +81,12 @@ class DmtetConfig:
 
 @dataclass(frozen=True)
 class SurfaceFit:
-    """How well `DmtetMesh.from_surface` did; root mean squares over random points."""
+    """How well `DmtetMesh.from_surface` did; root mean squares over random points that it was not fitted to."""
 
     distance: float
     """Metres, of points of the given surface from the new one."""
     colour: float
-    """sRGB, of the new surface's points."""
+    """sRGB, on and close to the given surface."""
 
 
 class DmtetMesh(Representation):

@@ -17,7 +17,7 @@ def laplacian(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], unit:
     0 without faces.
     """
     if len(faces) == 0:
-        return vertices.sum()
+        return vertices[:0].sum()
     begin, end = _sides(faces)
     total = torch.zeros_like(vertices).index_add(0, begin, vertices[end])
     count = torch.bincount(begin, minlength=len(vertices)).clamp(min=1)[:, None]
@@ -28,7 +28,7 @@ def edge_normal_consistency(normals: Float[Tensor, "v 3"], faces: Int64[Tensor, 
     """Mean of 1 - cosine between the vertex normals at the two ends of an edge, in [0, 2] (threestudio's
     `normal_consistency`); 0 without faces."""
     if len(faces) == 0:
-        return normals.sum()
+        return normals[:0].sum()
     begin, end = _sides(faces)
     return (1 - (normals[begin] * normals[end]).sum(1)).mean()
 

@@ -70,6 +70,7 @@ def draw_mesh(
     return RenderOutput(rgb, opacity, depth, normal)
 
 
+@torch.no_grad()
 def render_mesh(
     mesh: TriangleMesh, cameras: Cameras, background: Float[Tensor, "b 3"], *, supersample: int = 1
 ) -> RenderOutput:

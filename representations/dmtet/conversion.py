@@ -20,6 +20,7 @@ DEPTHS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 """How far below the surface, in cells, the points lie the new surface must contain: the deepest possible."""
 ROUNDS = 3
 FIT_STEPS, FIT_BATCH, FIT_POINTS = 300, 4096, 65536
+CHECK_POINTS = 4096
 GREY = 0.5
 """sRGB of a mesh without colours."""
 
@@ -108,26 +109,32 @@ def fit_colours(
     spread: float,
     generator: torch.Generator,
 ) -> float:
-    """Train the field to the mesh's colours on and around the surface; returns the remaining root mean square error.
+    """Train the field to the mesh's colours on and around the surface.
+
+    Returns the root mean square error at other such points. Trains under `torch.no_grad()` too.
 
     `colour` gives sRGB at points on the surface; without it the mesh's own, else grey. `spread`: standard deviation, in
     metres, of the points' distances from the surface, where the field is wanted too.
     """
-    samples = sample_surface(mesh, FIT_POINTS, generator)
-    target = samples.colours if colour is None else colour(samples.points)
+    count = FIT_POINTS + CHECK_POINTS
+    samples = sample_surface(mesh, count, generator)
+    with torch.no_grad():
+        target = samples.colours if colour is None else colour(samples.points)
     if target is None:
         target = torch.full_like(samples.points, GREY)
-    offsets = spread * torch.randn(FIT_POINTS, 1, generator=generator, device=generator.device).to(samples.points)
+    offsets = spread * torch.randn(count, 1, generator=generator, device=generator.device).to(samples.points)
     device = next(field.parameters()).device
     points, target = ((samples.points + offsets * samples.normals).to(device), target.to(device))
     rates = field.learning_rates("")
     groups = [{"params": [parameter], "lr": rates[name]} for name, parameter in field.named_parameters()]
-    optimizer = torch.optim.Adam(groups)
+    # One pass over the table per step: a third of the time for 2^19 entries.
+    optimizer = torch.optim.Adam(groups, fused=True)
     for _ in range(FIT_STEPS):
         chosen = torch.randint(FIT_POINTS, (FIT_BATCH,), generator=generator, device=generator.device).to(device)
         optimizer.zero_grad()
-        (field(points[chosen]) - target[chosen]).square().mean().backward()
+        with torch.enable_grad():
+            (field(points[chosen]) - target[chosen]).square().mean().backward()
         optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
-        return float((field(points) - target).square().mean().sqrt())
+        return float((field(points[FIT_POINTS:]) - target[FIT_POINTS:]).square().mean().sqrt())

@@ -5,7 +5,6 @@ An optional package, imported only when used. Its licence permits research and e
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ..adapters.loading import load
 from .fragments import NEAR
 from .raster import Raster
 from .topology import weld
 
-INSTALL = "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
+INSTALL = "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast (non-commercial licence)"
 FAR = 1000.0
 """Metres; what lies farther is not drawn."""
 
@@ -33,7 +33,7 @@ class NvdiffrastRaster(Raster):
             raise ValueError(
                 f"the nvdiffrast backend needs tensors on a CUDA device, got {screen.device}; use backend 'auto'"
             )
-        self._library = load_nvdiffrast()
+        self._library = load("nvdiffrast.torch", INSTALL)
         # Its kernels know no other types.
         self.screen, self.faces, self.size = screen.float(), faces, size
         self._triangles = faces.int().contiguous()
@@ -73,17 +73,7 @@ def clip_positions(screen: Float[Tensor, "b v 3"], size: tuple[int, int]) -> Flo
     return torch.stack([(2 * x / size[1] - 1) * z, (2 * y / size[0] - 1) * z, depth, z], -1)
 
 
-def load_nvdiffrast() -> Any:
-    """Raises ValueError without nvdiffrast, naming the command that installs it."""
-    try:
-        return importlib.import_module("nvdiffrast.torch")
-    except ImportError as error:
-        raise ValueError(
-            f"the nvdiffrast backend needs the nvdiffrast package (non-commercial licence): {INSTALL}"
-        ) from error
-
-
 @cache
 def _context(device: torch.device) -> Any:
     """Its buffers grow with use and are kept."""
-    return load_nvdiffrast().RasterizeCudaContext(device=device)
+    return load("nvdiffrast.torch", INSTALL).RasterizeCudaContext(device=device)

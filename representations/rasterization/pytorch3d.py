@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ..adapters.loading import load
+from ..adapters.pytorch3d import INSTALL
 from .twin import TorchRaster, drawable
-
-INSTALL = "pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d"
 
 
 class Pytorch3dRaster(TorchRaster):
     """See `Raster`. Raises ValueError without pytorch3d."""
 
     def __init__(self, screen: Float[Tensor, "b v 3"], faces: Int64[Tensor, "f 3"], size: tuple[int, int]) -> None:
-        self._meshes, self._rasterize = load_pytorch3d()
+        self._meshes = load("pytorch3d.structures", INSTALL).Meshes
+        self._rasterize = load("pytorch3d.renderer.mesh.rasterize_meshes", INSTALL).rasterize_meshes
         super().__init__(screen, faces, size)
 
     def _visible(self, points: Float[Tensor, "v 3"]) -> Int64[Tensor, "h w"]:
@@ -37,13 +35,3 @@ def device_coordinates(points: Float[Tensor, "v 3"], size: tuple[int, int]) -> F
     x, y, z = points.unbind(1)
     short = min(size)
     return torch.stack([(width - 2 * x) / short, (height - 2 * y) / short, z], 1)
-
-
-def load_pytorch3d() -> tuple[Any, Any]:
-    """`Meshes` and `rasterize_meshes`. Raises ValueError without pytorch3d, naming the command that installs it."""
-    try:
-        structures = importlib.import_module("pytorch3d.structures")
-        rasterizer = importlib.import_module("pytorch3d.renderer.mesh.rasterize_meshes")
-    except ImportError as error:
-        raise ValueError(f"the pytorch3d backend needs the pytorch3d package: {INSTALL}") from error
-    return structures.Meshes, rasterizer.rasterize_meshes

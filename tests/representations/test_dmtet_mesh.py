@@ -122,6 +122,30 @@ def test_conversion_takes_colours_from_a_function(striped_torus: TriangleMesh) -
     assert (out.colour(points) - 1 + stripes(points)).square().mean().sqrt() < 0.05
 
 
+def test_conversion_without_gradients_or_from_a_trained_field(striped_torus: TriangleMesh) -> None:
+    """Gradients being off does not stop the fit; those of the given colours are left alone."""
+    config = DmtetConfig(resolution=12)
+    with torch.no_grad():
+        out = DmtetMesh.from_surface(striped_torus, None, config, torch.Generator().manual_seed(0))
+    again = DmtetMesh.from_surface(out.mesh(), out.colour, config, torch.Generator().manual_seed(0))
+    assert out.fit is not None and again.fit is not None
+    assert out.fit.colour < 0.03 and again.fit.colour < 0.03
+    assert all(parameter.grad is None for parameter in out.parameters())
+
+
+def test_residual_is_that_of_points_not_fitted(striped_torus: TriangleMesh) -> None:
+    """Of noise as many values can be learned as are shown, but none beside them: the error is at least its spread."""
+    noise = torch.Generator().manual_seed(1)
+    config = DmtetConfig(resolution=12)
+    out = DmtetMesh.from_surface(
+        striped_torus,
+        lambda points: torch.rand(points.shape, generator=noise),
+        config,
+        torch.Generator().manual_seed(0),
+    )
+    assert out.fit is not None and out.fit.colour > 12**-0.5
+
+
 def test_thin_parts_survive_the_conversion() -> None:
     """A plate and a rod, and a slit through a block, all thinner than half a cell."""
     plate = trimesh.creation.box([1.2, 0.02, 1.0])
@@ -227,6 +251,7 @@ def test_mesh_penalties_against_neighbour_lists() -> None:
     ends = torch.from_numpy(np.array(shape.edges_unique))
     expected = (1 - (normals[ends[:, 0]] * normals[ends[:, 1]]).sum(1)).mean()
     torch.testing.assert_close(edge_normal_consistency(normals, mesh.faces), expected)
+    assert laplacian(mesh.vertices, mesh.faces[:0], 0.1) == 0 == edge_normal_consistency(normals, mesh.faces[:0])
 
 
 @pytest.mark.slow

@@ -145,6 +145,13 @@ def test_the_texture_is_upright() -> None:
         assert rgb[:, y, x].round().tolist() == list(colour), (y, x)
 
 
+def test_pictures_of_a_trained_mesh_carry_no_gradient() -> None:
+    texture, background = torch.rand(3, 2, 2, requires_grad=True), torch.zeros(1, 3, requires_grad=True)
+    uvs = torch.tensor([[0.0, 0], [0, 1], [1, 1], [1, 0]])
+    output = render_mesh(square(uvs=uvs, texture=texture), Cameras.orbit([0.0], [0.0], height=8), background)
+    assert not output.rgb.requires_grad
+
+
 def test_bilinear_lookup_is_exact_on_a_linear_texture() -> None:
     size = 16
     ramp = (torch.arange(size) + 0.5) / size
