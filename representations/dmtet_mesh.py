@@ -214,7 +214,7 @@ class DmtetMesh(Representation):
         )
         length = (slopes.square().sum(0) / self.grid.cell**2 + 1e-12).sqrt()
         _, ends = crossing_edges(distances.detach() < 0, self.grid)
-        logits = distances[ends] / self.grid.cell
+        logits = distances.index_select(0, ends.reshape(-1)).reshape(-1, 2) / self.grid.cell
         sign = (logits.detach().flip(1) > 0).to(logits)
         entropy = F.binary_cross_entropy_with_logits(logits, sign, reduction="sum")
         return {"eikonal": (length - 1).square().mean(), "sdf_sign": entropy / max(len(ends), 1)}

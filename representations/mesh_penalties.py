@@ -19,7 +19,7 @@ def laplacian(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], unit:
     if len(faces) == 0:
         return vertices[:0].sum()
     begin, end = _sides(faces)
-    total = torch.zeros_like(vertices).index_add(0, begin, vertices[end])
+    total = torch.zeros_like(vertices).index_add(0, begin, vertices.index_select(0, end))
     count = torch.bincount(begin, minlength=len(vertices)).clamp(min=1)[:, None]
     return ((total / count - vertices) / unit).square().sum(1).mean()
 
@@ -30,7 +30,7 @@ def edge_normal_consistency(normals: Float[Tensor, "v 3"], faces: Int64[Tensor, 
     if len(faces) == 0:
         return normals[:0].sum()
     begin, end = _sides(faces)
-    return (1 - (normals[begin] * normals[end]).sum(1)).mean()
+    return (1 - (normals.index_select(0, begin) * normals.index_select(0, end)).sum(1)).mean()
 
 
 def _sides(faces: Int64[Tensor, "f 3"]) -> tuple[Int64[Tensor, " s"], Int64[Tensor, " s"]]:
