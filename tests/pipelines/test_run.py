@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from steindreamer.pipelines import run_folder
 from steindreamer.pipelines.checkpoint import checkpoint_steps
 from steindreamer.pipelines.cli import main
+from steindreamer.pipelines.pictures import sheet_cameras
 from steindreamer.pipelines.run_folder import WRITTEN, choose_folder
+from steindreamer.pipelines.views import ViewsConfig
 
 TINY = [
     "--prompt", "a red mug", "--no-refine", "stages.coarse.steps=4", "stages.coarse.resolution=16",
@@ -51,6 +55,38 @@ def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys:
     assert (folder / "checkpoints" / "000004.safetensors").read_bytes() == scene
     assert main(["--resume", "--out", str(folder), "stages.coarse.steps=8"]) == 1
     assert "other settings (stages.coarse.steps)" in capsys.readouterr().err
+
+
+def test_a_run_without_an_asset_and_one_after_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["--out", str(folder), *TINY, "export.enabled=false", "export.source=mesh"]) == 0
+    assert f"done in {json.loads((folder / 'summary.json').read_text())['seconds']:.0f} s: {folder}" in (
+        capsys.readouterr().out
+    )
+    assert [path.name for path in (folder / "asset").iterdir()] == ["asset.ply"]
+    assert json.loads((folder / "summary.json").read_text())["export"] is None
+    page = (folder / "report.html").read_text()
+    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert "previews/final.png" in links and all((folder / link).is_file() for link in links)
+    assert "The asset" not in page and "triangles" not in page
+    assert main(["--quiet", "--resume", "--out", str(folder), "export.enabled=true", "export.source=auto"]) == 0
+    assert (folder / "asset" / "asset.glb").is_file()
+    assert main(["--resume", "--out", str(folder), "refine=true", "export.enabled=false"]) == 1
+    assert "export.enabled=false needs refine=false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("look", ["centre", "outwards"])
+def test_pictures_of_a_scene_around_the_cameras_are_taken_inside(look: str) -> None:
+    views = ViewsConfig(inside=True, look=look, distance=[0.2, 2.0], elevation=[-10.0, 30.0], field_of_view=[50.0, 70.0])
+    cameras = sheet_cameras(16, views)
+    assert torch.allclose(cameras.position.norm(dim=1), torch.tensor(0.2))
+    towards = (cameras.forward * cameras.position).sum(1) / 0.2
+    assert torch.allclose(towards, torch.tensor(-1.0 if look == "centre" else 1.0))
+    assert torch.allclose(cameras.elevation, torch.tensor([10.0] * 8 + [30.0]), atol=1e-3)
+    assert torch.allclose((cameras.azimuth[:8].diff()) % 360, torch.tensor(45.0), atol=1e-3)
+    assert float(cameras.intrinsics[0, 1, 1]) == pytest.approx(8 / math.tan(math.radians(30)), rel=1e-5)
+    outside = sheet_cameras(16, ViewsConfig())
+    assert float(outside.position.norm(dim=1).min()) > 1 and torch.equal(outside.position, sheet_cameras(16).position)
 
 
 @pytest.mark.parametrize("broken", ["previews", "checkpoints", "asset", "report.html"])
