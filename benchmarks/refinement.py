@@ -6,7 +6,8 @@
 For each prompt the embedded prior holds one object, so that the truth is known. Each run is that of the command line
 with the `cpu` preset; the coarse scene is exported as with --no-refine, then its refinement. `chamfer` is the mean
 distance in millimetres between the visible surfaces (the object's radius is 900 mm), `PSNR` that of unlit pictures of
-the textured mesh over 16 held-out views. Writes benchmarks/results/refinement.md and a contact sheet per run.
+the textured mesh over 16 held-out views. Writes benchmarks/results/refinement.md, and a contact sheet and the asset of
+every run under --out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from truth import chamfer_millimetres, held_out_psnr
 
 from steindreamer.pipelines.config import RunConfig, load_config
+from steindreamer.pipelines.export import export_asset
 from steindreamer.pipelines.export.page import texture_surface
 from steindreamer.pipelines.export.stopwatch import Stopwatch
 from steindreamer.pipelines.export.views import take_views
@@ -47,8 +49,10 @@ def textured(scene: Representation, config: RunConfig) -> TriangleMesh:
     return texture_surface(scene, views, config.export, Stopwatch(lambda line: None)).mesh
 
 
-def run(config: RunConfig, say: Callable[[str], None]) -> tuple[dict[str, TriangleMesh], dict[str, float]]:
-    """The textured meshes before and after refinement, and the wall-clock seconds by stage."""
+def run(
+    config: RunConfig, folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, TriangleMesh], dict[str, float]]:
+    """The textured meshes before and after refinement, and the wall-clock seconds by stage; the asset is written."""
     pipeline = Pipeline(config)
     meshes: dict[str, TriangleMesh] = {}
     seconds: dict[str, float] = {}
@@ -67,6 +71,9 @@ def run(config: RunConfig, say: Callable[[str], None]) -> tuple[dict[str, Triang
             break
         stage = following
     meshes["refined"] = textured(stage.representation, config)
+    start = time.perf_counter()
+    export_asset(stage.representation, folder, config.export, report=say)
+    seconds["export"] = time.perf_counter() - start
     return meshes, seconds
 
 
@@ -91,7 +98,7 @@ def main() -> None:
                     prompt=prompt,
                 )
                 name = f"{slug(prompt)}-{representation}-{method}"
-                meshes, seconds = run(config, print)
+                meshes, seconds = run(config, options.out / name, print)
                 for step, mesh in meshes.items():
                     save_mesh_sheet(mesh, options.out / f"{name}-{step}.png", 192)
                 found = [(chamfer_millimetres(mesh, truth), held_out_psnr(mesh, truth)) for mesh in meshes.values()]

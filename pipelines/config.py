@@ -302,6 +302,11 @@ def _validate_stages(config: RunConfig) -> None:
     if order != sorted(order):
         listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
         raise UserError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
+    if config.mesh.initial_mesh:
+        raise UserError(
+            "mesh.initial_mesh is not read: a mesh stage begins with the scene before it; "
+            "to start from a mesh of your own give --repr mesh representation.initial_mesh=FILE"
+        )
     refined = [name for name, stage in active.items() if stage.scene != SCENES[0]]
     if refined and not config.export.enabled:
         raise UserError(

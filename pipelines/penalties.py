@@ -82,7 +82,7 @@ PENALTIES: dict[str, Penalty] = {
     "normal_smoothness": normal_smoothness,
     "depth_smoothness": depth_smoothness,
 }
-"""By the name that `stage.regularisers` weighs them with."""
+"""By the name that a stage's `regularisers` weigh them with."""
 
 
 def depth_normals(

@@ -50,7 +50,7 @@ def parse_schedule(value: Any, name: str) -> Schedule:
     Args:
         value: a finite number, or a mapping with `from` and `to`, and optionally `begin`, `end` (shares of the stage,
             default 0 and 1) and `shape` (see `Schedule`, default linear).
-        name: what error messages call it, such as `stage.regularisers.sparsity`.
+        name: what error messages call it, such as `stages.coarse.regularisers.sparsity`.
 
     Raises UserError for anything else.
     """

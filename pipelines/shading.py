@@ -38,7 +38,7 @@ class ShadingConfig:
     """and this far from the centre, in camera distances. DreamFusion: noise 1 and 0.8 to 1.5 metres, for cameras at
     1.25 on average."""
 
-    def validate(self, name: str = "stage.shading") -> None:
+    def validate(self, name: str = "shading") -> None:
         """Raises UserError, with the key under `name`, for values that mean nothing."""
         for key in ("begin", "shaded", "textureless", "ambient", "diffuse"):
             if not 0 <= getattr(self, key) <= 1:

@@ -49,7 +49,7 @@ class ViewsConfig:
     random_background: float = 0.5
     """Probability of a random colour; otherwise white."""
 
-    def validate(self, name: str = "stage.views") -> None:
+    def validate(self, name: str = "views") -> None:
         """Raises UserError, with the key under `name`, for what cannot be drawn."""
         if self.per_step < 1:
             raise UserError(f"{name}.per_step is {self.per_step}; at least 1 is accepted")

@@ -67,6 +67,7 @@ CASES: list[tuple[Sequence[str], str, Callable[[Path], None]]] = [
     (["stages.geometry.method.guidance_scale=much"], "stages.geometry.method.guidance_scale", _nothing),
     (["refine=true", "stages.geometry.regularisers.laplacien=1"], "did you mean 'laplacian'", _nothing),
     (["stages.coarse.regularisers.transparency=much"], "stages.coarse.regularisers.transparency", _nothing),
+    (["mesh.initial_mesh=cup.glb"], "--repr mesh representation.initial_mesh", _nothing),
     (["stages.coarse.normals=2"], "stages.coarse.normals is 2", _nothing),
     (["stages.coarse.rates=0"], "stages.coarse.rates is 0", _nothing),
     (["stages.coarse.stepz=3"], "did you mean 'steps'", _nothing),
