@@ -77,7 +77,9 @@ def test_a_run_without_an_asset_and_one_after_all(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("look", ["centre", "outwards"])
 def test_pictures_of_a_scene_around_the_cameras_are_taken_inside(look: str) -> None:
-    views = ViewsConfig(inside=True, look=look, distance=[0.2, 2.0], elevation=[-10.0, 30.0], field_of_view=[50.0, 70.0])
+    views = ViewsConfig(
+        inside=True, look=look, distance=[0.2, 2.0], elevation=[-10.0, 30.0], field_of_view=[50.0, 70.0]
+    )
     cameras = sheet_cameras(16, views)
     assert torch.allclose(cameras.position.norm(dim=1), torch.tensor(0.2))
     towards = (cameras.forward * cameras.position).sum(1) / 0.2
