@@ -22,7 +22,7 @@ def _can_cache() -> bool:
 EXACT: dict[str, Any] = {"error_model": "numpy", "cache": _can_cache()}
 """IEEE arithmetic."""
 FAST: dict[str, Any] = {**EXACT, "fastmath": {"arcp", "nsz", "afn"}}
-"""Approximate operations, each on its own: sums in other orders (`reassoc`) or fused products (`contract`) would depend on
-what the compiler sees around them, and a process that compiles a kernel would get other bits than one that loads it from
-the cache; a resumed run would not end like one left alone. NaNs and infinities keep their meaning: parameters that have
-diverged must not turn into wild memory accesses."""
+"""Approximate operations, each on its own: sums in other orders (`reassoc`) or fused products (`contract`) would
+depend on what the compiler sees around them, and a process that compiles a kernel would get other bits than one that
+loads it from the cache; a resumed run would not end like one left alone. NaNs and infinities keep their meaning:
+parameters that have diverged must not turn into wild memory accesses."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from steindreamer.distill import SSDConfig
 from steindreamer.pipelines.config import compose, load_config, presets, read_config
 from steindreamer.pipelines.errors import UserError, nearest
 from steindreamer.representations import REPRESENTATIONS
@@ -95,6 +96,7 @@ def test_a_stage_has_its_own_method() -> None:
         None, overrides=["method.bands=6", "stages.texture.method={guidance_scale: 3, timesteps: {maximum: 0.6}}"]
     )
     own, other = config.method_of("texture"), config.method_of("coarse")
+    assert isinstance(own, SSDConfig)
     assert (own.guidance_scale, own.timesteps.maximum, own.bands) == (3.0, 0.6, 6)
     assert other == config.method
 
