@@ -51,12 +51,15 @@ def test_every_preset_loads_for_every_representation(name: str) -> None:
 @pytest.mark.parametrize("name", list(presets()))
 def test_presets_only_say_what_differs_from_the_defaults(name: str) -> None:
     plain = yaml.safe_load(presets()[name].read_text())
+    special = plain.pop("when", {})
     for representation in REPRESENTATIONS:
         default = load_config(None, representation=representation, method=plain.get("method", {}).get("name"))
-        for layer in (plain, plain.get("when", {}).get(representation, {})):
+        general = compose([plain], {"representation": representation})
+        for layer, below in ((plain, default), (special.get(representation, {}), general)):
+            plainly = below.to_plain()
             for key, value in _leaves(layer):
-                if key[0] != "when" and key[-1] != "name" and not {"regularisers", "method"} & set(key[2:3]):
-                    assert _at(default.to_plain(), key) != value, f"{name}: {'.'.join(key)} is the default"
+                if key[-1] != "name" and not {"regularisers", "method"} & set(key[2:3]):
+                    assert _at(plainly, key) != value, f"{name}: {'.'.join(key)} changes nothing"
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
