@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -142,9 +142,14 @@ def test_pytorch3d_is_asked_in_its_own_conventions(height: int, width: int, monk
         nearest, index = inverse.max(-1)
         return torch.where(nearest > 0, index, -1)[None, :, :, None], nearest
 
-    monkeypatch.setitem(sys.modules, "pytorch3d.structures", SimpleNamespace(Meshes=meshes))
-    module = SimpleNamespace(rasterize_meshes=rasterize_meshes)
-    monkeypatch.setitem(sys.modules, "pytorch3d.renderer.mesh.rasterize_meshes", module)
+    for name, function in (
+        ("pytorch3d.structures.Meshes", meshes),
+        ("pytorch3d.renderer.mesh.rasterize_meshes.rasterize_meshes", rasterize_meshes),
+    ):
+        path, _, attribute = name.rpartition(".")
+        module = ModuleType(path)
+        setattr(module, attribute, function)
+        monkeypatch.setitem(sys.modules, path, module)
     cameras = Cameras.orbit([20.0, 200.0], [10.0, -40.0], height=height, width=width)
     mesh = bumpy_sphere(2)
     ours, theirs = (draw_mesh(mesh, cameras, torch.ones(2, 3), backend=name) for name in ("cpu", "pytorch3d"))
