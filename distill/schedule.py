@@ -29,9 +29,13 @@ class NoiseSchedule:
         return cls(abar.sqrt().float(), (1 - abar).sqrt().float())
 
     @classmethod
-    def rectified_flow(cls, steps: int = 1000) -> NoiseSchedule:
-        """alpha = 1 - sigma, with sigma linear in the timestep."""
+    def rectified_flow(cls, steps: int = 1000, shift: float = 1.0) -> NoiseSchedule:
+        """alpha = 1 - sigma, with sigma linear in the timestep, then moved towards noise by `shift` > 1.
+
+        sigma -> shift * sigma / (1 + (shift - 1) * sigma), Stable Diffusion 3 (2403.03206, equation 23).
+        """
         sigmas = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
+        sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
         return cls((1 - sigmas).float(), sigmas.float())
 
     @property

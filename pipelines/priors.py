@@ -7,26 +7,59 @@ from dataclasses import dataclass
 import torch
 
 from ..distill import Prior
-from ..distill.diffusers_prior import StableDiffusionPrior
+from ..distill.diffusion import DiffusersPrior, FamilyOptions
 from ..training.world.prior import WorldPriorConfig
 
 
 @dataclass
-class StableDiffusionPriorConfig:
-    """Stable Diffusion 1.5 or 2.1 through diffusers: the weights come from a folder or the hub; wants a CUDA GPU."""
+class DiffusersPriorConfig:
+    """A pretrained text-to-image model through diffusers; wants a CUDA GPU. Stable Diffusion 1.5, 2.1, XL and 3,
+    FLUX.1, PixArt, DeepFloyd IF: docs/models.md.
+
+    `--prior PATH` and `--prior OWNER/NAME` are short for `--prior diffusers prior.model=...`.
+    """
 
     model: str = "stable-diffusion-2-1-base"
-    """stable-diffusion-2-1-base, stable-diffusion-2-1, stable-diffusion-1-5, a hub id (owner/name, or
-    owner/name@revision), or a folder in diffusers' layout with safetensors."""
+    """A name that docs/models.md lists, a hub id (owner/name, or owner/name@revision), or a folder in diffusers' layout
+    with safetensors."""
     precision: str = "auto"
-    """Of the U-Net: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
+    """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
     view_dependent: bool = True
     """Whether the prompt tells the model which side it looks at."""
+    picture_size: int = 0
+    """Pixels of the pictures that the model sees; 0: the size it was trained on."""
+    embedded_guidance: float = 1.0
+    """The guidance that FLUX.1-dev takes as an input. Above 1 set method.guidance_scale=1, else it is guided twice."""
+    shifted_noise: bool = False
+    """Whether Stable Diffusion 3 and FLUX.1 space their noise levels as their samplers do; false: evenly."""
+    decoder: str = ""
+    """Folder or hub id of a small decoder (TAESD family) for the depth and normal baselines; empty: the model's own."""
+    cache_text: bool = True
+    """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
+    compile: bool = False
+    """Whether the denoiser goes through torch.compile: slow first steps, faster later ones."""
+    gradient_checkpointing: bool = False
+    """Whether the autoencoder computes its layers twice to save memory."""
 
     def build(self, device: torch.device) -> Prior:
         """Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
-        return StableDiffusionPrior(self.model, device, precision=self.precision, view_dependent=self.view_dependent)
+        return DiffusersPrior(
+            self.model,
+            device,
+            precision=self.precision,
+            view_dependent=self.view_dependent,
+            picture_size=self.picture_size,
+            options=FamilyOptions(self.embedded_guidance, self.shifted_noise),
+            decoder=self.decoder,
+            cache_text=self.cache_text,
+            compile=self.compile,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
 
 
-PRIORS: dict[str, type] = {"world": WorldPriorConfig, "stable-diffusion": StableDiffusionPriorConfig}
+PRIORS: dict[str, type] = {
+    "world": WorldPriorConfig,
+    "diffusers": DiffusersPriorConfig,
+    "stable-diffusion": DiffusersPriorConfig,
+}
 """Name -> config with `.build(device) -> Prior`. To add one, add an entry; `--prior NAME` and `prior.KEY=` follow."""

@@ -12,7 +12,7 @@ import torch
 import trimesh
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_stable_diffusion import save_tiny_stable_diffusion
+from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.pipelines.checkpoint import checkpoint_steps
 from steindreamer.pipelines.cli import main
@@ -47,7 +47,7 @@ SMALL_SCENE = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     pytest.importorskip("diffusers")
-    return f"prior.model={save_tiny_stable_diffusion(tmp_path_factory.mktemp('tiny'))}"
+    return f"prior.model={save_tiny_model(tmp_path_factory.mktemp('tiny'))}"
 
 
 def _small(name: str, model: str, **chosen: str) -> RunConfig:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_stable_diffusion import PICTURE_SIZE, edit_json, save_tiny_stable_diffusion
+from tiny_diffusion_models import PICTURE_SIZE, edit_json, save_tiny_model
 from torch import Tensor
 
 from steindreamer.distill import METHODS, GeometryEstimator, Guide, NoisySample, Prior, SSDConfig
-from steindreamer.distill.diffusers_prior import StableDiffusionPrior
+from steindreamer.distill.diffusion import DiffusersPrior, TextRows
 from steindreamer.distill.view_prompts import VIEWS, view_prompts, view_weights
 from steindreamer.representations import Cameras
 
@@ -28,12 +28,12 @@ WHITE = torch.ones(3, 3)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("tiny"))
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
-def prior(folder: Path) -> StableDiffusionPrior:
-    return StableDiffusionPrior(str(folder), CPU)
+def prior(folder: Path) -> DiffusersPrior:
+    return DiffusersPrior(str(folder), CPU)
 
 
 @pytest.fixture
@@ -54,9 +54,18 @@ def cameras() -> Cameras:
 
 
 @pytest.fixture
-def sample(prior: StableDiffusionPrior, generator: torch.Generator) -> NoisySample:
+def sample(prior: DiffusersPrior, generator: torch.Generator) -> NoisySample:
     clean, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
     return prior.schedule.add_noise(clean, noise, torch.tensor([20, 500, 980]))
+
+
+def _embeddings(rows: TextRows) -> Tensor:
+    return rows.tensors["encoder_hidden_states"]
+
+
+def _vae(prior: DiffusersPrior) -> Any:
+    codec: Any = prior._codec
+    return codec._vae
 
 
 def _raw_output(folder: Path, sample: NoisySample, text: Tensor) -> Tensor:
@@ -67,19 +76,19 @@ def _raw_output(folder: Path, sample: NoisySample, text: Tensor) -> Tensor:
         return torch.cat([unet(x[None], t, encoder_hidden_states=c[None]).sample for x, t, c in rows])
 
 
-def test_it_is_a_prior(prior: StableDiffusionPrior) -> None:
+def test_it_is_a_prior(prior: DiffusersPrior) -> None:
     assert isinstance(prior, Prior)
     assert prior.picture_size == PICTURE_SIZE
-    assert "epsilon, 64 px, float32" in prior.description
+    assert "Stable Diffusion, epsilon, 64 px, float32" in prior.description
 
 
 def test_each_row_is_the_models_own_answer(
-    prior: StableDiffusionPrior, folder: Path, cameras: Cameras, sample: NoisySample
+    prior: DiffusersPrior, folder: Path, cameras: Cameras, sample: NoisySample
 ) -> None:
     condition = prior.condition(prior.embed("a red mug", "blurry"), cameras, WHITE)
     predicted = prior.predict_noise(sample, condition, unconditional=True)
-    conditional = _raw_output(folder, sample, condition.conditional)
-    unconditional = _raw_output(folder, sample, condition.unconditional)
+    conditional = _raw_output(folder, sample, _embeddings(condition.conditional))
+    unconditional = _raw_output(folder, sample, _embeddings(condition.unconditional))
     assert predicted.unconditional is not None
     torch.testing.assert_close(predicted.conditional, conditional, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(predicted.unconditional, unconditional, rtol=1e-4, atol=1e-5)
@@ -89,10 +98,10 @@ def test_each_row_is_the_models_own_answer(
 
 
 def test_the_unconditional_row_is_not_computed_unasked(
-    prior: StableDiffusionPrior, cameras: Cameras, sample: NoisySample
+    prior: DiffusersPrior, cameras: Cameras, sample: NoisySample
 ) -> None:
     rows: list[int] = []
-    hook = prior._unet.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    hook = prior.denoiser.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     condition = prior.condition(prior.embed("a mug"), cameras, WHITE)
     alone = prior.predict_noise(sample, condition, unconditional=False)
     both = prior.predict_noise(sample, condition, unconditional=True)
@@ -107,37 +116,37 @@ def test_other_predictions_become_noise(
     prediction_type: str, edited: Callable[..., Path], cameras: Cameras, sample: NoisySample
 ) -> None:
     folder = edited("scheduler", prediction_type=prediction_type)
-    prior = StableDiffusionPrior(str(folder), CPU)
+    prior = DiffusersPrior(str(folder), CPU)
     condition = prior.condition(prior.embed("a mug"), cameras, WHITE)
     predicted = prior.predict_noise(sample, condition, unconditional=False).conditional
-    output = _raw_output(folder, sample, condition.conditional)
+    output = _raw_output(folder, sample, _embeddings(condition.conditional))
     alpha, sigma, noisy = sample.alpha, sample.sigma, sample.noisy
     expected = alpha * output + sigma * noisy if prediction_type == "v_prediction" else (noisy - alpha * output) / sigma
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_schedule_is_the_schedulers(prior: StableDiffusionPrior, folder: Path) -> None:
+def test_the_schedule_is_the_schedulers(prior: DiffusersPrior, folder: Path) -> None:
     scheduler: Any = diffusers.DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
     torch.testing.assert_close(prior.schedule.alphas**2, scheduler.alphas_cumprod)
     torch.testing.assert_close(prior.schedule.alphas**2 + prior.schedule.sigmas**2, torch.ones(1000))
 
 
-def test_prompts_are_encoded_as_diffusers_does(prior: StableDiffusionPrior, folder: Path) -> None:
+def test_prompts_are_encoded_as_diffusers_does(prior: DiffusersPrior, folder: Path) -> None:
     pipeline: Any = diffusers.StableDiffusionPipeline.__new__(diffusers.StableDiffusionPipeline)
     pipeline.tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
     pipeline.text_encoder = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder")
     pipeline.unet = None
     embedding = prior.embed("a red mug", "blurry")
     with torch.no_grad():
-        for row, prompt in zip(embedding.views, view_prompts("a red mug"), strict=True):
+        for row, prompt in zip(_embeddings(embedding.views), view_prompts("a red mug"), strict=True):
             positive, negative = diffusers.StableDiffusionPipeline.encode_prompt(
                 pipeline, prompt, CPU, 1, True, negative_prompt="blurry"
             )
             torch.testing.assert_close(row, positive[0])
-            torch.testing.assert_close(embedding.negative, negative)
+            torch.testing.assert_close(_embeddings(embedding.negative), negative)
 
 
-def test_the_text_encoder_is_gone_after_embedding(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_encoder_is_gone_after_embedding(prior: DiffusersPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     load, loaded = transformers.CLIPTextModel.from_pretrained, []
 
     def watched(*arguments: Any, **options: Any) -> Any:
@@ -146,44 +155,45 @@ def test_the_text_encoder_is_gone_after_embedding(prior: StableDiffusionPrior, m
         return model
 
     monkeypatch.setattr(transformers.CLIPTextModel, "from_pretrained", watched)
-    embedding = prior.embed("a mug")
+    embedding = prior.embed("a mug never seen before")
     gc.collect()
     assert len(loaded) == 1
     assert loaded[0]() is None
-    assert not embedding.views.requires_grad
+    assert not _embeddings(embedding.views).requires_grad
 
 
-def test_a_prompt_too_long_to_be_read_is_refused(prior: StableDiffusionPrior) -> None:
+def test_a_prompt_too_long_to_be_read_is_refused(prior: DiffusersPrior) -> None:
     with pytest.raises(ValueError, match=r"makes \d+ tokens .* reads 77; shorten"):
         prior.embed("a mug " * 40)
 
 
-def test_view_words_follow_the_camera(prior: StableDiffusionPrior) -> None:
+def test_view_words_follow_the_camera(prior: DiffusersPrior) -> None:
     around = Cameras.orbit([0.0, 90.0, -90.0, 180.0, 45.0, 0.0], [0.0, 0.0, 0.0, 0.0, 20.0, 80.0], height=8)
     front, side, back, overhead = torch.eye(4)
     expected = torch.stack([front, side, side, back, (front + side) / 2, overhead])
     torch.testing.assert_close(view_weights(around), expected, rtol=0, atol=1e-5)
 
     embedding = prior.embed("a mug")
-    text = prior.condition(embedding, around, torch.ones(6, 3)).conditional
+    text = _embeddings(prior.condition(embedding, around, torch.ones(6, 3)).conditional)
     assert len(embedding.views) == len(VIEWS)
-    torch.testing.assert_close(text[[0, 1, 3, 5]], embedding.views, rtol=1e-4, atol=1e-5)
-    assert (embedding.views[:, None] - embedding.views).abs().amax((2, 3)).add(torch.eye(4)).min() > 1e-2
+    views = _embeddings(embedding.views)
+    torch.testing.assert_close(text[[0, 1, 3, 5]], views, rtol=1e-4, atol=1e-5)
+    assert (views[:, None] - views).abs().amax((2, 3)).add(torch.eye(4)).min() > 1e-2
 
 
 def test_view_words_can_be_left_out(folder: Path, cameras: Cameras) -> None:
-    prior = StableDiffusionPrior(str(folder), CPU, view_dependent=False)
+    prior = DiffusersPrior(str(folder), CPU, view_dependent=False)
     embedding = prior.embed("a landscape", "a landscape")
     condition = prior.condition(embedding, cameras, WHITE)
-    torch.testing.assert_close(condition.conditional, condition.unconditional)
+    torch.testing.assert_close(_embeddings(condition.conditional), _embeddings(condition.unconditional))
 
 
 @pytest.mark.parametrize("size", [24, 64, 160])
-def test_pictures_of_any_size_are_encoded_at_the_models_size(prior: StableDiffusionPrior, size: int) -> None:
+def test_pictures_of_any_size_are_encoded_at_the_models_size(prior: DiffusersPrior, size: int) -> None:
     assert prior.encode(torch.rand(2, 3, size, size)).shape == (2, 4, 8, 8)
 
 
-def test_encoding_is_the_scaled_mode(prior: StableDiffusionPrior, folder: Path, generator: torch.Generator) -> None:
+def test_encoding_is_the_scaled_mode(prior: DiffusersPrior, folder: Path, generator: torch.Generator) -> None:
     vae: Any = diffusers.AutoencoderKL.from_pretrained(folder, subfolder="vae")
     image = torch.rand(1, 3, 64, 64, generator=generator)
     with torch.no_grad():
@@ -193,7 +203,7 @@ def test_encoding_is_the_scaled_mode(prior: StableDiffusionPrior, folder: Path, 
         torch.testing.assert_close(prior.decode(latent), vae.decode(mean).sample / 2 + 0.5)
 
 
-def test_encoding_has_the_right_gradient(prior: StableDiffusionPrior, generator: torch.Generator) -> None:
+def test_encoding_has_the_right_gradient(prior: DiffusersPrior, generator: torch.Generator) -> None:
     image = torch.rand(1, 3, 40, 40, generator=generator).requires_grad_()
     weights = torch.randn(1, 4, 8, 8, generator=generator)
     (gradient,) = torch.autograd.grad((prior.encode(image) * weights).sum(), image)
@@ -204,13 +214,13 @@ def test_encoding_has_the_right_gradient(prior: StableDiffusionPrior, generator:
     torch.testing.assert_close(slope, difference, rtol=2e-2, atol=0)
 
 
-def test_only_square_pictures_are_encoded(prior: StableDiffusionPrior) -> None:
+def test_only_square_pictures_are_encoded(prior: DiffusersPrior) -> None:
     with pytest.raises(ValueError, match=r"square pictures, got \(32, 48\)"):
         prior.encode(torch.rand(1, 3, 32, 48))
 
 
 def test_half_precision_answers_in_float32(folder: Path, cameras: Cameras, sample: NoisySample) -> None:
-    full, half = (StableDiffusionPrior(str(folder), CPU, precision=name) for name in ("float32", "bfloat16"))
+    full, half = (DiffusersPrior(str(folder), CPU, precision=name) for name in ("float32", "bfloat16"))
     condition = full.condition(full.embed("a mug"), cameras, WHITE)
     expected = full.predict_noise(sample, condition, unconditional=True).guided(7.5)
     predicted = half.predict_noise(sample, condition, unconditional=True).guided(7.5)
@@ -221,19 +231,19 @@ def test_half_precision_answers_in_float32(folder: Path, cameras: Cameras, sampl
 
 def test_unknown_precision_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="unknown precision 'fp8': use auto, float32"):
-        StableDiffusionPrior(str(folder), CPU, precision="fp8")
+        DiffusersPrior(str(folder), CPU, precision="fp8")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_distillation_needs_no_decoder(
     method: str,
-    prior: StableDiffusionPrior,
+    prior: DiffusersPrior,
     guide: Guide,
     image: Tensor,
     generator: torch.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prior._vae, "decode", None)
+    monkeypatch.setattr(_vae(prior), "decode", None)
     distiller = METHODS[method]().build(prior)
     condition = prior.condition(
         prior.embed("a mug"), Cameras.orbit([0.0, 90.0], [0.0, 0.0], height=8), torch.ones(2, 3)
@@ -245,11 +255,13 @@ def test_distillation_needs_no_decoder(
         assert step.gradient.shape == (2, 4, 8, 8)
         assert bool(torch.isfinite(gradient).all())
         assert gradient.abs().max() > 0
-    assert all(p.grad is None and not p.requires_grad for p in (*prior._unet.parameters(), *prior._vae.parameters()))
+    assert all(
+        p.grad is None and not p.requires_grad for p in (*prior.denoiser.parameters(), *_vae(prior).parameters())
+    )
 
 
 def test_a_geometric_baseline_looks_through_the_decoder(
-    prior: StableDiffusionPrior, estimator: GeometryEstimator, guide: Guide, image: Tensor, generator: torch.Generator
+    prior: DiffusersPrior, estimator: GeometryEstimator, guide: Guide, image: Tensor, generator: torch.Generator
 ) -> None:
     distiller = SSDConfig(baseline=["depth", "noise"]).build(prior, estimator)
     condition = prior.condition(
@@ -275,7 +287,7 @@ def test_models_of_another_kind_are_refused(
     if part == "unet":
         _resave_unet(folder)
     with pytest.raises(ValueError, match=message):
-        StableDiffusionPrior(str(folder), CPU)
+        DiffusersPrior(str(folder), CPU)
 
 
 def _resave_unet(folder: Path) -> None:

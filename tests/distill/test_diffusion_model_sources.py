@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +11,17 @@ from typing import Any
 
 import pytest
 
-from steindreamer.distill.model_sources import MODELS, WITHDRAWN, choose_files, find_model
+from steindreamer.distill.diffusion import FAMILIES
+from steindreamer.distill.diffusion.model_sources import (
+    MODELS,
+    WITHDRAWN,
+    choose_files,
+    find_model,
+)
 
 hub = pytest.importorskip("huggingface_hub")
+for name in ("constants", "errors"):  # it imports its own modules only when asked
+    importlib.import_module(f"huggingface_hub.{name}")
 
 FILES = [
     "model_index.json",
@@ -33,10 +43,15 @@ HALF = "unet/diffusion_pytorch_model.fp16.safetensors"
 PLAIN = "unet/diffusion_pytorch_model.safetensors"
 
 
-def _write(folder: Path, files: list[str]) -> Path:
+STABLE_DIFFUSION = FAMILIES["StableDiffusionPipeline"]
+
+
+def _write(folder: Path, files: list[str], pipeline: str = "StableDiffusionPipeline") -> Path:
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+    if "model_index.json" in files:
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
     return folder
 
 
@@ -54,6 +69,7 @@ class FakeHub:
     def __init__(self, repositories: dict[str, list[str]], folder: Path) -> None:
         self.repositories, self.folder = repositories, folder
         self.asked: list[str] = []
+        self.asked_files: list[str] = []
         self.fetched: list[str] = []
 
     def model_info(self, repository: str, *, revision: str | None, timeout: float) -> Any:
@@ -63,6 +79,10 @@ class FakeHub:
             raise hub.errors.RepositoryNotFoundError("not found", response=response)
         siblings = [SimpleNamespace(rfilename=name) for name in self.repositories[repository]]
         return SimpleNamespace(siblings=siblings, sha=revision or "c0ffee")
+
+    def hf_hub_download(self, repository: str, file: str, *, revision: str) -> str:
+        self.asked_files.append(f"{repository}@{revision}/{file}")
+        return str(_write(self.folder, [file]) / file)
 
     def snapshot_download(self, repository: str, *, revision: str, allow_patterns: list[str]) -> str:
         self.fetched = allow_patterns
@@ -74,6 +94,7 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     fake = FakeHub({}, tmp_path / "download")
     monkeypatch.setattr(hub, "HfApi", lambda: fake)
     monkeypatch.setattr(hub, "snapshot_download", fake.snapshot_download)
+    monkeypatch.setattr(hub, "hf_hub_download", fake.hf_hub_download)
     return fake
 
 
@@ -85,16 +106,16 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_half_precision_is_preferred_where_it_exists() -> None:
-    variants, files = choose_files(FILES, half=True)
+    variants, files = choose_files(FILES, STABLE_DIFFUSION, half=True)
     assert variants == {"unet": "fp16", "vae": None, "text_encoder": None}
     assert HALF in files
     assert PLAIN not in files
-    variants, files = choose_files([name for name in FILES if name != PLAIN], half=False)
+    variants, files = choose_files([name for name in FILES if name != PLAIN], STABLE_DIFFUSION, half=False)
     assert variants["unet"] == "fp16"
 
 
 def test_only_what_is_needed_and_safe_is_chosen() -> None:
-    _, files = choose_files(FILES, half=False)
+    _, files = choose_files(FILES, STABLE_DIFFUSION, half=False)
     assert sorted(files) == [
         name for name in FILES if "/" in name and not name.endswith(".bin") and "fp16" not in name and "ema" not in name
     ]

@@ -1,0 +1,176 @@
+"""What one family of text-to-image models does differently from the others."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ...predictions import PREDICTION_TYPES
+from ...schedule import NoiseSchedule, NoisySample
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A text encoder and the tokenizer before it: classes of transformers, folders of the model."""
+
+    model: str
+    tokenizer_folder: str
+    tokenizer: str
+    reads: int | None = None
+    """Tokens of a prompt; None: as many as the tokenizer says."""
+    half: bool = False
+    """Whether it runs in the denoiser's precision; float32 otherwise."""
+    optional: bool = False
+    """Whether the model can do without; its tokenizer then does not matter."""
+
+
+def clip(folder: str = "text_encoder", *, projected: bool = False) -> TextEncoder:
+    """CLIP's text tower, as the entry `folder` of `Family.text_encoders`."""
+    model = "CLIPTextModelWithProjection" if projected else "CLIPTextModel"
+    return TextEncoder(model, folder.replace("text_encoder", "tokenizer"), "CLIPTokenizer")
+
+
+def t5(folder: str = "text_encoder", *, reads: int, optional: bool = False) -> TextEncoder:
+    """T5's encoder. It has billions of weights and was trained in bfloat16, so it does not get float32."""
+    tokenizer = folder.replace("text_encoder", "tokenizer")
+    return TextEncoder("T5EncoderModel", tokenizer, "T5TokenizerFast", reads, half=True, optional=optional)
+
+
+@dataclass(frozen=True)
+class FamilyOptions:
+    """Settings that only some families read."""
+
+    embedded_guidance: float = 1.0
+    """The guidance scale that guidance-distilled models (FLUX.1-dev) take as an input."""
+    shifted_noise: bool = False
+    """Whether flow models space their noise levels as their sampler does, shifted towards noise; False: evenly."""
+
+
+class Family(ABC):
+    """Everything that tells one family from another; what all share is in `DiffusersPrior`.
+
+    Nothing here holds weights: the denoiser is handed to `call`.
+    """
+
+    name: ClassVar[str]
+    denoiser: ClassVar[str] = "unet"
+    """The folder of the network that is distilled."""
+    denoiser_class: ClassVar[str] = "UNet2DConditionModel"
+    """Its class in diffusers."""
+    has_vae: ClassVar[bool] = True
+    """Whether it works on the latents of an `AutoencoderKL`; False: on pixels in [-1, 1]."""
+    text_encoders: ClassVar[Mapping[str, TextEncoder]]
+    """By folder."""
+
+    def __init__(self, config: Any, index: Mapping[str, Any], options: FamilyOptions) -> None:
+        """`config`: the denoiser's. `index`: the model's model_index.json, empty if it has none.
+
+        Raises ValueError for a model that shares the family's layout but wants other inputs.
+        """
+        self.config, self.index, self.options = config, index, options
+
+    def check_latents(self, channels: int) -> None:
+        """Raises ValueError unless pictures of `channels` channels go in and a prediction for each comes out."""
+        taken, given = self.config.in_channels, self.config.out_channels or self.config.in_channels
+        if taken != channels or given not in (channels, 2 * channels):
+            raise ValueError(
+                f"turns {taken} channels into {given}, its pictures have {channels}: "
+                "an inpainting, depth or upscaling model; text-to-image models are accepted"
+            )
+
+    def picture_size(self, reduction: int) -> int:
+        """Pixels of the square pictures it was trained on; `reduction`: pixels per pixel of a latent."""
+        return self.config.sample_size * reduction
+
+    @property
+    def multiple(self) -> int:
+        """The denoiser halves its input some times: its size must be a multiple of this."""
+        return 2 ** (len(self.config.block_out_channels) - 1)
+
+    def noise_schedule(self, scheduler: Mapping[str, Any], latent_size: int) -> NoiseSchedule:
+        """The noise levels by timestep, from the scheduler's configuration."""
+        del latent_size
+        return diffusion_schedule(scheduler)
+
+    def prediction_type(self, scheduler: Mapping[str, Any]) -> str:
+        """One of `PREDICTION_TYPES`. Raises ValueError for another."""
+        predicts = scheduler.get("prediction_type", "epsilon")
+        if predicts not in PREDICTION_TYPES:
+            raise ValueError(f"predicts {predicts!r}; known: {', '.join(PREDICTION_TYPES)}")
+        return predicts
+
+    @abstractmethod
+    def encode_text(self, pipeline: Any, prompts: list[str], device: Any) -> dict[str, Tensor]:
+        """What the denoiser wants to know of each prompt, by name; first dimension = prompts.
+
+        `pipeline` is diffusers' own, with the text encoders only. Boolean tensors are masks of tokens.
+        """
+
+    def encode_negative(self, pipeline: Any, prompt: str, device: Any) -> dict[str, Tensor]:
+        """The same for one negative prompt; "" is none."""
+        return self.encode_text(pipeline, [prompt], device)
+
+    def time(self, sample: NoisySample) -> Tensor:
+        """The noise level as the denoiser is told it, one number per picture."""
+        return sample.timestep
+
+    def call(
+        self,
+        denoiser: Any,
+        noisy: Float[Tensor, "b c h w"],
+        time: Tensor,
+        text: Mapping[str, Tensor],
+        picture_size: int,
+    ) -> Float[Tensor, "b d h w"]:
+        """The denoiser's output; the prediction comes first, channels of a learned variance (d > c) behind it."""
+        del picture_size
+        return denoiser(noisy, timestep=time, **text).sample
+
+
+def diffusion_schedule(scheduler: Mapping[str, Any]) -> NoiseSchedule:
+    """Variance preserving, from the betas; whatever sampler the configuration was written for."""
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    sampler: Any = DDPMScheduler.from_config(dict(scheduler))
+    return NoiseSchedule.from_alphas_cumprod(sampler.alphas_cumprod)
+
+
+class FlowFamily(Family):
+    """Transformers that predict the velocity `noise - clean` along straight lines (rectified flow)."""
+
+    denoiser = "transformer"
+
+    def noise_schedule(self, scheduler: Mapping[str, Any], latent_size: int) -> NoiseSchedule:
+        """Noise levels even in sigma, or shifted as the model's sampler does for pictures of this size."""
+        shift = sampler_shift(scheduler, (latent_size // 2) ** 2) if self.options.shifted_noise else 1.0
+        return NoiseSchedule.rectified_flow(shift=shift)
+
+    def prediction_type(self, scheduler: Mapping[str, Any]) -> str:
+        del scheduler
+        return "flow"
+
+    @property
+    def multiple(self) -> int:
+        return 2
+
+    def time(self, sample: NoisySample) -> Tensor:
+        return sample.sigma.flatten() * 1000
+
+
+def sampler_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
+    """How far diffusers' flow sampler shifts its noise levels for pictures of so many tokens.
+
+    sigma -> shift * sigma / (1 + (shift - 1) * sigma); Stable Diffusion 3 (2403.03206, equation 23). "Dynamic"
+    shifting makes the logarithm of the shift linear in the number of tokens.
+    """
+    if not scheduler.get("use_dynamic_shifting", False):
+        return float(scheduler.get("shift", 1.0))
+    fewest, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
+    least, greatest = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+    return math.exp(least + (greatest - least) * (tokens - fewest) / (most - fewest))

