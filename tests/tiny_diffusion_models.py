@@ -75,29 +75,185 @@ def unet(**config: Any) -> Any:
     return _untyped("diffusers").UNet2DConditionModel(**{**small, **config})
 
 
+def t5_tokenizer() -> Any:
+    """T5's own class, one token per letter."""
+    letters = [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz,."]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters]
+    return _untyped("transformers").T5TokenizerFast(vocab=vocabulary, extra_ids=0)
+
+
+def t5(width: int = 16) -> Any:
+    transformers = _untyped("transformers")
+    config = transformers.T5Config(
+        vocab_size=len(t5_tokenizer()), d_model=width, d_kv=4, d_ff=16, num_layers=2, num_heads=2
+    )
+    return transformers.T5EncoderModel(config)
+
+
+def _scaled_linear(**config: Any) -> Any:
+    """Stable Diffusion's noise levels."""
+    return _untyped("diffusers").DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        **config,
+    )
+
+
 def stable_diffusion(prediction_type: str = "epsilon") -> Any:
-    diffusers = _untyped("diffusers")
-    return diffusers.StableDiffusionPipeline(
+    return _untyped("diffusers").StableDiffusionPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         unet=unet(),
         vae=vae(),
-        scheduler=diffusers.DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction_type,
-        ),
+        scheduler=_scaled_linear(prediction_type=prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
 
 
-PIPELINES: dict[str, Callable[[], Any]] = {"StableDiffusionPipeline": stable_diffusion}
+def stable_diffusion_xl(force_zeros_for_empty_prompt: bool = True) -> Any:
+    return _untyped("diffusers").StableDiffusionXLPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_2=clip(projected=True),
+        unet=unet(
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=8 + 6 * 4,
+        ),
+        vae=vae(scaling_factor=0.13025),
+        scheduler=_scaled_linear(),
+        force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+        add_watermarker=False,
+    )
+
+
+def deepfloyd_if() -> Any:
+    diffusers = _untyped("diffusers")
+    blocks = unet(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        cross_attention_dim=32,
+        encoder_hid_dim=16,
+        encoder_hid_dim_type="text_proj",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        resnet_time_scale_shift="scale_shift",
+        cross_attention_norm="group_norm",
+        act_fn="gelu",
+    )
+    return diffusers.IFPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5(),
+        unet=blocks,
+        scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range"),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+
+
+def stable_diffusion_3(with_t5: bool = True) -> Any:
+    diffusers = _untyped("diffusers")
+    return diffusers.StableDiffusion3Pipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(projected=True),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_2=clip(projected=True),
+        tokenizer_3=t5_tokenizer() if with_t5 else None,
+        text_encoder_3=t5(width=32) if with_t5 else None,
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=PICTURE_SIZE // 8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=16,
+            pos_embed_max_size=8,
+        ),
+        vae=vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def flux(guidance_embeds: bool = True) -> Any:
+    diffusers = _untyped("diffusers")
+    return diffusers.FluxPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        tokenizer_2=t5_tokenizer(),
+        text_encoder_2=t5(),
+        transformer=diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            guidance_embeds=guidance_embeds,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        vae=vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )
+
+
+def pixart(pipeline: str, sample_size: int) -> Any:
+    diffusers = _untyped("diffusers")
+    return getattr(diffusers, pipeline)(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5(),
+        transformer=diffusers.PixArtTransformer2DModel(
+            sample_size=sample_size,
+            patch_size=2,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            attention_head_dim=12,
+            num_attention_heads=2,
+            cross_attention_dim=24,
+            caption_channels=16,
+        ),
+        vae=vae(scaling_factor=0.13025),
+        scheduler=diffusers.DPMSolverMultistepScheduler(),
+    )
+
+
+def pixart_alpha() -> Any:
+    """Of the kind for 1024 px, which is told the size of the picture."""
+    return pixart("PixArtAlphaPipeline", 128)
+
+
+def pixart_sigma() -> Any:
+    return pixart("PixArtSigmaPipeline", PICTURE_SIZE // 8)
+
+
+PIPELINES: dict[str, Callable[..., Any]] = {
+    "StableDiffusionPipeline": stable_diffusion,
+    "StableDiffusionXLPipeline": stable_diffusion_xl,
+    "StableDiffusion3Pipeline": stable_diffusion_3,
+    "FluxPipeline": flux,
+    "PixArtAlphaPipeline": pixart_alpha,
+    "PixArtSigmaPipeline": pixart_sigma,
+    "IFPipeline": deepfloyd_if,
+}
 """By the name of their family."""
 
 

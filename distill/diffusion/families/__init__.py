@@ -1,10 +1,21 @@
 """The families of text-to-image models. To add one: a subclass of `Family` in a file, and an entry here."""
 
 from .base import Family, FamilyOptions, TextEncoder
+from .deepfloyd_if import DeepFloydIF
+from .flux import Flux
+from .pixart import PixArtAlpha, PixArtSigma
 from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL
 
 FAMILIES: dict[str, type[Family]] = {
     "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "PixArtAlphaPipeline": PixArtAlpha,
+    "PixArtSigmaPipeline": PixArtSigma,
+    "IFPipeline": DeepFloydIF,
 }
 """Family by the name of diffusers' pipeline, the `_class_name` of a model's model_index.json."""
 

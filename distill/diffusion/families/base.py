@@ -105,6 +105,10 @@ class Family(ABC):
             raise ValueError(f"predicts {predicts!r}; known: {', '.join(PREDICTION_TYPES)}")
         return predicts
 
+    def reads(self, encoder: str) -> int | None:
+        """Tokens of a prompt that the text encoder in this folder takes; None: as many as its tokenizer says."""
+        return self.text_encoders[encoder].reads
+
     @abstractmethod
     def encode_text(self, pipeline: Any, prompts: list[str], device: Any) -> dict[str, Tensor]:
         """What the denoiser wants to know of each prompt, by name; first dimension = prompts.
