@@ -17,7 +17,7 @@ from ..distill.methods import SDSConfig
 from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
 from .errors import UserError, nearest
 from .export import ExportConfig
-from .priors import PRIORS
+from .priors import PRIORS, names_a_model
 from .stage import SCENES, StageConfig
 
 MAX_PROMPT_CHARACTERS = 1000
@@ -121,7 +121,7 @@ def load_config(
 
     Args:
         preset: a shipped preset's name, the path of a YAML file, or None for the bare defaults.
-        representation, method, prior: names that win over the preset's.
+        representation, method, prior: names that win over the preset's; a prior may also be a model.
         overrides: `section.key=value` strings, as on the command line.
         settings: top-level values such as `prompt="a red mug"` or `seed=3`.
 
@@ -146,8 +146,15 @@ def given_layers(overrides: Sequence[str], settings: Mapping[str, Any]) -> list[
 
 
 def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | None = None) -> RunConfig:
-    """Merge plain layers over the defaults; `chosen` names win over the `name` keys of the layers."""
-    names = _choose_names(layers, chosen or {})
+    """Merge plain layers over the defaults; `chosen` names win over the `name` keys of the layers.
+
+    A model in the place of the prior's name means the prior "diffusers" with that model.
+    """
+    chosen = dict(chosen or {})
+    if names_a_model(chosen.get("prior", "")):
+        layers = [*layers, {"prior": {"model": chosen["prior"]}}]
+        chosen["prior"] = "diffusers"
+    names = _choose_names(layers, chosen)
     base = OmegaConf.structured(RunConfig)
     for section, name in names.items():
         base[section] = OmegaConf.structured(CHOICES[section][name])
@@ -211,7 +218,8 @@ def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]
     for section, name in names.items():
         if name not in CHOICES[section]:
             known = list(CHOICES[section])
-            raise UserError(f"unknown {section} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+            models = "; or a model: a folder that exists, or a hub id owner/name" if section == "prior" else ""
+            raise UserError(f"unknown {section} '{name}'{nearest(name, known)}; known: {', '.join(known)}{models}")
     return names
 
 

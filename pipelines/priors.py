@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ..distill import Prior
 from ..distill.diffusion import DiffusersPrior, FamilyOptions
+from ..distill.diffusion.model_sources import MODELS, is_hub_id
 from ..training.world.prior import WorldPriorConfig
 
 
@@ -63,3 +65,10 @@ PRIORS: dict[str, type] = {
     "stable-diffusion": DiffusersPriorConfig,
 }
 """Name -> config with `.build(device) -> Prior`. To add one, add an entry; `--prior NAME` and `prior.KEY=` follow."""
+
+
+def names_a_model(name: str) -> bool:
+    """Whether `name` is no entry of `PRIORS` but a model for "diffusers": a known one, a hub id, or a folder."""
+    if not name or name in PRIORS:
+        return False
+    return name in MODELS or is_hub_id(name) or Path(name).expanduser().is_dir()

@@ -26,6 +26,19 @@ def test_names_choose_the_dataclasses() -> None:
     assert sds.names == {"representation": "gaussians", "method": "sds", "prior": "world"}
 
 
+def test_a_model_may_stand_in_the_place_of_the_priors_name(tmp_path: Path) -> None:
+    for model in (str(tmp_path), "someone/model@abc", "flux-1-dev"):
+        config = load_config("stable_diffusion", prior=model, overrides=["prior.precision=float32"])
+        assert config.names["prior"] == "diffusers"
+        assert (config.prior.model, config.prior.precision) == (model, "float32")
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(config.to_plain()), encoding="utf-8")
+        assert read_config(path) == config
+    for unknown in (str(tmp_path / "absent"), "stable"):
+        with pytest.raises(UserError, match=r"unknown prior .* a folder that exists, or a hub id owner/name"):
+            load_config(None, prior=unknown)
+
+
 def test_a_presets_options_for_another_choice_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("method: {name: ssd, bands: 5}\nstages: {coarse: {steps: 3}}\n")
