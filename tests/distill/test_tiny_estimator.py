@@ -12,9 +12,8 @@ from torch import Tensor
 
 from steindreamer import assets
 from steindreamer.distill.estimator import GeometryEstimate, GeometryEstimator
+from steindreamer.distill.estimator_files import CONFIG_FILE, WEIGHTS_FILE
 from steindreamer.distill.tiny_estimator import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     TinyEstimatorConfig,
     TinyGeometryEstimator,
     load_tiny_estimator,
