@@ -16,6 +16,7 @@ from ..distill import METHODS
 from ..distill.methods import SDSConfig
 from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
 from .errors import UserError, nearest
+from .estimators import EstimatorConfig
 from .export import ExportConfig
 from .priors import PRIORS, names_a_model
 from .stage import SCENES, StageConfig
@@ -58,6 +59,8 @@ class RunConfig:
     representation: Any = None
     method: Any = None
     prior: Any = None
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    """Of depth and normals, for the baselines that ask for one."""
     refine: bool = True
     """False: only the stages of the coarse scene, then export."""
     stages: dict[str, StageConfig] = field(

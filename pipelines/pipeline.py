@@ -33,7 +33,7 @@ class Pipeline:
             self.prior: Prior = config.prior.build(device)
             self._embedding = self.prior.embed(config.prompt, config.negative_prompt)
             needed = any(config.method_of(name).needs_estimator for name in self.stages)
-            self._estimator = load_estimator(self.prior.device) if needed else None
+            self._estimator = load_estimator(config.estimator, self.prior.device) if needed else None
 
     @property
     def steps(self) -> int:
