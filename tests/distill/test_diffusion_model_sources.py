@@ -16,7 +16,10 @@ from steindreamer.distill.diffusion.model_sources import (
     MODELS,
     WITHDRAWN,
     choose_files,
+    find_decoder,
     find_model,
+    is_hub_id,
+    weight_files,
 )
 
 hub = pytest.importorskip("huggingface_hub")
@@ -208,3 +211,122 @@ def test_a_complete_cached_copy_needs_no_hub(empty_cache: Path) -> None:
     shutil.rmtree(snapshot / "vae")
     with pytest.raises(ValueError, match="the hub does not answer"):
         find_model("someone/model")
+
+
+def _sharded(part: str, stem: str, count: int, variant: str = "", *, behind: bool = False) -> list[str]:
+    """Paths as the hub has them; older libraries put the variant behind the number."""
+    dotted = f".{variant}" if variant else ""
+    numbers = [f"-{k:05}-of-{count:05}" for k in range(1, count + 1)]
+    names = [f"{stem}{number}{dotted}" if behind else f"{stem}{dotted}{number}" for number in numbers]
+    return [f"{part}/{stem}.safetensors.index{dotted}.json", *(f"{part}/{name}.safetensors" for name in names)]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_weights_in_shards_are_taken_whole(behind: bool) -> None:
+    plain = _sharded("text_encoder_2", "model", 2)
+    half = _sharded("text_encoder_2", "model", 3, "fp16", behind=behind)
+    found = weight_files([*plain, *half, "text_encoder_2/model.8bit.safetensors"], "text_encoder_2", "model")
+    assert {variant: sorted(files) for variant, files in found.items()} == {None: sorted(plain), "fp16": sorted(half)}
+    for lost in half:
+        left = [path for path in half if path != lost]
+        assert weight_files([*plain, *left], "text_encoder_2", "model") == {None: found[None]}
+
+
+def test_a_single_file_goes_before_shards() -> None:
+    paths = [*_sharded("unet", "diffusion_pytorch_model", 2), "unet/diffusion_pytorch_model.safetensors"]
+    assert weight_files(paths, "unet", "diffusion_pytorch_model") == {None: paths[-1:]}
+
+
+FLUX = [
+    "model_index.json",
+    "flux1-dev.safetensors",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "text_encoder_2/config.json",
+    *_sharded("text_encoder_2", "model", 2),
+    "tokenizer/merges.txt",
+    "tokenizer/vocab.json",
+    "tokenizer_2/spiece.model",
+    "tokenizer_2/tokenizer_config.json",
+    "transformer/config.json",
+    *_sharded("transformer", "diffusion_pytorch_model", 3),
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+]
+
+
+def test_the_parts_of_another_family_are_fetched(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def index_of_flux(repository: str, file: str, *, revision: str) -> str:
+        assert (repository, file, revision) == ("black-forest-labs/FLUX.1-dev", "model_index.json", "c0ffee")
+        return str(_write(fake_hub.folder, [file], "FluxPipeline") / file)
+
+    def snapshot(repository: str, *, revision: str, allow_patterns: list[str]) -> str:
+        fake_hub.fetched = allow_patterns
+        return str(_write(fake_hub.folder, allow_patterns, "FluxPipeline"))
+
+    monkeypatch.setattr(hub, "hf_hub_download", index_of_flux)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    fake_hub.repositories["black-forest-labs/FLUX.1-dev"] = FLUX
+    found = find_model("flux-1-dev", half=True)
+    assert sorted(fake_hub.fetched) == sorted(path for path in FLUX if path != "flux1-dev.safetensors")
+    assert found.pipeline == "FluxPipeline" and found.label == "black-forest-labs/FLUX.1-dev@c0ffee"
+    assert found.variants == dict.fromkeys(["transformer", "vae", "text_encoder", "text_encoder_2"])
+
+
+def test_an_optional_part_is_taken_if_it_is_there() -> None:
+    family = FAMILIES["StableDiffusion3Pipeline"]
+    paths = [path.replace("unet", "transformer") for path in FILES]
+    for copy in ("_2", "_3"):
+        paths += [path.replace("/", f"{copy}/", 1) for path in FILES if path.startswith(("text_encoder", "tokenizer"))]
+    variants, files = choose_files(paths, family, half=False)
+    assert "text_encoder_3" in variants and "tokenizer_3/vocab.json" in files
+    variants, files = choose_files([path for path in paths if "_3/" not in path], family, half=False)
+    assert "text_encoder_3" not in variants and not any("_3/" in path for path in files)
+    with pytest.raises(ValueError, match="missing tokenizer_3/"):
+        choose_files([path for path in paths if "tokenizer_3/" not in path], family, half=False)
+
+
+def test_every_named_model_has_repositories() -> None:
+    assert all(is_hub_id(repository) for repositories in MODELS.values() for repository in repositories)
+    assert set(WITHDRAWN.values()) <= set(MODELS) and not set(WITHDRAWN) & {r for rs in MODELS.values() for r in rs}
+
+
+def test_an_unknown_pipeline_is_refused(tmp_path: Path, fake_hub: FakeHub) -> None:
+    folder = _write(tmp_path / "model", FILES, "StableDiffusionInpaintPipeline")
+    with pytest.raises(ValueError, match="it is a StableDiffusionInpaintPipeline; known are StableDiffusionPipeline, "):
+        find_model(str(folder))
+    (folder / "model_index.json").write_text("{")
+    with pytest.raises(ValueError, match=r"model_index\.json cannot be read"):
+        find_model(str(folder))
+    (folder / "model_index.json").unlink()
+    with pytest.raises(ValueError, match=r"there is no model_index\.json, and its parts \(none\)"):
+        find_model(str(folder))
+
+
+def test_a_gated_model_says_how_to_be_let_in(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **options: Any) -> str:
+        response: Any = SimpleNamespace(status_code=401, headers={}, request=None)
+        raise hub.errors.GatedRepoError("no", response=response)
+
+    repository = "stabilityai/stable-diffusion-3-medium-diffusers"
+    fake_hub.repositories[repository] = FILES
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(hub, name, refused)
+        with pytest.raises(ValueError, match="then run: hf auth login") as error:
+            find_model("stable-diffusion-3-medium")
+        assert f"{repository}: gated; accept its licence at https://huggingface.co/{repository}" in str(error.value)
+        assert "\n" not in str(error.value)
+        monkeypatch.setattr(hub, "hf_hub_download", fake_hub.hf_hub_download)
+
+
+def test_a_decoder_is_two_files(tmp_path: Path, fake_hub: FakeHub) -> None:
+    files = ["config.json", "diffusion_pytorch_model.safetensors"]
+    folder = _write(tmp_path / "taesd", files)
+    assert find_decoder(str(folder)) == (folder, str(folder))
+    fake_hub.repositories["madebyollin/taesd"] = [*files, "diffusion_pytorch_model.bin", "taesd_decoder.pth"]
+    assert find_decoder("madebyollin/taesd") == (fake_hub.folder, "madebyollin/taesd@c0ffee")
+    assert fake_hub.fetched == files
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"is no autoencoder in diffusers' layout: missing config\.json"):
+        find_decoder(str(folder))

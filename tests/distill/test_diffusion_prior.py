@@ -296,6 +296,93 @@ def _resave_unet(folder: Path) -> None:
     model.save_pretrained(folder / "unet")
 
 
+def _gradient(prior: DiffusersPrior, image: Tensor) -> Tensor:
+    image = image.detach().requires_grad_()
+    (prior.decode(prior.encode(image)) ** 2).sum().backward()
+    assert image.grad is not None
+    return image.grad
+
+
+def test_checkpointing_computes_twice_for_the_same_gradient(
+    folder: Path, prior: DiffusersPrior, generator: torch.Generator
+) -> None:
+    thrifty = DiffusersPrior(str(folder), CPU, gradient_checkpointing=True)
+    image, calls = torch.rand(1, 3, 64, 64, generator=generator), {False: 0, True: 0}
+
+    def count(checkpointed: bool) -> Any:
+        def hook(*_: Any) -> None:
+            calls[checkpointed] += 1
+
+        return hook
+
+    for checkpointed, each in ((False, prior), (True, thrifty)):
+        _vae(each).encoder.down_blocks[0].register_forward_pre_hook(count(checkpointed))
+    torch.testing.assert_close(_gradient(thrifty, image), _gradient(prior, image))
+    assert calls == {False: 1, True: 2}
+
+
+def test_compiling_changes_no_prediction(
+    folder: Path, prior: DiffusersPrior, cameras: Cameras, sample: NoisySample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_in_place = torch.nn.Module.compile
+
+    def traced(module: torch.nn.Module, **options: Any) -> None:
+        """Traced as for a GPU, but run as it is: generating code would take a minute."""
+        compiled.append(type(module).__name__)
+        compile_in_place(module, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    fast = DiffusersPrior(str(folder), CPU, compile=True)
+    condition = fast.condition(fast.embed("a mug"), cameras, WHITE)
+    assert compiled == ["UNet2DConditionModel"]
+    predicted = fast.predict_noise(sample, condition, unconditional=True).guided(7.5)
+    expected = prior.predict_noise(sample, condition, unconditional=True).guided(7.5)
+    torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-4)
+
+
+def _save_tiny_decoder(folder: Path, **config: Any) -> Path:
+    model: Any = diffusers.AutoencoderTiny(
+        **{
+            "encoder_block_out_channels": (8,) * 4,
+            "decoder_block_out_channels": (8,) * 4,
+            "num_encoder_blocks": (1, 1, 1, 1),
+            "num_decoder_blocks": (1, 1, 1, 1),
+            **config,
+        }
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_small_decoder_decodes_instead(folder: Path, tmp_path: Path, generator: torch.Generator) -> None:
+    """Its scaling factor is one: it was trained on latents as the denoiser knows them."""
+    decoder = _save_tiny_decoder(tmp_path)
+    prior = DiffusersPrior(str(folder), CPU, decoder=str(decoder))
+    small: Any = diffusers.AutoencoderTiny.from_pretrained(decoder)
+    latent = torch.randn(1, 4, 8, 8, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(prior.decode(latent), small.decode(latent).sample / 2 + 0.5)
+        image = torch.rand(1, 3, 64, 64, generator=generator)
+        torch.testing.assert_close(prior.encode(image), DiffusersPrior(str(folder), CPU).encode(image))
+    assert not any(parameter.requires_grad for parameter in _decoder(prior).parameters())
+
+
+def _decoder(prior: DiffusersPrior) -> Any:
+    codec: Any = prior._codec
+    return codec._decoder
+
+
+@pytest.mark.parametrize("config", [{"latent_channels": 16}, {"decoder_block_out_channels": (8,) * 3}])
+def test_a_decoder_of_other_latents_is_refused(config: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    if "latent_channels" not in config:
+        config = {**config, "num_decoder_blocks": (1, 1, 1)}
+    decoder = _save_tiny_decoder(tmp_path, **config)
+    with pytest.raises(ValueError, match=r"decodes latents of .* the model's have 4 and are 8 times smaller") as error:
+        DiffusersPrior(str(folder), CPU, decoder=str(decoder))
+    assert str(decoder) in str(error.value)
+
+
 @pytest.mark.slow
 def test_the_command_line_runs_on_it(folder: Path, tmp_path: Path) -> None:
     from steindreamer.pipelines import main
