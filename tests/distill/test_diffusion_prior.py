@@ -381,20 +381,3 @@ def test_a_decoder_of_other_latents_is_refused(config: dict[str, Any], folder: P
     with pytest.raises(ValueError, match=r"decodes latents of .* the model's have 4 and are 8 times smaller") as error:
         DiffusersPrior(str(folder), CPU, decoder=str(decoder))
     assert str(decoder) in str(error.value)
-
-
-@pytest.mark.slow
-def test_the_command_line_runs_on_it(folder: Path, tmp_path: Path) -> None:
-    from steindreamer.pipelines import main
-
-    status = main(
-        [
-            *("--prior", "stable-diffusion", f"prior.model={folder}", "--method", "ssd", "--prompt", "a mug"),
-            *("--out", str(tmp_path / "run"), "--quiet", "representation.count=300"),
-            *("--no-refine", "stages.coarse.steps=2", "stages.coarse.resolution=32"),
-            *("stages.coarse.warmup_resolution=32", "output.turntable_frames=0"),
-            *("export.resolution=24", "export.cameras=12", "export.view_size=64", "export.texture_size=512"),
-        ]
-    )
-    assert status == 0
-    assert list((tmp_path / "run" / "asset").glob("*.glb"))
