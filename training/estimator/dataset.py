@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ...representations import Cameras, RenderOutput, TriangleMesh
+from ..workers import run_in_processes
 from ..world import random_caption, sample_object
 from ..world.views import LIGHT, render_objects
 
@@ -122,12 +120,8 @@ class ViewCache:
         for name, channels, kind in zip(cls._FILES, (4, 1, 3), (np.uint8, np.uint16, np.int8), strict=True):
             shape = (settings.views, channels, SIZE, SIZE)
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, shape).flush()
-        # Not forked: OpenMP does not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_work_quietly) as pool:
-            chunks = [(folder, settings, first) for first in range(0, settings.objects, _CHUNK)]
-            for done, _ in enumerate(pool.map(_render_chunk, *zip(*chunks, strict=True)), 1):
-                print(f"rendered {min(done * _CHUNK, settings.objects)} of {settings.objects} objects", flush=True)
+        chunks = [(folder, settings, first) for first in range(0, settings.objects, _CHUNK)]
+        run_in_processes(_render_chunk, chunks, processes, "rendered")
 
 
 def noisy_batch(
@@ -207,12 +201,6 @@ def _resized(views: Views, size: int) -> tuple[Tensor, Tensor, Tensor]:
     disparity = F.avg_pool2d(views.disparity * opacity, factor) / weight
     normal = F.avg_pool2d(views.normal * opacity, factor)
     return foreground, disparity, normal * normal.square().sum(1, keepdim=True).clamp(min=1e-12).rsqrt()
-
-
-def _work_quietly() -> None:
-    """One thread per worker."""
-    torch.set_num_threads(1)
-    numba.set_num_threads(1)
 
 
 def _render_chunk(folder: Path, settings: ViewSettings, first: int) -> None:

@@ -7,22 +7,19 @@ use of a shared machine. The views are rendered once, next to the run.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...distill.baselines import weighted_pearson
 from ...distill.estimator import GeometryEstimate
 from ...distill.schedule import NoiseSchedule
 from ...distill.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator, save_tiny_estimator
+from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
 from .dataset import SIZE, Batch, ViewCache, ViewSettings, augmented, noisy_batch
 
 STEPS = 6000
@@ -67,7 +64,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One optimizer step; the losses by name."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            factor = learning_rate_factor(self.steps_done, self.steps, self.settings.warm_up, self.settings.cool_down)
+            group["lr"] = self.settings.learning_rate * factor
         batch = self._batch()
         with torch.autocast("cpu", torch.bfloat16):
             estimate = self.model(batch.image.contiguous(memory_format=torch.channels_last), batch.noise_level)
@@ -100,32 +98,12 @@ class Trainer:
             generator,
         )
 
-    def _learning_rate(self) -> float:
-        warm = min(1.0, (self.steps_done + 1) / self.settings.warm_up)
-        cool = min(1.0, (self.steps - self.steps_done) / max(self.settings.cool_down * self.steps, 1))
-        return self.settings.learning_rate * warm * cool
-
     def save(self, path: Path) -> None:
         """Everything needed to go on, atomically."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        tensors["steps_done"] = torch.tensor(self.steps_done)
-        temporary = path.with_suffix(".partial")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-        os.replace(temporary, path)
+        save_checkpoint(path, self.model, self.average, self.optimizer, self.steps_done)
 
     def load(self, path: Path) -> None:
-        tensors = load_file(path)
-        self.steps_done = int(tensors["steps_done"])
-        self.model.load_state_dict(_under("model.", tensors))
-        self.average = _under("average.", tensors)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimizer.", tensors).items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.steps_done = load_checkpoint(path, self.model, self.average, self.optimizer)
 
 
 def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -177,7 +155,8 @@ def train(
     Raises ValueError if the folder holds a run of other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder / "settings.json", settings, config, cache)
+    described = {"training": asdict(settings), "network": asdict(config), "views": cache.settings}
+    check_settings(folder / "settings.json", described)
     trainer, checkpoint = Trainer(settings, config, cache, steps), folder / "checkpoint.safetensors"
     if checkpoint.exists():
         trainer.load(checkpoint)
@@ -192,19 +171,6 @@ def train(
             trainer.save(checkpoint)
             save_tiny_estimator(folder / "estimator", config, trainer.average)
     return folder / "estimator"
-
-
-def _check_settings(path: Path, settings: TrainingSettings, config: TinyEstimatorConfig, cache: ViewCache) -> None:
-    described = {"training": asdict(settings), "network": asdict(config), "views": cache.settings}
-    text = json.dumps(described, indent=1)
-    if not path.exists():
-        path.write_text(text)
-    elif path.read_text() != text:
-        raise ValueError(f"{path} holds other settings: choose another folder, or give the same settings to go on")
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,160 @@
+"""A small text- and camera-conditioned diffusion model of pictures, in diffusers' and transformers' own classes.
+
+The U-Net sees pixel-unshuffled pictures and predicts the clean picture (`prediction_type="sample"`); predicting noise
+or velocity would force patch^2 * 3 channels of noise through its narrow layers. The camera and the background enter
+with the timestep, the words by cross-attention.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from ...distill.camera_features import CAMERA_FEATURES
+from ...distill.torchvision_compat import prepare_torchvision
+from .dataset import SIZE
+from .wording import BEGIN, END, MAX_TOKENS, PAD
+
+prepare_torchvision()
+
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: E402
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast  # noqa: E402
+
+_HEAD = 32
+
+
+@dataclass(frozen=True)
+class PriorShape:
+    """Raises ValueError unless the patch divides the picture and the channels are multiples of 32."""
+
+    patch: int = 4
+    """Pixels per side that become channels."""
+    channels: tuple[int, ...] = (64, 128)
+    """Of the levels, from SIZE / patch pixels downwards."""
+    attention: tuple[bool, ...] = (True, True)
+    """Which levels look at the words and at other positions."""
+    text_width: int = 64
+    text_layers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or SIZE % self.patch or any(count < 1 or count % _HEAD for count in self.channels):
+            raise ValueError(f"need a patch that divides {SIZE} and channels that are multiples of {_HEAD}, got {self}")
+
+
+class TinyPrior(nn.Module):
+    """The U-Net and its text encoder, trained together."""
+
+    def __init__(self, shape: PriorShape, tokenizer: Any) -> None:
+        super().__init__()
+        self.patch = shape.patch
+        pixels = 3 * shape.patch**2
+        # diffusers takes the numbers of heads as `attention_head_dim`, and annotates them as one.
+        heads: Any = tuple(count // _HEAD for count in shape.channels)
+        self.unet: Any = UNet2DConditionModel(
+            sample_size=SIZE // shape.patch,
+            in_channels=pixels,
+            out_channels=pixels,
+            block_out_channels=shape.channels,
+            layers_per_block=1,
+            down_block_types=tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in shape.attention),
+            up_block_types=tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(shape.attention)),
+            cross_attention_dim=shape.text_width,
+            attention_head_dim=heads,
+            norm_num_groups=16,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=len(CAMERA_FEATURES),
+        )
+        pad, begin, end = (tokenizer.convert_tokens_to_ids(token) for token in (PAD, BEGIN, END))
+        self.text_encoder: Any = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=shape.text_width,
+                intermediate_size=2 * shape.text_width,
+                num_hidden_layers=shape.text_layers,
+                num_attention_heads=2,
+                max_position_embeddings=MAX_TOKENS,
+                projection_dim=shape.text_width,
+                pad_token_id=pad,
+                bos_token_id=begin,
+                eos_token_id=end,
+            )
+        )
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "b 3 h w"],
+        timestep: Int64[Tensor, " b"],
+        tokens: Int64[Tensor, "b n"],
+        features: Float[Tensor, "b f"],
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The estimate of the clean pictures, in [-1, 1], from noisy ones; `features`: see `camera_features`."""
+        words = self.text_encoder(input_ids=tokens).last_hidden_state
+        unshuffled = F.pixel_unshuffle(noisy, self.patch)
+        clean = self.unet(unshuffled, timestep, encoder_hidden_states=words, class_labels=features).sample
+        return F.pixel_shuffle(clean, self.patch)
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
+    """Padded to the model's length; padding is looked at like any word."""
+    encoded = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+    return encoded.input_ids
+
+
+def save_tiny_prior(folder: Path, model: TinyPrior, tokenizer: Any, described: Mapping[str, Any]) -> None:
+    """diffusers' layout in half precision; `described` is added to `model_index.json`."""
+    text_encoder, unet = (copy.deepcopy(part).half() for part in (model.text_encoder, model.unet))
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="sample",
+        timestep_spacing="trailing",
+        set_alpha_to_one=False,
+    )
+    for name, part in (("unet", unet), ("text_encoder", text_encoder), ("tokenizer", tokenizer)):
+        part.save_pretrained(folder / name)
+    scheduler.save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "TinyPrior",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "picture_size": SIZE,
+        "patch_size": model.patch,
+        "camera_features": CAMERA_FEATURES,
+        **described,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def load_tiny_prior(folder: Path) -> tuple[TinyPrior, Any]:
+    """The model saved in a folder, in float32, frozen, and its tokenizer.
+
+    Raises OSError if a file is missing, ValueError if the camera is described otherwise than here.
+    """
+    index = json.loads((folder / "model_index.json").read_text())
+    if tuple(index["camera_features"]) != CAMERA_FEATURES:
+        raise ValueError(f"{folder} wants the camera as {index['camera_features']}, not as {list(CAMERA_FEATURES)}")
+    model = TinyPrior.__new__(TinyPrior)
+    nn.Module.__init__(model)
+    model.patch = index["patch_size"]
+    model.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
+    model.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, subfolder="tokenizer")
+    return model.requires_grad_(False).eval(), tokenizer
+
+
+def load_scheduler(folder: Path) -> Any:
+    return DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
