@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,23 @@ def import_libraries() -> tuple[Any, Any]:
             f"text-to-image models need the package {error.name!r}: pip install 'steindreamer[diffusion]'"
         ) from None
     return diffusers, transformers
+
+
+def load_tokenizer(tokenizer: Any, folder: Path) -> Any:
+    """Raises ImportError if only SentencePiece can read it (PixArt, DeepFloyd IF) and is not installed."""
+    if (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file():
+        # transformers would ask for another package.
+        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf")):
+            if not _is_installed(module):
+                raise ImportError(f"{folder} needs the package {package!r}: pip install 'steindreamer[diffusion]'")
+    return tokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def load_part(model: Any, files: ModelFiles, part: str, dtype: torch.dtype = torch.float32) -> Any:

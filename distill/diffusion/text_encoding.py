@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .families import Family
-from .libraries import import_libraries, load_part
+from .libraries import import_libraries, load_part, load_tokenizer
 from .model_sources import ModelFiles
 from .text_cache import cache_key, read_cached, write_cached
 from .text_rows import TextRows
@@ -72,9 +72,7 @@ def _text_pipeline(family: Family, files: ModelFiles, device: torch.device, dtyp
         if folder not in files.variants:
             continue  # an optional one
         tokenizer: Any = getattr(transformers, encoder.tokenizer)
-        parts[encoder.tokenizer_folder] = tokenizer.from_pretrained(
-            files.folder / encoder.tokenizer_folder, local_files_only=True
-        )
+        parts[encoder.tokenizer_folder] = load_tokenizer(tokenizer, files.folder / encoder.tokenizer_folder)
         model = getattr(transformers, encoder.model)
         parts[folder] = load_part(model, files, folder, dtype if encoder.half else torch.float32).to(device)
     pipeline: Any = getattr(diffusers, files.pipeline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_diffusion_models import edit_json, save_tiny_model
 from torch import Tensor
 
@@ -97,6 +99,19 @@ def test_what_was_embedded_once_is_read_again(
     assert not list(cache.glob("*.part"))
 
 
+def test_a_missing_sentencepiece_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model(tmp_path, "PixArtSigmaPipeline")
+    (folder / "tokenizer" / "tokenizer.json").rename(folder / "tokenizer" / "spiece.model")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "sentencepiece" else find_spec(name, *rest)
+    )
+    with pytest.raises(
+        ImportError, match=r"needs the package 'sentencepiece': pip install 'steindreamer\[diffusion\]'"
+    ):
+        _prior(folder).embed("a mug")
+
+
 def test_what_differs_is_embedded_anew(folders: dict[str, Path], loaded: list[Any], cache: Path) -> None:
     folder = folders["StableDiffusionPipeline"]
     for count, (options, prompts) in enumerate(
@@ -117,8 +132,6 @@ def test_other_weights_in_the_same_folder_are_noticed(tmp_path: Path, loaded: li
     folder = save_tiny_model(tmp_path / "model")
     first = _prior(folder).embed("a mug").views
     path = folder / "text_encoder" / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
     save_file({name: 1.5 * tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
     assert not _equal(_prior(folder).embed("a mug").views, first)
     assert len(loaded) == 2
