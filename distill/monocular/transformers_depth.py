@@ -78,7 +78,7 @@ def load_transformers_depth(folder: Path, predicts: str = "auto") -> Transformer
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be loaded as a depth model: {' '.join(str(error).split())[:300]}") from error
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     _check_independence(model.config, folder)
     _check_complete(model, set(report["missing_keys"]), preprocessing, folder)
     if _square_only(model.config):

@@ -13,6 +13,8 @@ from steindreamer.distill.monocular.loading import load_monocular_estimator
 from steindreamer.distill.monocular.sources import EXAMPLE, choose_files, find_estimator
 
 hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
+errors = pytest.importorskip("huggingface_hub.errors")
 
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json", "pytorch_model.bin"]
 
@@ -27,8 +29,8 @@ def _write(folder: Path, files: list[str]) -> Path:
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Also keeps the tests off the network."""
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "cache"
 
 
@@ -45,7 +47,7 @@ class FakeHub:
         self.asked.append((repository, revision))
         if repository not in self.repositories:
             response: Any = SimpleNamespace(status_code=404, headers={}, request=None)
-            raise hub.errors.RepositoryNotFoundError("not found", response=response)
+            raise errors.RepositoryNotFoundError("not found", response=response)
         siblings = [SimpleNamespace(rfilename=name) for name in self.repositories[repository]]
         return SimpleNamespace(siblings=siblings, sha=revision or "c0ffee")
 
@@ -120,8 +122,8 @@ def test_a_model_that_is_nowhere_comes_with_the_command(fake_hub: FakeHub, empty
 @pytest.mark.parametrize("reason", ["offline mode", "closed port"])
 def test_a_silent_hub_is_asked_once(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if reason == "closed port":
-        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match="the hub does not answer") as error:
         find_estimator(EXAMPLE)
     assert str(error.value).count("does not answer") == 1 and "\n" not in str(error.value)
