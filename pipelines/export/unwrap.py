@@ -1,4 +1,4 @@
-"""One square texture page: xatlas cuts the charts, a bisection on their scale makes them fill exactly that page."""
+"""Texture coordinates: xatlas cuts the surface into charts, which are packed onto one square page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 import xatlas
 
 from ...representations import TriangleMesh, vertex_normals
+from .packing import pack
 
 MAX_FACES = 150_000
 """xatlas takes minutes beyond this."""
@@ -27,7 +28,7 @@ def unwrap(mesh: TriangleMesh, page: int = 1024, padding: int = 4) -> TriangleMe
         raise ValueError(f"{len(mesh.faces)} faces are too many to unwrap; set face_budget to {MAX_FACES} or less")
     vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
     origin, corners, charts = _charts(vertices, faces)
-    corners, uvs, kept = _pack(charts, corners, page, padding)
+    corners, uvs, kept = pack(charts, corners, page, padding)
     origin = origin[kept]
     return TriangleMesh(
         vertices=mesh.vertices[torch.from_numpy(origin)],
@@ -57,38 +58,3 @@ def _cut_charts(vertices: np.ndarray, faces: np.ndarray, cost: float) -> xatlas.
     options.max_cost, packing.rotate_charts = cost, False
     atlas.generate(options, packing)
     return atlas
-
-
-def _pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tuple[np.ndarray, ...]:
-    """The largest scale whose charts fit one page, to half a percent. Packing is quick beside cutting the charts."""
-
-    def packed(texels_per_unit: float) -> xatlas.Atlas | None:
-        atlas = xatlas.Atlas()
-        atlas.add_uv_mesh(charts, corners)
-        options = xatlas.PackOptions()
-        options.rotate_charts = False  # it would swap u and v, which mirrors
-        options.resolution, options.padding, options.texels_per_unit = page, padding, texels_per_unit
-        atlas.generate(xatlas.ChartOptions(), options)
-        return atlas if atlas.atlas_count == 1 and (atlas.width, atlas.height) == (page, page) else None
-
-    triangles = charts[corners].astype(np.float64)
-    first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
-    area = 0.5 * float(np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum())
-    high = page / np.sqrt(area)  # would need every texel: never fits
-    low, best = high, None
-    while best is None:
-        low *= 0.7
-        best = packed(low)
-        if low < 1e-3 * high:
-            raise ValueError(f"the charts do not fit {page} texels with padding {padding}; lower padding")
-    high = min(high, low / 0.7)
-    while high / low > 1.005:
-        middle = float(np.sqrt(low * high))
-        atlas = packed(middle)
-        if atlas is None:
-            high = middle
-        else:
-            low, best = middle, atlas
-    kept, corners, uvs = best.get_mesh(0)
-    # xatlas has v upwards: as rows of a picture, growing downwards, its charts would show mirrored.
-    return corners, np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1), kept.astype(np.int64)
