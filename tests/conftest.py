@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("steindreamer", "beartype.beartype")
 
+import numba
 import pytest
 import torch
 
@@ -24,6 +25,15 @@ def generator() -> torch.Generator:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the user's cache."""
     os.environ["STEINDREAMER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cores() -> None:
+    """Each of several test processes keeps to its share of the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+        numba.set_num_threads(max(1, numba.get_num_threads() // processes))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
