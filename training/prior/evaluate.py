@@ -45,7 +45,7 @@ def evaluate(model: TinyPrior, tokenizer: Any, examples: Examples) -> dict[str, 
     seen, held_out = examples.seen, examples.held_out
     wrong_words = _misnamed(seen, seen.texts)
     batches = {"right": seen, "wrong words": wrong_words}
-    batches |= {f"turned by {angle} degrees": _turned(seen, angle) for angle in (90, 180)}
+    batches |= {f"turned by {angle} degrees": _turned(seen, float(angle)) for angle in (90, 180)}
     if held_out is not None:
         batches["held-out pairs"] = held_out
         batches["held-out pairs, wrong words"] = _misnamed(held_out, seen.texts)

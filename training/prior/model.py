@@ -1,8 +1,9 @@
 """A small text- and camera-conditioned diffusion model of pictures, in diffusers' and transformers' own classes.
 
 The U-Net sees pixel-unshuffled pictures and predicts the clean picture (`prediction_type="sample"`); predicting noise
-or velocity would force patch^2 * 3 channels of noise through its narrow layers. The camera and the background enter
-with the timestep, the words by cross-attention.
+or velocity would force patch^2 * 3 channels of noise through its narrow layers. The camera, the background and the
+pooled words are added to the timestep's embedding, which scales and shifts every layer: what a view looks like depends
+on the kind of object and the camera together. Word by word, the text comes by cross-attention.
 """
 
 from __future__ import annotations
@@ -39,10 +40,8 @@ class PriorShape:
 
     patch: int = 4
     """Pixels per side that become channels."""
-    channels: tuple[int, ...] = (64, 128)
-    """Of the levels, from SIZE / patch pixels downwards."""
-    attention: tuple[bool, ...] = (True, True)
-    """Which levels look at the words and at other positions."""
+    channels: tuple[int, ...] = (64, 128, 128)
+    """Of the levels, from SIZE / patch pixels downwards. Only the last one attends to words and other positions."""
     text_width: int = 64
     text_layers: int = 2
 
@@ -57,7 +56,7 @@ class TinyPrior(nn.Module):
     def __init__(self, shape: PriorShape, tokenizer: Any) -> None:
         super().__init__()
         self.patch = shape.patch
-        pixels = 3 * shape.patch**2
+        pixels, plain = 3 * shape.patch**2, len(shape.channels) - 1
         # diffusers takes the numbers of heads as `attention_head_dim`, and annotates them as one.
         heads: Any = tuple(count // _HEAD for count in shape.channels)
         self.unet: Any = UNet2DConditionModel(
@@ -66,12 +65,14 @@ class TinyPrior(nn.Module):
             out_channels=pixels,
             block_out_channels=shape.channels,
             layers_per_block=1,
-            down_block_types=tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in shape.attention),
-            up_block_types=tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(shape.attention)),
+            down_block_types=(*["DownBlock2D"] * plain, "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", *["UpBlock2D"] * plain),
             cross_attention_dim=shape.text_width,
             attention_head_dim=heads,
             norm_num_groups=16,
             resnet_time_scale_shift="scale_shift",
+            addition_embed_type="text",
+            addition_embed_type_num_heads=4,
             class_embed_type="projection",
             projection_class_embeddings_input_dim=len(CAMERA_FEATURES),
         )

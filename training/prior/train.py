@@ -42,7 +42,10 @@ class TrainingSettings:
     """Of the steps, at the end: the learning rate falls to 0. Until then it does not depend on their number."""
     weight_decay: float = 0.01
     ema: float = 0.999
-    largest_weight: float = 5.0
+    noise_exponent: float = 0.6
+    """Timesteps are uniform numbers to this power: below 1, the noisy ones come more often. There nothing but the words
+    and the camera says what is in the picture, and learning to listen to them takes the longest."""
+    largest_weight: float = 2.0
     """Of a picture's squared error; weights are 1 / sigma^2 up to here (Hang et al. 2023, "min-SNR", plus one)."""
     posterior_target: bool = True
     """Learn the mean of the caption's other objects, too, weighted by how well they explain the noisy picture."""
@@ -94,7 +97,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.steps_done)
         count = len(batch.texts)
         spread = (torch.rand((), generator=generator) + torch.arange(count) / count) % 1
-        timestep = (spread * self.schedule.steps).long().to(self.device)
+        timestep = (spread**self.settings.noise_exponent * self.schedule.steps).long().to(self.device)
         noise = torch.randn(batch.pictures[:, 0].shape, generator=generator).to(self.device)
         pictures = batch.pictures.to(self.device)
         sample = self.schedule.add_noise(pictures[:, 0], noise, timestep)
@@ -175,10 +178,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--pictures", type=int, default=defaults.pictures, help="per step")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
+    parser.add_argument("--noise-exponent", type=float, default=defaults.noise_exponent, help="below 1: more noise")
     parser.add_argument("--largest-weight", type=float, default=defaults.largest_weight, help="of a squared error")
     parser.add_argument("--plain-target", action="store_true", help="learn the single picture, not a posterior mean")
     parser.add_argument("--patch", type=int, default=shape.patch, help="pixels per side that become channels")
-    parser.add_argument("--channels", default=",".join(map(str, shape.channels)), help="of the levels, 8 x 8 downwards")
+    parser.add_argument("--channels", default=",".join(map(str, shape.channels)), help="of the levels, finest first")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--evaluate-every", type=int, default=1200, metavar="STEPS", help="0: never")
     parser.add_argument("--device", default="cpu")
@@ -197,14 +201,13 @@ def main(arguments: list[str] | None = None) -> None:
     settings = TrainingSettings(
         pictures=given.pictures,
         learning_rate=given.learning_rate,
+        noise_exponent=given.noise_exponent,
         largest_weight=given.largest_weight,
         posterior_target=not given.plain_target,
         seed=given.seed,
     )
     channels = tuple(int(count) for count in given.channels.split(","))
-    # Attention at 8 x 8 pixels and below only.
-    attention = tuple(32 // given.patch >> level <= 8 for level in range(len(channels)))
-    shape = PriorShape(given.patch, channels, attention)
+    shape = PriorShape(given.patch, channels)
     finished = train(
         given.run, given.steps, settings, shape, cache, device=given.device, evaluate_every=given.evaluate_every
     )
