@@ -20,7 +20,7 @@ from .guide import Guide
 from .methods import METHODS, SDSConfig, SSDConfig, control_variate_names
 from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
 from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output
-from .prior import NoisePrediction, Prior
+from .prior import MicroBatched, NoisePrediction, Prior
 from .pullback import Pullback
 from .schedule import NoiseSchedule, NoisySample
 from .timesteps import TimestepConfig
@@ -46,6 +46,7 @@ __all__ = [
     "GeometryEstimator",
     "Gram",
     "Guide",
+    "MicroBatched",
     "MixtureCondition",
     "MixturePrior",
     "NoiseLevel",

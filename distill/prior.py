@@ -83,3 +83,11 @@ class Prior(Protocol):
     def predict_noise(self, sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
         """eps-predictions at `sample.noisy`; the unconditional row only if asked for."""
         ...
+
+
+@runtime_checkable
+class MicroBatched(Protocol):
+    """A prior that can take its pictures in portions, for less memory."""
+
+    micro_batch: int
+    """Pictures per call of its networks; 0: all. Results are the same but for rounding, memory is not."""

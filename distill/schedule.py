@@ -71,3 +71,7 @@ class NoisySample:
     @property
     def noisy(self) -> Float[Tensor, "b c h w"]:
         return self.alpha * self.clean + self.sigma * self.noise
+
+    def __getitem__(self, rows: slice | Tensor) -> NoisySample:
+        """Some of the draws, in any order and any number of times."""
+        return NoisySample(self.clean[rows], self.noise[rows], self.timestep[rows], self.alpha[rows], self.sigma[rows])

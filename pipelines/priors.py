@@ -28,6 +28,12 @@ class DiffusersPriorConfig:
     """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
     view_dependent: bool = True
     """Whether the prompt tells the model which side it looks at."""
+    perp_neg: bool = False
+    """Whether the other sides are negative prompts (Perp-Neg, 2304.04968), against several faces: up to two more rows
+    of the denoiser per view."""
+    micro_batch: int = 0
+    """Views per call of the denoiser and the autoencoder; 0: all. Less memory, the same result; the autoencoder's
+    layers are then computed twice."""
     picture_size: int = 0
     """Pixels of the pictures that the model sees; 0: the size it was trained on."""
     embedded_guidance: float = 1.0
@@ -50,6 +56,8 @@ class DiffusersPriorConfig:
             device,
             precision=self.precision,
             view_dependent=self.view_dependent,
+            perp_neg=self.perp_neg,
+            micro_batch=self.micro_batch,
             picture_size=self.picture_size,
             options=FamilyOptions(self.embedded_guidance, self.shifted_noise),
             decoder=self.decoder,

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..perp_neg import negative_view_weights, perp_neg
 from ..predictions import noise_from_output
 from ..prior import CameraBatch, NoisePrediction
 from ..schedule import NoiseSchedule, NoisySample
 from ..view_prompts import view_prompts, view_weights
 from .families import FAMILIES, FamilyOptions
 from .libraries import import_libraries, load_config, load_part
+from .micro_batches import in_micro_batches
 from .model_sources import find_decoder, find_model
 from .picture_codec import LatentCodec, PictureCodec, PixelCodec
 from .text_encoding import encode_prompts
@@ -40,6 +42,15 @@ class TextCondition:
 
     conditional: TextRows
     unconditional: TextRows
+    views: TextRows
+    """One row per view, whatever the pictures."""
+    negative_weights: Float[Tensor, "b v"]
+    """Perp-Neg's weights of the views, zero where a view is no negative."""
+
+    def __getitem__(self, pictures: slice) -> TextCondition:
+        return TextCondition(
+            self.conditional[pictures], self.unconditional[pictures], self.views, self.negative_weights[pictures]
+        )
 
 
 class DiffusersPrior:
@@ -56,6 +67,8 @@ class DiffusersPrior:
         *,
         precision: str = "auto",
         view_dependent: bool = True,
+        perp_neg: bool = False,
+        micro_batch: int = 0,
         picture_size: int = 0,
         options: FamilyOptions | None = None,
         decoder: str = "",
@@ -69,6 +82,8 @@ class DiffusersPrior:
             model: see `model_sources.find_model`.
             precision: one of `PRECISIONS`, or "auto": half on CUDA.
             view_dependent: whether the prompt tells the model which side it looks at.
+            perp_neg: whether the other views are negatives, see `distill.perp_neg`; wants view_dependent.
+            micro_batch: pictures per call of denoiser and autoencoder; 0: all of them.
             picture_size: pixels of the pictures that the denoiser sees; 0: what it was trained on.
             options: settings that only some families read.
             decoder: folder or hub id of a small autoencoder (TAESD family) that `decode` uses; "": the model's own.
@@ -78,9 +93,14 @@ class DiffusersPrior:
 
         Raises ValueError for a model that cannot be found or is of another kind, ImportError without diffusers.
         """
+        if perp_neg and not view_dependent:
+            raise ValueError("perp_neg tells views apart by their words; set view_dependent=true or perp_neg=false")
+        if micro_batch < 0:
+            raise ValueError(f"micro_batch is {micro_batch}; 0 (all pictures at once) or more is accepted")
         self._dtype = _dtype(precision, device)
         diffusers, _ = import_libraries()
-        self._device, self._view_dependent = device, view_dependent
+        self._device, self._view_dependent, self._perp_neg = device, view_dependent, perp_neg
+        self.micro_batch = micro_batch
         self._cache_text, self._compile = cache_text, compile
         self._files = find_model(model, half=self._dtype is not torch.float32)
         family = FAMILIES[self._files.pipeline]
@@ -143,7 +163,13 @@ class DiffusersPrior:
         weights = view_weights(cameras).to(self._device)
         if len(embedding.views) == 1:
             weights = weights.sum(1, keepdim=True)
-        return TextCondition(embedding.views.blend(weights), embedding.negative.expand(len(weights)))
+        negative_weights = negative_view_weights(cameras) if self._perp_neg else torch.zeros(weights.shape)
+        return TextCondition(
+            embedding.views.blend(weights),
+            embedding.negative.expand(len(weights)),
+            embedding.views,
+            negative_weights,
+        )
 
     def encode(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
         """The mode of the latent distribution, scaled as the denoiser wants it. Raises ValueError unless square."""
@@ -153,25 +179,47 @@ class DiffusersPrior:
             )
         size = (self.picture_size, self.picture_size)
         # Antialiasing makes shrinking an area average; enlarging stays bilinear.
-        return self._codec.encode(F.interpolate(image.float(), size, mode="bilinear", antialias=True))
+        picture = F.interpolate(image.float(), size, mode="bilinear", antialias=True)
+        return in_micro_batches(self._codec.encode, picture, self.micro_batch)
 
     def decode(self, latent: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
-        return self._codec.decode(latent)
+        return in_micro_batches(self._codec.decode, latent, self.micro_batch)
 
     @torch.no_grad()
     def predict_noise(self, sample: NoisySample, condition: TextCondition, *, unconditional: bool) -> NoisePrediction:
-        """All rows of the guidance in one call of the denoiser."""
-        groups = [condition.conditional, condition.unconditional] if unconditional else [condition.conditional]
-        noisy, time, count = sample.noisy, self.family.time(sample), len(groups)
-        output = self.family.call(
-            self.denoiser,
-            noisy.to(self._dtype).repeat(count, 1, 1, 1),
-            time.repeat(count),
-            TextRows.concatenate(groups).to(self._device, self._dtype).tensors,
-            self.picture_size,
-        )[:, : noisy.shape[1]]
-        predictions = [noise_from_output(rows, self._prediction_type, sample) for rows in output.chunk(count)]
-        return NoisePrediction(*predictions)
+        """All rows of the guidance in one call of the denoiser per micro-batch."""
+        count = len(sample.timestep)
+        size = self.micro_batch or count
+        portions = [slice(start, start + size) for start in range(0, count, size)]
+        predicted = [self._predict_portion(sample[each], condition[each], unconditional) for each in portions]
+        return NoisePrediction(
+            torch.cat([each.conditional for each in predicted]),
+            torch.cat([each.unconditional for each in predicted if each.unconditional is not None])
+            if unconditional
+            else None,
+        )
+
+    def _predict_portion(self, sample: NoisySample, condition: TextCondition, unconditional: bool) -> NoisePrediction:
+        count = len(sample.timestep)
+        pictures, views = condition.negative_weights.nonzero(as_tuple=True)
+        # Perp-Neg measures from the unconditional prediction, wanted or not.
+        pairs = unconditional or len(pictures) > 0
+        texts = [condition.conditional, condition.unconditional] if pairs else [condition.conditional]
+        rows = torch.cat([*(torch.arange(count, device=pictures.device) for _ in texts), pictures]).to(self._device)
+        noise = self._predict_rows(sample[rows], TextRows.concatenate([*texts, condition.views[views]]))
+        conditional = noise[:count]
+        if len(pictures):
+            weights = condition.negative_weights[pictures, views].to(self._device)
+            of = rows[2 * count :]
+            conditional = perp_neg(conditional, noise[count : 2 * count], noise[2 * count :], of, weights)
+        return NoisePrediction(conditional, noise[count : 2 * count] if unconditional else None)
+
+    def _predict_rows(self, sample: NoisySample, text: TextRows) -> Float[Tensor, "b c h w"]:
+        """One text per row, in one call of the denoiser."""
+        noisy, time = sample.noisy, self.family.time(sample)
+        text = text.to(self._device, self._dtype)
+        output = self.family.call(self.denoiser, noisy.to(self._dtype), time, text.tensors, self.picture_size)
+        return noise_from_output(output[:, : noisy.shape[1]], self._prediction_type, sample)
 
     def _load_codec(self, has_vae: bool, decoder: str, gradient_checkpointing: bool) -> PictureCodec:
         diffusers, _ = import_libraries()
