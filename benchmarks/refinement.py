@@ -16,8 +16,10 @@ import argparse
 import os
 import platform
 import resource
+import shlex
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -109,12 +111,12 @@ def main() -> None:
                     f"| {coarse[1]:.1f} | {refined[1]:.1f} | {sum(seconds.values()):.0f} ({parts}) |"
                 )
                 print(rows[-1], flush=True)
-                write(rows, options.settings)
+                write(rows)
 
 
-def write(rows: list[str], settings: Sequence[str]) -> None:
+def write(rows: list[str]) -> None:
     """The table so far: the whole takes an hour."""
-    command = " ".join(["python benchmarks/refinement.py", *(["--settings"] if settings else []), *settings])
+    command = shlex.join(["python", "benchmarks/refinement.py", *sys.argv[1:]])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     (ROOT / "benchmarks" / "results" / "refinement.md").write_text(
         "# Coarse scene and refined mesh against the true object\n\n"
