@@ -1,0 +1,115 @@
+"""The benchmark of the text-to-image priors: its models have the published sizes, and the script runs."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a script of the folder by name; none of them stays loaded."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        origin = getattr(sys.modules[name], "__file__", None)
+        if origin and Path(origin).parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+def _parameters(make: Any) -> int:
+    with torch.device("meta"):
+        return sum(value.numel() for value in make().parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "unet", "texts"),
+    [
+        ("stable-diffusion-2-1-base", 865_910_724, [340_387_840]),
+        ("stable-diffusion-xl", 2_567_463_684, [123_060_480, 694_659_840]),
+    ],
+)
+def test_models_have_as_many_weights_as_the_published_ones(
+    name: str, unet: int, texts: list[int], script: Callable[[str], Any]
+) -> None:
+    random_models = script("random_models")
+    shape = random_models.TEXT_TO_IMAGE[name]
+    assert _parameters(partial(random_models.denoiser, shape)) == unet
+    assert _parameters(partial(random_models.autoencoder, shape)) == 83_653_863
+    found = [_parameters(partial(random_models.text_encoder, shape, index)) for index in range(len(shape.texts))]
+    assert found == texts
+
+
+@pytest.mark.parametrize(("name", "millions"), [("dpt-hybrid-midas", 123), ("depth-anything-v2-small", 24.8)])
+def test_depth_models_are_as_large_as_the_published_ones(
+    name: str, millions: float, script: Callable[[str], Any]
+) -> None:
+    """In the millions that their authors' pages say."""
+    random_models = script("random_models")
+    shape = random_models.DEPTH_MODELS[name]
+    assert _parameters(partial(random_models.depth_estimator, shape, "full")) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_the_script_runs(tmp_path: Path, script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    diffusion, out, model = script("diffusion"), tmp_path / "results" / "tiny.md", "stable-diffusion-xl"
+    options = ["--models", model, "--warmup", "0", "--steps", "1", "--precision", "float32"]
+    diffusion.main(
+        ["--size", "tiny", "--device", "cpu", "--work", str(tmp_path / "models"), "--out", str(out), *options]
+    )
+    text = out.read_text()
+    header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    found = [dict(zip(names, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines]
+    depth = [f"SSD, depth by {name}" for name in ("dpt-hybrid-midas", "depth-anything-v2-small", "shipped")]
+    assert [row["method"] for row in found] == ["SDS", "SSD, spectral", *depth, "SDS"]
+    assert all(row["model"] == model and row["views"] == "1" for row in found)
+    for row in found:
+        times = {name: float(row[name]) for name in (*diffusion.PARTS, "rest")}
+        assert all(value > 0 for name, value in times.items() if name not in ("terms", "coefficients")), row
+        assert sum(times.values()) == pytest.approx(float(row["ms per step"]), abs=0.1)
+        assert row["peak GB"] == "-"
+        if row["method"] != "SDS":
+            assert times["terms"] > 0 and times["coefficients"] > 0
+    assert math.isclose(sum(float(row["of SDS"]) for row in found if row["method"] == "SDS") / 2, 1, abs_tol=2e-3)
+    assert "not judged" in text
+    assert "SSD, depth by shipped" in capsys.readouterr().out
+
+
+def test_targets_are_judged_against_the_mean_of_both_sds(script: Callable[[str], Any]) -> None:
+    diffusion = script("diffusion")
+    sds, spectral, depth = diffusion.SDS, diffusion.SPECTRAL, diffusion.with_depth("x", "folder")
+
+    def row(method: Any, milliseconds: float, views: int = 1) -> Any:
+        return diffusion.Row("stable-diffusion-2-1-base", method, views, {diffusion.STEP: milliseconds}, 10.0)
+
+    one = [row(sds, 39.0), row(spectral, 40.0), row(depth, 44.0), row(sds, 41.0)]
+    among = [*one, row(sds, 9.0, 4), row(depth, 9.0, 4)]
+    assert [diffusion.ratio(each, among) for each in among] == [0.975, 1.0, 1.1, 1.025, 1.0, 1.0]
+    assert [line.rsplit(": ", 2)[1:] for line in diffusion.verdicts(among)] == [
+        ["1.000 times SDS, at most 1.02", "met"],
+        ["40.0 ms, at most 40", "met"],
+        ["1.100 times SDS, at most 1.05", "missed"],
+        ["44.0 ms, at most 40", "missed"],
+        ["1.000 times SDS, at most 1.05", "met"],
+    ]
+
+
+@pytest.mark.parametrize("size", ["tiny", "full"])
+def test_a_cpu_leaves_no_result(size: str, script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("diffusion").parse(["--size", size, "--device", "cpu"])
+    assert "--out" in capsys.readouterr().err
