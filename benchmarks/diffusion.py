@@ -6,12 +6,13 @@
 Models of the published sizes with random weights (see random_models.py) are written once to `--work` (11 GB) and then
 loaded by the product's own code: U-Net in bfloat16, autoencoder and estimators in float32. A step is that of the preset
 `stable_diffusion` at full resolution: `--batches` views of Gaussians, guidance 7.5, so two rows of the U-Net per view;
-without densification and without probes of the variance. SDS runs first and last: the two tell how far the machine
-drifted, and the ratios are to their mean.
+without densification and without probes of the variance. The model sees the views at its own size unless
+`--picture-size` says another. SDS runs first and last: the two tell how far the machine drifted, and the ratios are to
+their mean.
 
 Times are medians over `--steps` steps after `--warmup` others, on CUDA between its own events without waiting in
 between: where the GPU is faster than the host can ask, they are the host's. Writes benchmarks/results/diffusion.md, or
-diffusion_compiled.md.
+diffusion_compiled.md; runs on the CPU or with tiny models may not write there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +39,7 @@ from unittest.mock import patch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import torch
 from random_models import DEPTH_MODELS, SIZES, TEXT_TO_IMAGE, depth_model, small_decoder, text_to_image
 from splatting import hardware
@@ -50,8 +54,8 @@ TINY = {"batches": [1], "pixels": 32, "count": 200, "warmup": 1, "steps": 3}
 STEP, REST = "step", "rest"
 PARTS = ("render", "encode", "score", "terms", "backward", "optimiser", "coefficients")
 HEADING = f"""\
-| model | method | views | ms per step | of SDS | {" | ".join((*PARTS, REST))} | peak GB |
-|{"---|" * (len(PARTS) + 7)}"""
+| model | method | views | ms per step | quartiles | of SDS | {" | ".join((*PARTS, REST))} | peak GB |
+|{"---|" * (len(PARTS) + 8)}"""
 EXPLANATION = """\
 Of a step: drawing the scene; `encode`, the autoencoder; `score`, the U-Net; `terms`, the control variates (for depth:
 decoding, estimator and its gradient); `backward` through autoencoder and scene; `optimiser`, Adam; `coefficients`, what
@@ -88,6 +92,8 @@ class Row:
     views: int
     milliseconds: dict[str, float]
     """Medians of the step and its parts."""
+    quartiles: tuple[float, float]
+    """First and third, of the step's milliseconds."""
     gigabytes: float | None
     """None on the CPU."""
 
@@ -113,12 +119,12 @@ class Stopwatch:
 
         return measured
 
-    def medians(self) -> dict[str, float]:
-        """Milliseconds per step: of the whole, of every part, and of what no part covers."""
+    def milliseconds(self) -> dict[str, list[float]]:
+        """Per step: of the whole, of every part, and of what no part covers."""
         if self._cuda:
             torch.cuda.synchronize()
         steps = [self._sums(spans) for spans in self._steps]
-        return {name: median(step[name] for step in steps) for name in (STEP, *PARTS, REST)}
+        return {name: [step[name] for step in steps] for name in (STEP, *PARTS, REST)}
 
     @contextmanager
     def _span(self, name: str) -> Iterator[None]:
@@ -177,6 +183,7 @@ def configuration(arguments: argparse.Namespace, folder: Path, decoder: Path, me
         "prior": {
             "precision": arguments.precision,
             "compile": arguments.compile,
+            "picture_size": arguments.picture_size,
             "decoder": str(decoder),
             "cache_text": False,
         },
@@ -194,8 +201,8 @@ def start(config: RunConfig, prior: Any, embedding: Any) -> Stage:
     return Stage(scene, distiller, prior, embedding, config.stages["coarse"], generator)
 
 
-def measure(stage: Stage, warmup: int, steps: int) -> tuple[dict[str, float], float | None]:
-    """Median milliseconds by part, and the peak of the memory in GB."""
+def measure(stage: Stage, warmup: int, steps: int) -> tuple[dict[str, float], tuple[float, float], float | None]:
+    """Median milliseconds by part, the quartiles of the step's, and the peak of the memory in GB."""
     device, watch = stage.prior.device, Stopwatch(stage.prior.device)
     for _ in range(warmup):
         stage.step()
@@ -208,7 +215,9 @@ def measure(stage: Stage, warmup: int, steps: int) -> tuple[dict[str, float], fl
                 info = stage.step()
             if info.skipped:
                 raise RuntimeError(f"a step was not taken: {info.skipped}")
-    return watch.medians(), _peak(device)
+    times = watch.milliseconds()
+    first, third = np.quantile(times[STEP], [0.25, 0.75])
+    return {name: median(values) for name, values in times.items()}, (float(first), float(third)), _peak(device)
 
 
 def _peak(device: torch.device) -> float | None:
@@ -242,7 +251,8 @@ def ratio(row: Row, among: Sequence[Row]) -> float:
 def cells(row: Row, among: Sequence[Row]) -> str:
     times = " | ".join(f"{row.milliseconds[part]:.2f}" for part in (*PARTS, REST))
     memory = "-" if row.gigabytes is None else f"{row.gigabytes:.2f}"
-    whole = f"{row.milliseconds[STEP]:.1f} | {ratio(row, among):.3f}"
+    first, third = row.quartiles
+    whole = f"{row.milliseconds[STEP]:.1f} | {first:.1f} to {third:.1f} | {ratio(row, among):.3f}"
     return f"| {row.model} | {row.method.label} | {row.views} | {whole} | {times} | {memory} |"
 
 
@@ -264,11 +274,11 @@ def _met(value: float, most: float) -> str:
 
 
 def document(arguments: argparse.Namespace, machine: str, among: Sequence[Row]) -> str:
-    date, compiled = datetime.now(UTC).date().isoformat(), " --compile" if arguments.compile else ""
+    date = datetime.now(UTC).date().isoformat()
     settings = (
-        f"{arguments.count} Gaussians at {arguments.pixels} px, backend {_backend(arguments.device)}; U-Net in "
-        f"{arguments.precision}; {arguments.steps} steps after "
-        f"{arguments.warmup}. Random weights."
+        f"{arguments.count} Gaussians at {arguments.pixels} px, backend {_backend(arguments.device)}; the model sees "
+        f"{f'{arguments.picture_size} px' if arguments.picture_size else 'its own size'}; U-Net in "
+        f"{arguments.precision}; {arguments.steps} steps after {arguments.warmup}. Random weights."
     )
     judged = arguments.size == "full" and arguments.device == "cuda"
     targets = [*verdicts(among)] if judged else ["- not judged: they are for models of full size on a GPU"]
@@ -276,8 +286,7 @@ def document(arguments: argparse.Namespace, machine: str, among: Sequence[Row]) 
         [
             "# A step of SDS and SSD with text-to-image models",
             "",
-            f"{date}; {machine}; "
-            f"`python benchmarks/diffusion.py --device {arguments.device} --size {arguments.size}{compiled}`.",
+            f"{date}; {machine}; `{arguments.command}`.",
             "",
             settings,
             "",
@@ -311,10 +320,11 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="views per step")
     parser.add_argument("--count", type=int, default=5000, help="Gaussians")
     parser.add_argument("--pixels", type=int, default=512, help="of a drawn view")
+    parser.add_argument("--picture-size", type=int, default=0, help="pixels that the model sees; 0: its own size")
     parser.add_argument("--precision", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile the U-Net")
     parser.add_argument("--warmup", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "steindreamer-random-models")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/diffusion.md")
     arguments = parser.parse_args(given)
@@ -323,10 +333,10 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
         arguments = parser.parse_args(given)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device; to see that the script runs: --size tiny --device cpu --out FILE")
-    if arguments.out is None:
-        if (arguments.size, arguments.device) != ("full", "cuda"):
-            parser.error("only models of full size on a GPU make a result: say where else to write with --out")
-        arguments.out = RESULTS / ("diffusion_compiled.md" if arguments.compile else "diffusion.md")
+    arguments.out = arguments.out or RESULTS / ("diffusion_compiled.md" if arguments.compile else "diffusion.md")
+    if arguments.out.resolve().parent == RESULTS.resolve() and (arguments.size, arguments.device) != ("full", "cuda"):
+        parser.error("only models of full size on a GPU make a result: say where else to write with --out")
+    arguments.command = shlex.join(["python", "benchmarks/diffusion.py", *(sys.argv[1:] if given is None else given)])
     return arguments
 
 

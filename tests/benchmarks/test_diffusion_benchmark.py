@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,10 +83,12 @@ def test_the_script_runs(tmp_path: Path, script: Callable[[str], Any], capsys: p
         assert all(value > 0 for name, value in times.items() if name not in ("terms", "coefficients")), row
         assert sum(times.values()) == pytest.approx(float(row["ms per step"]), abs=0.1)
         assert row["peak GB"] == "-"
+        assert row["quartiles"] == " to ".join([row["ms per step"]] * 2)  # of a single step
         if row["method"] != "SDS":
             assert times["terms"] > 0 and times["coefficients"] > 0
     assert math.isclose(sum(float(row["of SDS"]) for row in found if row["method"] == "SDS") / 2, 1, abs_tol=2e-3)
     assert "not judged" in text
+    assert f"`python benchmarks/diffusion.py --size tiny --device cpu --work {tmp_path / 'models'}" in text
     assert "SSD, depth by shipped" in capsys.readouterr().out
 
 
@@ -94,7 +97,9 @@ def test_targets_are_judged_against_the_mean_of_both_sds(script: Callable[[str],
     sds, spectral, depth = diffusion.SDS, diffusion.SPECTRAL, diffusion.with_depth("x", "folder")
 
     def row(method: Any, milliseconds: float, views: int = 1) -> Any:
-        return diffusion.Row("stable-diffusion-2-1-base", method, views, {diffusion.STEP: milliseconds}, 10.0)
+        return diffusion.Row(
+            "stable-diffusion-2-1-base", method, views, {diffusion.STEP: milliseconds}, (1.0, 2.0), 10.0
+        )
 
     one = [row(sds, 39.0), row(spectral, 40.0), row(depth, 44.0), row(sds, 41.0)]
     among = [*one, row(sds, 9.0, 4), row(depth, 9.0, 4)]
@@ -108,8 +113,45 @@ def test_targets_are_judged_against_the_mean_of_both_sds(script: Callable[[str],
     ]
 
 
+def test_the_spread_is_of_the_steps(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only a step of a stand-in moves."""
+    diffusion, clock, step = script("diffusion"), [0.0], iter([9.0, 1.0, 5.0, 2.0, 4.0, 3.0])
+
+    class Part:
+        device = torch.device("cpu")
+        control_variates: tuple[Any, ...] = ()
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: None
+
+    class Stand:
+        representation, prior, distiller, optimizer = Part(), Part(), Part(), Part()
+
+        def step(self) -> Any:
+            clock[0] += next(step)
+            return SimpleNamespace(skipped="")
+
+    monkeypatch.setattr(diffusion.time, "perf_counter", lambda: clock[0])
+    medians, quartiles, _ = diffusion.measure(Stand(), 1, 5)
+    assert (medians[diffusion.STEP], medians[diffusion.REST], quartiles) == (3e3, 3e3, (2e3, 4e3))
+
+
 @pytest.mark.parametrize("size", ["tiny", "full"])
-def test_a_cpu_leaves_no_result(size: str, script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("out", [[], ["--out", str(BENCHMARKS / "results" / "diffusion.md")]])
+def test_a_cpu_leaves_no_result(
+    size: str, out: list[str], script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        script("diffusion").parse(["--size", size, "--device", "cpu"])
+        script("diffusion").parse(["--size", size, "--device", "cpu", *out])
+    assert "--out" in capsys.readouterr().err
+
+
+def test_tiny_models_leave_no_result(
+    script: Callable[[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    diffusion = script("diffusion")
+    assert diffusion.parse([]).out.name == "diffusion.md"
+    with pytest.raises(SystemExit):
+        diffusion.parse(["--size", "tiny"])
     assert "--out" in capsys.readouterr().err
