@@ -40,6 +40,8 @@ class Journal:
         now = time.perf_counter()
         self._seconds = [*self._seconds[-49:], now - self._clock]
         self._clock = now
+        for note in info.notes:
+            self.say(f"step {info.step}: {note}")
         if info.skipped:
             self.say(f"step {info.step}: skipped, {info.skipped}")
         self._pending.append(info)

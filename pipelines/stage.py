@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..distill import Distiller, Gram, Guide, Prior, Pullback
+from ..distill import Distiller, Gram, Guide, MicroBatched, Prior, Pullback
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from ..representations.environment import Environment, EnvironmentConfig, composite
 from .errors import UserError, nearest
+from .out_of_memory import halve_micro_batch
 from .penalties import PENALTIES
 from .schedules import Schedule, parse_schedule
 from .shading import ShadingConfig, shade
@@ -96,6 +97,8 @@ class StepInfo:
     """Penalties, diagnostics of the distiller, variance when it was probed."""
     skipped: str = ""
     """Why the step changed nothing; empty if it did."""
+    notes: tuple[str, ...] = ()
+    """What else the user should know."""
 
 
 Drawing = Callable[[], tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]
@@ -140,7 +143,27 @@ class Stage:
         return self.offset + self.done
 
     def step(self) -> StepInfo:
-        """Take one step. Raises UserError if nothing finite has come out for a while."""
+        """Take one step; where memory is not enough, again with the same draws and fewer views at a time in the prior.
+
+        Raises UserError if nothing finite has come out for a while, or if not even one view fits into memory.
+        """
+        undo, notes = self._undo(), []
+        while True:
+            try:
+                info = self._try_step()
+                break
+            except torch.OutOfMemoryError:
+                pass  # the error holds the pictures that did not fit; it must be gone before the next attempt
+            notes.append(halve_micro_batch(self.prior, self.config.views.per_step))
+            undo()
+        if not info.skipped:
+            self.optimizer.step()
+            if isinstance(self.representation, Adaptive):
+                self.representation.adapt(self.done, self.config.steps, self.optimizer, self.generator)
+        return replace(info, notes=tuple(notes))
+
+    def _try_step(self) -> StepInfo:
+        """All of a step before the scene is moved; `_undo` knows what it changes."""
         config, progress = self.config, self.done / self.config.steps
         resolution = config.warmup_resolution if progress < config.warmup else config.resolution
         cameras, background = sample_views(config.views, resolution, self.generator, progress)
@@ -177,10 +200,29 @@ class Stage:
             values["variance_sds"] = probe.within_noise_sds / pixels
         # The gradient is taken, so the coefficients may learn from this step, at the scene it was taken at.
         self.distiller.update(distillation, self._gram(draw))
-        self.optimizer.step()
-        if isinstance(self.representation, Adaptive):
-            self.representation.adapt(self.done, config.steps, self.optimizer, self.generator)
         return StepInfo(self.total, self.name, residual_power, values)
+
+    def _undo(self) -> Callable[[], None]:
+        """Remember what `_try_step` changes; the result puts it back. Gradients are taken anew anyway."""
+        if not isinstance(self.prior, MicroBatched) or self.prior.micro_batch == 1:
+            return lambda: None  # no second attempt
+
+        def buffers() -> dict[str, Tensor]:
+            return dict(self.representation.named_buffers())
+
+        drawn, counted = self.generator.get_state(), (self.done, self.skipped, self._consecutive_skips)
+        # Renderers note in buffers what they have seen, such as the gradients that Gaussians are divided by.
+        seen = {name: buffer.clone() for name, buffer in buffers().items()}
+        learned = {name: tensor.clone() for name, tensor in self.distiller.state_dict().items()}
+
+        def undo() -> None:
+            self.generator.set_state(drawn)
+            self.done, self.skipped, self._consecutive_skips = counted
+            for name, buffer in buffers().items():
+                buffer.copy_(seen[name])
+            self.distiller.load_state_dict(learned)
+
+        return undo
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, by name."""
