@@ -100,14 +100,17 @@ class Distiller(nn.Module):
         *,
         progress: float,
         generator: torch.Generator,
+        timestep: Int64[Tensor, " b"] | None = None,
     ) -> Distillation:
         """The gradient for a rendered picture (display sRGB in [0, 1], with its graph).
 
-        `progress` runs from 0 to 1 over the run. Draws the timestep, then the noise, from `generator`.
+        `progress` runs from 0 to 1 over the run. Draws the timestep, unless it is given, then the noise, from
+        `generator`.
         """
         encoded = self.prior.encode(image)
         clean = encoded.detach().float()
-        timestep = self._draw_timestep(clean, progress, generator)
+        if timestep is None:
+            timestep = self._draw_timestep(clean, progress, generator)
         observation, sds = self._estimate(clean, timestep, _draw_noise(clean, generator), guide, condition)
         gradient = observation.weight * observation.residual / len(clean)
         # <encoded, gradient> has the gradient wanted; its own value says nothing, so it is replaced by one that does.
