@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
+from steindreamer.distill.camera_features import CAMERA_FEATURES
+from steindreamer.distill.diffusion.camera_pipeline import CameraConditionedPipeline
 from steindreamer.distill.torchvision_compat import prepare_torchvision
+from steindreamer.training.prior.wording import build_tokenizer
 
 PICTURE_SIZE = 64
 LONGEST = 77
@@ -245,6 +248,41 @@ def pixart_sigma() -> Any:
     return pixart("PixArtSigmaPipeline", PICTURE_SIZE // 8)
 
 
+def camera_conditioned() -> Any:
+    """As `training/prior` makes them, with the tokens of its wording."""
+    kinds = {"mug": ["mug", "cup"], "rocket": ["rocket", "rocket ship"], "sailboat": ["sailboat", "ship"]}
+    tokenizer = build_tokenizer(sorted({"a", "red", "blurry", "mug", "cup", "rocket", "ship", "sailboat"}))
+    transformers = _untyped("transformers")
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=8,
+    )
+    blocks = unet(
+        sample_size=4,
+        in_channels=48,
+        out_channels=48,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=len(CAMERA_FEATURES),
+        resnet_time_scale_shift="scale_shift",
+    )
+    return CameraConditionedPipeline(
+        tokenizer,
+        transformers.CLIPTextModel(config),
+        blocks,
+        _scaled_linear(prediction_type="sample"),
+        patch_size=4,
+        camera_features=list(CAMERA_FEATURES),
+        kinds=kinds,
+    )
+
+
 PIPELINES: dict[str, Callable[..., Any]] = {
     "StableDiffusionPipeline": stable_diffusion,
     "StableDiffusionXLPipeline": stable_diffusion_xl,
@@ -253,6 +291,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "PixArtAlphaPipeline": pixart_alpha,
     "PixArtSigmaPipeline": pixart_sigma,
     "IFPipeline": deepfloyd_if,
+    "CameraConditionedPipeline": camera_conditioned,
 }
 """By the name of their family."""
 

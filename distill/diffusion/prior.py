@@ -46,10 +46,16 @@ class TextCondition:
     """One row per view, whatever the pictures."""
     negative_weights: Float[Tensor, "b v"]
     """Perp-Neg's weights of the views, zero where a view is no negative."""
+    camera: TextRows
+    """What the denoiser is told of the view besides the text, one row per picture; no tensors if that is nothing."""
 
     def __getitem__(self, pictures: slice) -> TextCondition:
         return TextCondition(
-            self.conditional[pictures], self.unconditional[pictures], self.views, self.negative_weights[pictures]
+            self.conditional[pictures],
+            self.unconditional[pictures],
+            self.views,
+            self.negative_weights[pictures],
+            self.camera[pictures],
         )
 
 
@@ -81,7 +87,8 @@ class DiffusersPrior:
         Args:
             model: see `model_sources.find_model`.
             precision: one of `PRECISIONS`, or "auto": half on CUDA.
-            view_dependent: whether the prompt tells the model which side it looks at.
+            view_dependent: whether the prompt tells the model which side it looks at; needless for a model that is told
+                the camera.
             perp_neg: whether the other views are negatives, see `distill.perp_neg`; wants view_dependent.
             micro_batch: pictures per call of denoiser and autoencoder; 0: all of them.
             picture_size: pixels of the pictures that the denoiser sees; 0: what it was trained on.
@@ -118,6 +125,10 @@ class DiffusersPrior:
             self._schedule = self.family.noise_schedule(scheduler, self.picture_size // self._codec.reduction)
         except ValueError as error:
             raise ValueError(f"{self._files.label} {error}") from None
+        if family.told_camera:
+            if perp_neg:
+                raise ValueError(f"{self._files.label} is told the camera, not in words; set perp_neg=false")
+            self._view_dependent = False
         multiple = self._codec.reduction * self.family.multiple
         if self.picture_size % multiple or self.picture_size < 0:
             raise ValueError(f"picture_size is {picture_size}; {self.family.name} takes multiples of {multiple}")
@@ -159,7 +170,7 @@ class DiffusersPrior:
     def condition(
         self, embedding: ViewEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
     ) -> TextCondition:
-        """The prompt seen from each camera. The background is not the prompt's business."""
+        """The prompt seen from each camera, and what else the family is told of the view."""
         weights = view_weights(cameras).to(self._device)
         if len(embedding.views) == 1:
             weights = weights.sum(1, keepdim=True)
@@ -169,6 +180,7 @@ class DiffusersPrior:
             embedding.negative.expand(len(weights)),
             embedding.views,
             negative_weights,
+            TextRows(self.family.view(cameras, background)).to(self._device, torch.float32),
         )
 
     def encode(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
@@ -206,7 +218,8 @@ class DiffusersPrior:
         pairs = unconditional or len(pictures) > 0
         texts = [condition.conditional, condition.unconditional] if pairs else [condition.conditional]
         rows = torch.cat([*(torch.arange(count, device=pictures.device) for _ in texts), pictures]).to(self._device)
-        noise = self._predict_rows(sample[rows], TextRows.concatenate([*texts, condition.views[views]]))
+        told = TextRows.concatenate([*texts, condition.views[views]]) | condition.camera[rows]
+        noise = self._predict_rows(sample[rows], told)
         conditional = noise[:count]
         if len(pictures):
             weights = condition.negative_weights[pictures, views].to(self._device)
@@ -215,7 +228,7 @@ class DiffusersPrior:
         return NoisePrediction(conditional, noise[count : 2 * count] if unconditional else None)
 
     def _predict_rows(self, sample: NoisySample, text: TextRows) -> Float[Tensor, "b c h w"]:
-        """One text per row, in one call of the denoiser."""
+        """One text and view per row, in one call of the denoiser."""
         noisy, time = sample.noisy, self.family.time(sample)
         text = text.to(self._device, self._dtype)
         output = self.family.call(self.denoiser, noisy.to(self._dtype), time, text.tensors, self.picture_size)

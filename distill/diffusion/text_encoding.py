@@ -66,7 +66,7 @@ def _key(family: Family, files: ModelFiles, prompts: list[str], negative: str, d
 
 def _text_pipeline(family: Family, files: ModelFiles, device: torch.device, dtype: torch.dtype) -> Any:
     """diffusers' pipeline with the text encoders as its only parts."""
-    diffusers, transformers = import_libraries()
+    _, transformers = import_libraries()
     parts: dict[str, Any] = {}
     for folder, encoder in family.text_encoders.items():
         if folder not in files.variants:
@@ -75,13 +75,14 @@ def _text_pipeline(family: Family, files: ModelFiles, device: torch.device, dtyp
         parts[encoder.tokenizer_folder] = load_tokenizer(tokenizer, files.folder / encoder.tokenizer_folder)
         model = getattr(transformers, encoder.model)
         parts[folder] = load_part(model, files, folder, dtype if encoder.half else torch.float32).to(device)
-    pipeline: Any = getattr(diffusers, files.pipeline)
+    pipeline = family.pipeline_class(files.pipeline)
     # No safety checker, no watermark: no pictures are made.
     parts |= {"requires_safety_checker": False, "add_watermarker": False}
-    arguments = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
-    settings = {name: files.index[name] for name in arguments if isinstance(files.index.get(name), bool)}
-    known = {**{name: None for name in arguments if not name.startswith("force_")}, **settings, **parts}
-    return pipeline(**{name: value for name, value in known.items() if name in arguments})
+    arguments = inspect.signature(pipeline).parameters.values()
+    absent = {each.name: None for each in arguments if each.default is inspect.Parameter.empty}
+    names = [each.name for each in arguments]
+    settings = {name: files.index[name] for name in names if isinstance(files.index.get(name), bool)}
+    return pipeline(**{name: value for name, value in {**absent, **settings, **parts}.items() if name in names})
 
 
 def _check_lengths(family: Family, pipeline: Any, prompts: list[str]) -> None:

@@ -22,6 +22,10 @@ class TextRows:
     def __getitem__(self, rows: slice | Tensor) -> TextRows:
         return TextRows({name: tensor[rows] for name, tensor in self.tensors.items()})
 
+    def __or__(self, other: TextRows) -> TextRows:
+        """The tensors of both, row by row."""
+        return TextRows({**self.tensors, **other.tensors})
+
     def blend(self, weights: Float[Tensor, "b p"]) -> TextRows:
         """Mixtures of the p rows, b of them. A token is masked in unless all that has weight masks it out."""
         return TextRows({name: _blend(tensor, weights) for name, tensor in self.tensors.items()})

@@ -14,7 +14,9 @@ from tiny_diffusion_models import PICTURE_SIZE, PIPELINES, edit_json, save_tiny_
 from torch import Tensor
 
 from steindreamer.distill import METHODS, NoisePrediction, NoisySample, Prior, noise_from_output
+from steindreamer.distill.camera_features import camera_features
 from steindreamer.distill.diffusion import FAMILIES, DiffusersPrior, FamilyOptions
+from steindreamer.distill.diffusion.families.camera_conditioned import named_kinds
 from steindreamer.distill.diffusion.families.flux import pack, positions, unpack
 from steindreamer.distill.diffusion.model_sources import find_model
 from steindreamer.representations import Cameras
@@ -27,6 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 CPU = torch.device("cpu")
 PROMPT, NEGATIVE, SCALE, STEPS = "a red mug", "blurry", 3.0, 3
+
+
+CAMERAS = Cameras.orbit([0.0], [0.0], height=8)
+ON_PIXELS = ("IFPipeline", "CameraConditionedPipeline")
 
 
 @dataclass
@@ -50,6 +56,9 @@ CASES = {
     "PixArtAlphaPipeline": Case({"guidance_scale": SCALE, "use_resolution_binning": False, "clean_caption": False}),
     "PixArtSigmaPipeline": Case({"guidance_scale": SCALE, "use_resolution_binning": False, "clean_caption": False}),
     "IFPipeline": Case({"guidance_scale": SCALE, "clean_caption": False}, picture_size=16),
+    "CameraConditionedPipeline": Case(
+        {"guidance_scale": SCALE, "camera": camera_features(CAMERAS, torch.ones(1, 3))}, picture_size=16
+    ),
 }
 
 
@@ -81,7 +90,7 @@ def _steps(pipeline: Any, negative: str | None, case: Case) -> list[Step]:
         height=case.picture_size,
         width=case.picture_size,
         generator=torch.Generator().manual_seed(0),
-        output_type="pt" if isinstance(pipeline, diffusers.IFPipeline) else "latent",
+        output_type="pt" if type(pipeline).__name__ in ON_PIXELS else "latent",
         **case.call,
     )
     return steps
@@ -104,7 +113,7 @@ def _sample(prior: DiffusersPrior, step: Step) -> NoisySample:
 
 
 def _predicted(prior: DiffusersPrior, sample: NoisySample, negative: str) -> NoisePrediction:
-    condition = prior.condition(prior.embed(PROMPT, negative), Cameras.orbit([0.0], [0.0], height=8), torch.ones(1, 3))
+    condition = prior.condition(prior.embed(PROMPT, negative), CAMERAS, torch.ones(1, 3))
     return prior.predict_noise(sample, condition, unconditional=True)
 
 
@@ -116,7 +125,7 @@ def _prior(folder: Path, name: str, **options: Any) -> DiffusersPrior:
 
 
 def _check_steps(folder: Path, name: str, negative: str | None, **absent: None) -> None:
-    pipeline: Any = getattr(diffusers, name).from_pretrained(folder, **absent)
+    pipeline: Any = FAMILIES[name].pipeline_class(name).from_pretrained(folder, **absent)
     prior = _prior(folder, name)
     steps = _steps(pipeline, negative, CASES[name])
     assert len(steps) >= STEPS - 1
@@ -177,7 +186,7 @@ def test_pictures_are_encoded_as_diffusers_decodes(
     image = torch.rand(1, 3, size, size, generator=generator)
     with torch.no_grad():
         encoded = prior.encode(image)
-        if name == "IFPipeline":
+        if name in ON_PIXELS:
             torch.testing.assert_close(encoded, image * 2 - 1)
             torch.testing.assert_close(prior.decode(encoded), image)
             return
@@ -270,6 +279,12 @@ def test_noise_levels_of_flows(name: str, folders: dict[str, Path]) -> None:
     [
         ("StableDiffusionXLPipeline", "unet", {"addition_embed_type": "text"}, "takes 'text'"),
         ("StableDiffusionXLPipeline", "vae", {"latents_mean": [0.0] * 4}, "channel by channel"),
+        (
+            "CameraConditionedPipeline",
+            "unet",
+            {"in_channels": 12},
+            "turns 12 channels into 48; pictures in patches of 4",
+        ),
         ("IFPipeline", "unet", {"class_embed_type": "timestep"}, "enlarges pictures"),
         ("FluxPipeline", "transformer", {"in_channels": 96}, "a filling, depth or edge model"),
         ("PixArtSigmaPipeline", "transformer", {"out_channels": 12}, "turns 4 channels into 12"),
@@ -283,7 +298,74 @@ def test_kindred_models_are_refused(name: str, part: str, values: dict[str, Any]
     assert str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "IFPipeline"])
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", *ON_PIXELS])
 def test_pictures_that_the_denoiser_cannot_halve_are_refused(name: str, folders: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match=r"picture_size is \d+; .* takes multiples of (2|16)$"):
+    with pytest.raises(ValueError, match=r"picture_size is \d+; .* takes multiples of (2|8|16)$"):
         DiffusersPrior(str(folders[name]), CPU, picture_size=41)
+
+
+@pytest.fixture(scope="module")
+def told_camera(folders: dict[str, Path]) -> DiffusersPrior:
+    return DiffusersPrior(str(folders["CameraConditionedPipeline"]), CPU, cache_text=False)
+
+
+def test_a_model_that_is_told_the_camera_needs_no_words_about_it(
+    told_camera: DiffusersPrior, folders: dict[str, Path], generator: torch.Generator
+) -> None:
+    assert told_camera.picture_size == 16
+    embedding = told_camera.embed(PROMPT)
+    assert len(embedding.views) == 1
+    clean = torch.randn(4, 3, 16, 16, generator=generator)
+    noise = torch.randn(1, 3, 16, 16, generator=generator).expand(4, -1, -1, -1)
+    sample = told_camera.schedule.add_noise(clean[:1].expand(4, -1, -1, -1), noise, torch.full((4,), 800))
+    cameras = Cameras.orbit([0.0, 90.0, 0.0, 0.0], [0.0, 0.0, 50.0, 0.0], height=8)
+    background = torch.tensor([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 1]])
+    told = told_camera.predict_noise(sample, told_camera.condition(embedding, cameras, background), unconditional=True)
+    assert told.unconditional is not None
+    for prediction in (told.conditional, told.unconditional):
+        assert min(float((prediction[0] - other).abs().max()) for other in prediction[1:]) > 1e-3
+    told_camera.micro_batch = 3
+    portions = told_camera.predict_noise(
+        sample, told_camera.condition(embedding, cameras, background), unconditional=True
+    )
+    torch.testing.assert_close(portions.conditional, told.conditional)
+    told_camera.micro_batch = 0
+    with pytest.raises(ValueError, match="is told the camera, not in words; set perp_neg=false"):
+        DiffusersPrior(str(folders["CameraConditionedPipeline"]), CPU, perp_neg=True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (
+            "a red unicorn and a mug",
+            "not trained on: 'unicorn', 'and'. It knows mug, rocket, sailboat, .*--prior world",
+        ),
+        ("a red", "names no object; name one. It knows mug"),
+        ("a ship, a cup", "names mug and sailboat; name one"),
+    ],
+)
+def test_what_a_small_model_was_not_trained_on_is_refused(
+    told_camera: DiffusersPrior, prompt: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        told_camera.embed(prompt)
+
+
+def test_words_that_overlap_name_the_longest() -> None:
+    kinds = {"rocket": ["rocket", "rocket ship"], "sailboat": ["ship"]}
+    assert named_kinds("A red ROCKET-ship!", kinds) == ["rocket"]
+    assert named_kinds("a rocketship", kinds) == []
+
+
+def test_negative_words_must_be_known_too(told_camera: DiffusersPrior) -> None:
+    with pytest.raises(ValueError, match="not trained on: 'ugly'"):
+        told_camera.embed("a mug", "ugly")
+    assert len(told_camera.embed("a mug", "blurry").negative) == 1
+
+
+def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, "CameraConditionedPipeline")
+    edit_json(folder / "model_index.json", camera_features=["roll"])
+    with pytest.raises(ValueError, match=r"wants the camera as \['roll'\]"):
+        DiffusersPrior(str(folder), CPU)

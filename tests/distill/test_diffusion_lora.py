@@ -31,7 +31,7 @@ class Call:
     """One call of a family's denoiser, always of the same pictures."""
 
     def __init__(self, folder: Path, precision: str = "float32") -> None:
-        size = 16 if folder.name == "IFPipeline" else PICTURE_SIZE
+        size = 16 if folder.name in ("IFPipeline", "CameraConditionedPipeline") else PICTURE_SIZE
         self.prior = DiffusersPrior(str(folder), CPU, picture_size=size, precision=precision)
         self.dtype = getattr(torch, precision)
         generator = torch.Generator().manual_seed(4)
@@ -39,7 +39,8 @@ class Call:
         self.noise = torch.randn(self.clean.shape, generator=generator)
         self.sample = self.prior.schedule.add_noise(self.clean, self.noise, torch.tensor([150, 600]))
         embedding = self.prior.embed("a red mug")
-        self.text = self.prior.condition(embedding, CAMERAS, torch.ones(2, 3)).conditional.to(CPU, self.dtype).tensors
+        condition = self.prior.condition(embedding, CAMERAS, torch.ones(2, 3))
+        self.text = (condition.conditional | condition.camera).to(CPU, self.dtype).tensors
 
     @property
     def denoiser(self) -> Any:

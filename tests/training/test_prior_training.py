@@ -232,7 +232,7 @@ def test_the_saved_folder_loads_in_the_libraries_and_predicts_the_same(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
     model, tokenizer = small_model(), build_tokenizer(vocabulary(FEW.kinds))
-    save_tiny_prior(tmp_path, model, tokenizer, {"kinds": FEW.kinds})
+    save_tiny_prior(tmp_path, model, tokenizer, FEW.kinds)
     assert not list(tmp_path.rglob("*.bin")) and len(list(tmp_path.rglob("*.safetensors"))) == 2
     loaded, words = load_tiny_prior(tmp_path)
     noisy, timestep = torch.randn(2, 3, SIZE, SIZE, generator=generator), torch.tensor([10, 900])
@@ -250,7 +250,7 @@ def test_the_saved_folder_loads_in_the_libraries_and_predicts_the_same(
 
 
 def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:
-    save_tiny_prior(tmp_path, small_model(), build_tokenizer(vocabulary(FEW.kinds)), {})
+    save_tiny_prior(tmp_path, small_model(), build_tokenizer(vocabulary(FEW.kinds)), FEW.kinds)
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace('"zoom"', '"roll"'))
     with pytest.raises(ValueError, match="wants the camera as"):

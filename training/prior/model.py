@@ -9,19 +9,20 @@ on the kind of object and the camera together. Word by word, the text comes by c
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ...distill.camera_features import CAMERA_FEATURES
+from ...distill.diffusion.camera_pipeline import CameraConditionedPipeline
+from ...distill.diffusion.families.camera_conditioned import call_on_patches
 from ...distill.torchvision_compat import prepare_torchvision
+from ..world import KINDS
 from .dataset import SIZE
 from .wording import BEGIN, END, MAX_TOKENS, PAD
 
@@ -29,7 +30,7 @@ prepare_torchvision()
 
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: E402
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast  # noqa: E402
+from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
 
 _HEAD = 32
 
@@ -101,9 +102,9 @@ class TinyPrior(nn.Module):
     ) -> Float[Tensor, "b 3 h w"]:
         """The estimate of the clean pictures, in [-1, 1], from noisy ones; `features`: see `camera_features`."""
         words = self.text_encoder(input_ids=tokens).last_hidden_state
-        unshuffled = F.pixel_unshuffle(noisy, self.patch)
-        clean = self.unet(unshuffled, timestep, encoder_hidden_states=words, class_labels=features).sample
-        return F.pixel_shuffle(clean, self.patch)
+        return call_on_patches(
+            self.unet, noisy, timestep, self.patch, encoder_hidden_states=words, class_labels=features
+        )
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
@@ -112,8 +113,15 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
     return encoded.input_ids
 
 
-def save_tiny_prior(folder: Path, model: TinyPrior, tokenizer: Any, described: Mapping[str, Any]) -> None:
-    """diffusers' layout in half precision; `described` is added to `model_index.json`."""
+def save_tiny_prior(
+    folder: Path,
+    model: TinyPrior,
+    tokenizer: Any,
+    kinds: Iterable[str],
+    held_out: Iterable[tuple[str, str]] = (),
+    training_steps: int = 0,
+) -> None:
+    """diffusers' layout in half precision, for `CameraConditionedPipeline` and `DiffusersPrior`."""
     text_encoder, unet = (copy.deepcopy(part).half() for part in (model.text_encoder, model.unet))
     scheduler = DDIMScheduler(
         beta_start=0.00085,
@@ -123,39 +131,38 @@ def save_tiny_prior(folder: Path, model: TinyPrior, tokenizer: Any, described: M
         timestep_spacing="trailing",
         set_alpha_to_one=False,
     )
-    for name, part in (("unet", unet), ("text_encoder", text_encoder), ("tokenizer", tokenizer)):
-        part.save_pretrained(folder / name)
-    scheduler.save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "TinyPrior",
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "picture_size": SIZE,
-        "patch_size": model.patch,
-        "camera_features": CAMERA_FEATURES,
-        **described,
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
+    CameraConditionedPipeline(
+        tokenizer,
+        text_encoder,
+        unet,
+        scheduler,
+        patch_size=model.patch,
+        camera_features=list(CAMERA_FEATURES),
+        kinds={kind: [kind, *KINDS[kind].synonyms] for kind in kinds},
+        held_out=[list(pair) for pair in held_out],
+        training_steps=training_steps,
+    ).save_pretrained(folder)
 
 
-def load_tiny_prior(folder: Path) -> tuple[TinyPrior, Any]:
-    """The model saved in a folder, in float32, frozen, and its tokenizer.
+def load_pipeline(folder: Path) -> CameraConditionedPipeline:
+    """In float32, frozen.
 
     Raises OSError if a file is missing, ValueError if the camera is described otherwise than here.
     """
-    index = json.loads((folder / "model_index.json").read_text())
-    if tuple(index["camera_features"]) != CAMERA_FEATURES:
-        raise ValueError(f"{folder} wants the camera as {index['camera_features']}, not as {list(CAMERA_FEATURES)}")
+    pipeline = CameraConditionedPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    described = pipeline.config["camera_features"]
+    if tuple(described) != CAMERA_FEATURES:
+        raise ValueError(f"{folder} wants the camera as {described}, not as {list(CAMERA_FEATURES)}")
+    for part in (pipeline.unet, pipeline.text_encoder):
+        part.requires_grad_(False).eval()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_tiny_prior(folder: Path) -> tuple[TinyPrior, Any]:
+    """The model saved in a folder as it is trained, and its tokenizer; see `load_pipeline`."""
+    pipeline = load_pipeline(folder)
     model = TinyPrior.__new__(TinyPrior)
     nn.Module.__init__(model)
-    model.patch = index["patch_size"]
-    model.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
-    model.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, subfolder="tokenizer")
-    return model.requires_grad_(False).eval(), tokenizer
-
-
-def load_scheduler(folder: Path) -> Any:
-    return DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    model.patch, model.unet, model.text_encoder = pipeline.config["patch_size"], pipeline.unet, pipeline.text_encoder
+    return model.requires_grad_(False).eval(), pipeline.tokenizer

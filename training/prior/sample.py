@@ -6,7 +6,6 @@ One row per prompt, one column per azimuth and a last one from above; every pict
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,14 @@ from ...distill.camera_features import camera_features
 from ...representations import Cameras
 from ..world import KINDS, caption_of
 from .dataset import SIZE
-from .model import TinyPrior, load_scheduler, load_tiny_prior, tokenize
+from .model import CameraConditionedPipeline, load_pipeline
 
 OVERHEAD = 65.0
 """Degrees of elevation of the last column."""
 
 
-@torch.no_grad()
 def sample(
-    model: TinyPrior,
-    tokenizer: Any,
-    scheduler: Any,
+    pipeline: CameraConditionedPipeline,
     texts: Sequence[str],
     cameras: Cameras,
     background: Float[Tensor, "b 3"],
@@ -44,40 +40,39 @@ def sample(
 
     Unconditional is the empty text; it keeps the camera and the background.
     """
-    tokens = tokenize(tokenizer, [*texts, *[""] * len(texts)])
-    features = camera_features(cameras, background).repeat(2, 1)
-    noisy = torch.randn(len(texts), 3, SIZE, SIZE, generator=generator)
-    scheduler.set_timesteps(steps)
-    for timestep in scheduler.timesteps:
-        estimates = model(noisy.repeat(2, 1, 1, 1), timestep.expand(len(features)), tokens, features)
-        conditional, unconditional = estimates.chunk(2)
-        clean = unconditional + guidance * (conditional - unconditional)
-        noisy = scheduler.step(clean.clamp(-1, 1), timestep, noisy).prev_sample
-    return 0.5 + 0.5 * noisy.clamp(-1, 1)
+    camera = camera_features(cameras, background)
+    drawn: Any = pipeline(
+        texts,
+        camera,
+        guidance_scale=guidance,
+        num_inference_steps=steps,
+        generator=generator,
+        output_type="pt",
+    )
+    return drawn.images
 
 
-def contact_sheet(folder: Path, prompts: Sequence[str], azimuths: int, guidance: float, seed: int) -> Image.Image:
+def contact_sheet(
+    pipeline: CameraConditionedPipeline, prompts: Sequence[str], azimuths: int, guidance: float, seed: int
+) -> Image.Image:
     """One row of `azimuths` + 1 pictures per prompt, over white."""
-    model, tokenizer = load_tiny_prior(folder)
-    scheduler, generator = load_scheduler(folder), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     columns = torch.arange(azimuths + 1)
     azimuth = torch.where(columns < azimuths, columns * 360.0 / azimuths, 30.0)
     cameras = Cameras.orbit(azimuth, torch.where(columns < azimuths, 15.0, OVERHEAD), height=SIZE)
     white = torch.ones(len(columns), 3)
     rows = [
-        sample(
-            model, tokenizer, scheduler, [text] * len(cameras), cameras, white, guidance=guidance, generator=generator
-        )
+        sample(pipeline, [text] * len(cameras), cameras, white, guidance=guidance, generator=generator)
         for text in prompts
     ]
     picture = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
     return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy().astype(np.uint8))
 
 
-def default_prompts(folder: Path) -> list[str]:
+def default_prompts(pipeline: CameraConditionedPipeline) -> list[str]:
     """Every kind of the model in its own colour, then the pairs held out of its training."""
-    index = json.loads((folder / "model_index.json").read_text())
-    pairs = [(kind, KINDS[kind].default) for kind in index["kinds"]] + [tuple(pair) for pair in index["held_out"]]
+    kinds, held_out = pipeline.config["kinds"], pipeline.config["held_out"]
+    pairs = [*((kind, KINDS[kind].default) for kind in kinds), *held_out]
     return [caption_of(kind, colour).text for kind, colour in pairs]
 
 
@@ -91,8 +86,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=int, default=2, help="enlarge the pictures")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    prompts = given.prompt or default_prompts(given.model)
-    sheet = contact_sheet(given.model, prompts, given.azimuths, given.guidance, given.seed)
+    pipeline = load_pipeline(given.model)
+    prompts = given.prompt or default_prompts(pipeline)
+    sheet = contact_sheet(pipeline, prompts, given.azimuths, given.guidance, given.seed)
     sheet.resize((sheet.width * given.scale, sheet.height * given.scale), Image.Resampling.NEAREST).save(given.out)
     print("\n".join(f"row {row}: {text}" for row, text in enumerate(prompts, 1)))
 

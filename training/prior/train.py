@@ -108,8 +108,7 @@ class Trainer:
         checkpoint, average = folder / "checkpoint.safetensors", self.average.state_dict()
         save_checkpoint(checkpoint, self.model, average, self.optimizer, self.steps_done)
         views = self.cache.settings
-        described = {"kinds": views.kinds, "held_out": views.held_out, "training_steps": self.steps_done}
-        save_tiny_prior(folder / "prior", self.average, self.tokenizer, described)
+        save_tiny_prior(folder / "prior", self.average, self.tokenizer, views.kinds, views.held_out, self.steps_done)
 
     def load(self, folder: Path) -> None:
         checkpoint, average = folder / "checkpoint.safetensors", self.average.state_dict()

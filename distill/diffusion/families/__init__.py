@@ -1,6 +1,7 @@
 """The families of text-to-image models. To add one: a subclass of `Family` in a file, and an entry here."""
 
 from .base import Family, FamilyOptions, TextEncoder
+from .camera_conditioned import CameraConditioned
 from .deepfloyd_if import DeepFloydIF
 from .flux import Flux
 from .pixart import PixArtAlpha, PixArtSigma
@@ -16,7 +17,9 @@ FAMILIES: dict[str, type[Family]] = {
     "PixArtAlphaPipeline": PixArtAlpha,
     "PixArtSigmaPipeline": PixArtSigma,
     "IFPipeline": DeepFloydIF,
+    "CameraConditionedPipeline": CameraConditioned,
 }
-"""Family by the name of diffusers' pipeline, the `_class_name` of a model's model_index.json."""
+"""Family by the name of the pipeline (diffusers', the last one of this package), which is the `_class_name` of a
+model's model_index.json."""
 
 __all__ = ["FAMILIES", "Family", "FamilyOptions", "TextEncoder"]

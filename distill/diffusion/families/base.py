@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...predictions import PREDICTION_TYPES
+from ...prior import CameraBatch
 from ...schedule import NoiseSchedule, NoisySample
 
 
@@ -65,6 +66,8 @@ class Family(ABC):
     """Its class in diffusers."""
     has_vae: ClassVar[bool] = True
     """Whether it works on the latents of an `AutoencoderKL`; False: on pixels in [-1, 1]."""
+    told_camera: ClassVar[bool] = False
+    """Whether `view` tells the camera, so that the prompt need not say which side it is."""
     text_encoders: ClassVar[Mapping[str, TextEncoder]]
     """By folder."""
 
@@ -74,6 +77,13 @@ class Family(ABC):
         Raises ValueError for a model that shares the family's layout but wants other inputs.
         """
         self.config, self.index, self.options = config, index, options
+
+    @staticmethod
+    def pipeline_class(name: str) -> Any:
+        """The pipeline class of this name, whose text encoding is used."""
+        import diffusers
+
+        return getattr(diffusers, name)
 
     def check_latents(self, channels: int) -> None:
         """Raises ValueError unless pictures of `channels` channels go in and a prediction for each comes out."""
@@ -120,6 +130,11 @@ class Family(ABC):
         """The same for one negative prompt; "" is none."""
         return self.encode_text(pipeline, [prompt], device)
 
+    def view(self, cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> dict[str, Tensor]:
+        """What the denoiser is told of each view besides the prompt, by name, one row per camera; background: sRGB."""
+        del cameras, background
+        return {}
+
     def time(self, sample: NoisySample) -> Tensor:
         """The noise level as the denoiser is told it, one number per picture."""
         return sample.timestep
@@ -132,7 +147,10 @@ class Family(ABC):
         text: Mapping[str, Tensor],
         picture_size: int,
     ) -> Float[Tensor, "b d h w"]:
-        """The denoiser's output; the prediction comes first, channels of a learned variance (d > c) behind it."""
+        """The denoiser's output; the prediction comes first, channels of a learned variance (d > c) behind it.
+
+        `text`: what `encode_text` and `view` say.
+        """
         del picture_size
         return denoiser(noisy, timestep=time, **text).sample
 
@@ -162,6 +180,11 @@ class FlowFamily(Family):
     @property
     def multiple(self) -> int:
         return 2
+
+    def view(self, cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> dict[str, Tensor]:
+        """What the denoiser is told of each view besides the prompt, by name, one row per camera; background: sRGB."""
+        del cameras, background
+        return {}
 
     def time(self, sample: NoisySample) -> Tensor:
         return sample.sigma.flatten() * 1000
