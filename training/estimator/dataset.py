@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...representations import Cameras, RenderOutput, TriangleMesh
 from ..workers import run_in_processes
-from ..world import random_caption, sample_object
+from ..world import Caption, random_caption, sample_object
 from ..world.views import LIGHT, render_objects
 
 SIZE = 128
@@ -68,6 +68,9 @@ class Batch:
     mask: Bool[Tensor, "b 1 h w"]
     """The object."""
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 def render_views(settings: ViewSettings, first: int, last: int) -> Views:
     """The views of objects `first` to `last` (exclusive)."""
@@ -97,6 +100,10 @@ class ViewCache:
             torch.from_numpy(self.disparity[index].astype(np.float32)) / _DISPARITY_STEPS,
             torch.from_numpy(self.normal[index]).float() / _NORMAL_STEPS,
         )
+
+    def caption(self, row: int) -> Caption:
+        """What the view shows."""
+        return _caption_of_object(self.settings["seed"], row // self.settings["views_per_object"])[0]
 
     @classmethod
     def open_or_render(cls, folder: Path, settings: ViewSettings, processes: int = 1) -> ViewCache:
@@ -155,8 +162,8 @@ def augmented(views: Views, generator: torch.Generator) -> Views:
 
 
 def _views_of_object(settings: ViewSettings, index: int) -> Views:
-    rng = np.random.default_rng([settings.seed, index])
-    mesh = sample_object(random_caption(rng), rng)
+    caption, rng = _caption_of_object(settings.seed, index)
+    mesh = sample_object(caption, rng)
     count = settings.views_per_object
     cameras = Cameras.orbit(
         _tensor(rng.uniform(-180, 180, count)),
@@ -166,6 +173,12 @@ def _views_of_object(settings: ViewSettings, index: int) -> Views:
         height=SIZE,
     )
     return views_from_render(_draw(mesh, cameras, rng), cameras)
+
+
+def _caption_of_object(seed: int, index: int) -> tuple[Caption, np.random.Generator]:
+    """And the generator that everything else about the object and its views comes from."""
+    rng = np.random.default_rng([seed, index])
+    return random_caption(rng), rng
 
 
 def _draw(mesh: TriangleMesh, cameras: Cameras, rng: np.random.Generator) -> RenderOutput:

@@ -1,0 +1,166 @@
+"""Train the scorer: python -m steindreamer.training.scorer.train --run FOLDER [--views FOLDER]
+
+Interrupted, the same command goes on from its last checkpoint and ends with the same weights; --device cuda trains on a
+GPU. The views are those of the estimator's training: --views may name a folder of theirs, else they are rendered next
+to the run. RUN/scorer is the result, RUN/training.jsonl its course.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
+from ..estimator.dataset import ViewCache, ViewSettings
+from .dataset import Augmentation, LabelledViews
+from .model import ScorerConfig, WorldScorer, save_scorer
+
+STEPS = 1600
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What the weights depend on, besides the views, the network's shape and the number of steps."""
+
+    pictures: int = 64
+    """Per step."""
+    learning_rate: float = 3e-3
+    warm_up: int = 100
+    cool_down: float = 0.5
+    """Of the steps, at the end: the learning rate falls to 0. Until then it does not depend on their number."""
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.05
+    ema: float = 0.995
+    seed: int = 0
+
+
+class Trainer:
+    """The network, its optimizer and its moving average; one `step` at a time."""
+
+    def __init__(
+        self, settings: TrainingSettings, config: ScorerConfig, cache: ViewCache, steps: int, device: str = "cpu"
+    ) -> None:
+        self.settings, self.steps, self.device = settings, steps, torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.model = WorldScorer(config)
+        self.views, self.augmentation = LabelledViews(cache, self.model.known), Augmentation()
+        self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        # Not fused: that wants its state in the memory format of the weights, and a checkpoint does not keep it.
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay
+        )
+        self.steps_done = 0
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; the loss, and the share of pictures whose caption got the highest score."""
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            factor = learning_rate_factor(self.steps_done, self.steps, settings.warm_up, settings.cool_down)
+            group["lr"] = settings.learning_rate * factor
+        # Seeded by the step, so that a resumed run sees the same pictures without any state to save.
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.steps_done)
+        pictures, labels = self.views.draw(settings.pictures, self.augmentation, generator)
+        pictures, labels = (
+            pictures.contiguous(memory_format=torch.channels_last).to(self.device),
+            labels.to(self.device),
+        )
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits = self.model.score(pictures, self.model.known)
+        # Against every caption, not only those of the batch: there are few enough.
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps_done += 1
+        decay = min(settings.ema, self.steps_done / (self.steps_done + 10))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:  # BatchNorm counts its steps
+                self.average[name].copy_(value)
+        return {"loss": loss.item(), "right": (logits.argmax(1) == labels).float().mean().item()}
+
+    def save(self, folder: Path) -> None:
+        """The checkpoint, and the averaged weights as `WorldScorer.load` reads them."""
+        save_checkpoint(folder / "checkpoint.safetensors", self.model, self.average, self.optimizer, self.steps_done)
+        save_scorer(folder / "scorer", self.model.config, self.average)
+
+    def load(self, folder: Path) -> None:
+        path = folder / "checkpoint.safetensors"
+        self.steps_done = load_checkpoint(path, self.model, self.average, self.optimizer)
+
+
+def train(
+    folder: Path,
+    steps: int,
+    settings: TrainingSettings,
+    config: ScorerConfig,
+    cache: ViewCache,
+    *,
+    device: str = "cpu",
+    save_every: int = 100,
+) -> Path:
+    """Train, or go on from the folder's checkpoint, to `steps` steps; returns the folder of the finished scorer.
+
+    Raises ValueError if the folder holds a run of other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {
+        "training": asdict(settings),
+        "network": asdict(config),
+        "augmentation": asdict(Augmentation()),
+        "views": cache.settings,
+    }
+    check_settings(folder / "settings.json", described)
+    trainer = Trainer(settings, config, cache, steps, device)
+    if (folder / "checkpoint.safetensors").exists():
+        trainer.load(folder)
+        print(f"going on from step {trainer.steps_done}", flush=True)
+    started, course = time.process_time(), []
+    while trainer.steps_done < steps:
+        course.append(trainer.step())
+        done = trainer.steps_done
+        if done % save_every == 0 or done == steps:
+            trainer.save(folder)
+            means = {name: round(sum(entry[name] for entry in course) / len(course), 4) for name in course[0]}
+            record = {"step": done, "cpu_seconds": round(time.process_time() - started), **means}
+            print(json.dumps(record), flush=True)
+            with (folder / "training.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            course = []
+    return folder / "scorer"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    defaults, views = TrainingSettings(), ViewSettings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
+    parser.add_argument("--views", type=Path, metavar="FOLDER", help="rendered views (default: RUN/views)")
+    parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
+    parser.add_argument("--views-seed", type=int, default=views.seed, help="which objects")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--pictures", type=int, default=defaults.pictures, help="per step")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of the training")
+    parser.add_argument("--processes", type=int, default=1, help="that render the views")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    cache = ViewCache.open_or_render(
+        given.views or given.run / "views", ViewSettings(objects=given.objects, seed=given.views_seed), given.processes
+    )
+    settings = TrainingSettings(pictures=given.pictures, seed=given.seed)
+    print(f"finished: {train(given.run, given.steps, settings, ScorerConfig(), cache, device=given.device)}")
+
+
+if __name__ == "__main__":
+    main()
