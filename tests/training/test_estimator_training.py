@@ -10,6 +10,9 @@ import trimesh
 from safetensors.torch import load_file
 
 from steindreamer.distill.estimator import GeometryEstimate
+from steindreamer.distill.estimator_files import EstimatorConfig
+from steindreamer.distill.monocular.loading import load_monocular_estimator
+from steindreamer.distill.monocular.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
 from steindreamer.distill.tiny_estimator import TinyEstimatorConfig, load_tiny_estimator
 from steindreamer.representations import Cameras, TriangleMesh
 from steindreamer.training.estimator import train as training
@@ -24,11 +27,20 @@ from steindreamer.training.estimator.dataset import (
     views_from_render,
 )
 from steindreamer.training.estimator.evaluate import mean_score, silhouette_score
-from steindreamer.training.estimator.train import Trainer, TrainingSettings, gradient_difference, losses, train
+from steindreamer.training.estimator.train import (
+    Trainer,
+    TrainingSettings,
+    build_estimator,
+    gradient_difference,
+    losses,
+    train,
+)
 from steindreamer.training.world.views import render_objects
 
 FEW = ViewSettings(objects=2)
 SMALL = TinyEstimatorConfig(channels=(8, 8), head_channels=8, embedding_channels=8)
+# With BatchNorm, whose running statistics a resumed run must have, too.
+SMALL_TIMM = TimmEstimatorConfig("test_resnet", decoder_channels=8, head_channels=8, embedding_channels=8)
 SETTINGS = TrainingSettings(pictures=4, full_size_share=0.5)
 
 
@@ -157,8 +169,11 @@ def test_a_ramp_has_the_closed_form_slope_difference() -> None:
     assert value == pytest.approx(float((1 + 2 + 4) / relief / 8), rel=1e-5)
 
 
-def test_a_resumed_run_is_the_same_run(cache: ViewCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(tmp_path / "whole", 4, SETTINGS, SMALL, cache)
+@pytest.mark.parametrize("config", [SMALL, SMALL_TIMM], ids=("tiny", "timm"))
+def test_a_resumed_run_is_the_same_run(
+    cache: ViewCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EstimatorConfig
+) -> None:
+    train(tmp_path / "whole", 4, SETTINGS, config, cache)
     step = Trainer.step
 
     def interrupted(trainer: Trainer) -> dict[str, float]:
@@ -168,9 +183,9 @@ def test_a_resumed_run_is_the_same_run(cache: ViewCache, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "halves", 4, SETTINGS, SMALL, cache, save_every=2)
+        train(tmp_path / "halves", 4, SETTINGS, config, cache, save_every=2)
     monkeypatch.undo()
-    train(tmp_path / "halves", 4, SETTINGS, SMALL, cache, save_every=2)
+    train(tmp_path / "halves", 4, SETTINGS, config, cache, save_every=2)
     whole, halves = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "halves"))
     assert whole.keys() == halves.keys() and whole["steps_done"] == 4
     for name, value in whole.items():
@@ -199,6 +214,23 @@ def test_the_command_line_trains_and_goes_on(
     training.main([*arguments, "--steps", "2"])
     assert "going on from step 1" in capsys.readouterr().out
     load_tiny_estimator(tmp_path / "estimator")
+
+
+def test_the_command_line_trains_a_head_on_a_timm_backbone(
+    cache: ViewCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = ["--views", str(cache.folder), "--objects", str(FEW.objects)]
+    arguments = ["--run", str(tmp_path), *views, "--pictures", "1", "--threads", str(torch.get_num_threads())]
+    training.main([*arguments, "--network", "timm", "--backbone", "test_resnet", "--steps", "1"])
+    estimator = load_monocular_estimator(str(tmp_path / "estimator"))
+    assert isinstance(estimator, TimmGeometryEstimator) and estimator.config.backbone == "test_resnet"
+    with pytest.raises(ValueError, match="choose another folder"):
+        training.main([*arguments, "--network", "tiny", "--steps", "2"])
+
+
+def test_a_config_without_a_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="no network for a EstimatorConfig; there are tiny, timm"):
+        build_estimator(EstimatorConfig())
 
 
 def test_scores_of_the_truth_and_of_the_silhouette(views: Views, generator: torch.Generator) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ...distill.baselines import weighted_pearson
 from ...distill.estimator import GeometryEstimate, GeometryEstimator
+from ...distill.monocular.loading import load_monocular_estimator
 from ...distill.schedule import NoiseSchedule
-from ...distill.tiny_estimator import load_tiny_estimator
 from .dataset import SIZE, Batch, Views, ViewSettings, noisy_batch, render_views
 
 HELD_OUT = ViewSettings(objects=64, views_per_object=4, seed=1)
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--objects", type=int, default=HELD_OUT.objects, help="to score on, 4 views each")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw eight views at 128 pixels")
     given = parser.parse_args(arguments)
-    estimator = load_tiny_estimator(given.model)
+    estimator = load_monocular_estimator(str(given.model))
     views = render_views(HELD_OUT, 0, given.objects)
     print(table(estimator, views))
     print(f"\n{milliseconds(estimator):.0f} ms for 2 pictures of {SIZE} pixels, forward and backward, ", end="")

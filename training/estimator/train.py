@@ -1,7 +1,7 @@
-"""Train the geometry estimator: python -m steindreamer.training.estimator.train --run FOLDER
+"""Train a geometry estimator: python -m steindreamer.training.estimator.train --run FOLDER [--network timm]
 
 Interrupted, the same command goes on from its last checkpoint and ends with the same weights. One thread is the best
-use of a shared machine. The views are rendered once, next to the run.
+use of a shared machine; --device cuda trains on a GPU. The views are rendered once, next to the run.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...distill.baselines import weighted_pearson
 from ...distill.estimator import GeometryEstimate
+from ...distill.estimator_files import EstimatorConfig, save_half
+from ...distill.monocular.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
 from ...distill.schedule import NoiseSchedule
-from ...distill.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator, save_tiny_estimator
+from ...distill.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator
 from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
 from .dataset import SIZE, Batch, ViewCache, ViewSettings, augmented, noisy_batch
 
 STEPS = 6000
-"""Of the shipped weights."""
+NETWORKS: dict[str, type[EstimatorConfig]] = {"tiny": TinyEstimatorConfig, "timm": TimmEstimatorConfig}
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,20 @@ class TrainingSettings:
 class Trainer:
     """The network, its optimizer and its moving average; one `step` at a time."""
 
-    def __init__(self, settings: TrainingSettings, config: TinyEstimatorConfig, cache: ViewCache, steps: int) -> None:
-        self.settings, self.cache, self.steps = settings, cache, steps
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        config: EstimatorConfig,
+        cache: ViewCache,
+        steps: int,
+        device: str = "cpu",
+    ) -> None:
+        self.settings, self.cache, self.steps, self.device = settings, cache, steps, torch.device(device)
         self.schedule = NoiseSchedule.scaled_linear()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = TinyGeometryEstimator(config)
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self.model = build_estimator(config)
+        self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay
@@ -66,8 +75,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.steps_done, self.steps, self.settings.warm_up, self.settings.cool_down)
             group["lr"] = self.settings.learning_rate * factor
-        batch = self._batch()
-        with torch.autocast("cpu", torch.bfloat16):
+        batch = self._batch().to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
             estimate = self.model(batch.image.contiguous(memory_format=torch.channels_last), batch.noise_level)
         terms = losses(GeometryEstimate(estimate.disparity.float(), estimate.normal.float()), batch)
         self.optimizer.zero_grad()
@@ -77,7 +86,10 @@ class Trainer:
         self.steps_done += 1
         decay = min(self.settings.ema, self.steps_done / (self.steps_done + 10))
         for name, value in self.model.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:  # BatchNorm counts its steps
+                self.average[name].copy_(value)
         return {name: value.item() for name, value in terms.items()}
 
     def _batch(self) -> Batch:
@@ -104,6 +116,15 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         self.steps_done = load_checkpoint(path, self.model, self.average, self.optimizer)
+
+
+def build_estimator(config: EstimatorConfig) -> nn.Module:
+    """The network of a config, with random weights. Raises ValueError for a config of another kind."""
+    if isinstance(config, TimmEstimatorConfig):
+        return TimmGeometryEstimator(config)
+    if isinstance(config, TinyEstimatorConfig):
+        return TinyGeometryEstimator(config)
+    raise ValueError(f"no network for a {type(config).__name__}; there are {', '.join(NETWORKS)}")
 
 
 def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -145,8 +166,10 @@ def train(
     folder: Path,
     steps: int,
     settings: TrainingSettings,
-    config: TinyEstimatorConfig,
+    config: EstimatorConfig,
     cache: ViewCache,
+    *,
+    device: str = "cpu",
     save_every: int = 200,
 ) -> Path:
     """Train, or go on from the folder's checkpoint, to `steps` steps; returns the folder of the finished estimator.
@@ -157,7 +180,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     described = {"training": asdict(settings), "network": asdict(config), "views": cache.settings}
     check_settings(folder / "settings.json", described)
-    trainer, checkpoint = Trainer(settings, config, cache, steps), folder / "checkpoint.safetensors"
+    trainer, checkpoint = Trainer(settings, config, cache, steps, device), folder / "checkpoint.safetensors"
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"going on from step {trainer.steps_done}", flush=True)
@@ -169,19 +192,23 @@ def train(
             print(f"step {trainer.steps_done}  {time.process_time() - started:.0f} CPU-s  {text}", flush=True)
         if trainer.steps_done % save_every == 0 or trainer.steps_done == steps:
             trainer.save(checkpoint)
-            save_tiny_estimator(folder / "estimator", config, trainer.average)
+            save_half(folder / "estimator", config, trainer.average)
     return folder / "estimator"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    defaults, views = TrainingSettings(), ViewSettings()
+    defaults, views, timm = TrainingSettings(), ViewSettings(), TimmEstimatorConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
+    parser.add_argument("--network", choices=NETWORKS, default="tiny")
+    parser.add_argument("--backbone", default=timm.backbone, metavar="NAME", help="of timm, for --network timm")
     parser.add_argument("--views", type=Path, metavar="FOLDER", help="rendered views (default: RUN/views)")
     parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--pictures", type=int, default=defaults.pictures, help="per step")
+    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
     parser.add_argument("--processes", type=int, default=1, help="that render the views")
     given = parser.parse_args(arguments)
@@ -189,8 +216,9 @@ def main(arguments: list[str] | None = None) -> None:
     cache = ViewCache.open_or_render(
         given.views or given.run / "views", ViewSettings(objects=given.objects, seed=given.seed), given.processes
     )
-    settings = TrainingSettings(pictures=given.pictures, seed=given.seed)
-    print(f"finished: {train(given.run, given.steps, settings, TinyEstimatorConfig(), cache)}")
+    settings = TrainingSettings(pictures=given.pictures, learning_rate=given.learning_rate, seed=given.seed)
+    config = TimmEstimatorConfig(backbone=given.backbone) if given.network == "timm" else TinyEstimatorConfig()
+    print(f"finished: {train(given.run, given.steps, settings, config, cache, device=given.device)}")
 
 
 if __name__ == "__main__":
