@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from truth import chamfer_millimetres
 
 from steindreamer.pipelines.export.bake import bake_colour, gather
 from steindreamer.pipelines.export.cleanup import clean_mesh
@@ -39,6 +38,7 @@ from steindreamer.representations import (
     sphere_of_cameras,
 )
 from steindreamer.training.world import parse_caption, sample_object
+from steindreamer.training.world.truth import chamfer_millimetres
 
 KINDS = ("mug", "chair", "car", "duck", "tulip", "castle")
 

@@ -24,7 +24,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from truth import chamfer_millimetres, held_out_psnr
 
 from steindreamer.pipelines.config import RunConfig, load_config
 from steindreamer.pipelines.export import export_asset
@@ -36,6 +35,7 @@ from steindreamer.pipelines.pipeline import Pipeline
 from steindreamer.pipelines.run_folder import slug
 from steindreamer.representations import Representation, TriangleMesh
 from steindreamer.training.world.prior import WorldPrior, WorldPriorConfig
+from steindreamer.training.world.truth import chamfer_millimetres, held_out_psnr
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ("a red mug", "a yellow rubber duck", "a wooden chair")
