@@ -17,13 +17,14 @@ from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
-from .methods import METHODS, SDSConfig, SSDConfig, control_variate_names
+from .methods import METHODS, SDSConfig, SSDConfig, VSDConfig, control_variate_names
 from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
-from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output
-from .prior import MicroBatched, NoisePrediction, Prior
+from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output, output_error
+from .prior import CopyPrediction, LowRankCopyable, MicroBatched, NoisePrediction, Prior
 from .pullback import Pullback
 from .schedule import NoiseSchedule, NoisySample
 from .timesteps import TimestepConfig
+from .vsd import LearnedScore, Lesson
 from .weighting import WEIGHTINGS
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Coefficients",
     "ConstantBaseline",
     "ControlVariate",
+    "CopyPrediction",
     "DepthBaseline",
     "Distillation",
     "Distiller",
@@ -46,6 +48,9 @@ __all__ = [
     "GeometryEstimator",
     "Gram",
     "Guide",
+    "LearnedScore",
+    "Lesson",
+    "LowRankCopyable",
     "MicroBatched",
     "MixtureCondition",
     "MixturePrior",
@@ -66,11 +71,13 @@ __all__ = [
     "SpectralTerm",
     "SteinTerm",
     "TimestepConfig",
+    "VSDConfig",
     "VarianceProbe",
     "clean_from_noise",
     "control_variate_names",
     "image_like_mixture",
     "noise_from_output",
+    "output_error",
     "register_baseline",
     "weighted_pearson",
 ]

@@ -1,4 +1,7 @@
-"""Score distillation as one estimator, `w(t) * (eps_hat + sum_k mu_k h_k)`, whatever the control variates."""
+"""Score distillation as one estimator, `w(t) * (eps_hat + sum_k mu_k h_k)`, whatever the control variates.
+
+With a learned score (VSD) eps_hat is the difference of two predictions, the prior's less the learned one's.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from .control_variates import ControlVariate
 from .guide import Guide
 from .prior import Prior
 from .timesteps import TimestepConfig
+from .vsd import LearnedScore, Lesson
 from .weighting import find_weighting
 
 
@@ -32,7 +36,9 @@ class Distillation:
     timestep: Int64[Tensor, " b"]
     diagnostics: dict[str, float]
     observation: Observation
-    """What `Distiller.update` learns from."""
+    """What the coefficients learn from in `Distiller.update`."""
+    lesson: Lesson | None = None
+    """What the learned score learns from there, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class VarianceProbe:
 class Distiller(nn.Module):
     """Turns a picture into a gradient that makes it likelier under a prior.
 
-    `forward` draws and estimates; `update`, called after the gradient has been taken, lets the coefficients learn.
-    The state dict holds the coefficients only: priors and estimators are frozen and belong to the caller.
+    `forward` draws and estimates; `update`, called after the gradient has been taken, lets the coefficients and the
+    learned score learn. The state dict holds these only: priors and estimators are frozen and belong to the caller.
     """
 
     coefficients: Coefficients
@@ -69,8 +75,11 @@ class Distiller(nn.Module):
         timesteps: TimestepConfig | None = None,
         weighting: str = "sigma_squared",
         antithetic: bool = False,
+        learned_score: LearnedScore | None = None,
     ) -> None:
         """`antithetic` averages each draw with its mirror image -noise: two calls of the prior per step.
+
+        `learned_score` of the same prior is subtracted from its prediction (VSD).
 
         Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
         """
@@ -86,6 +95,7 @@ class Distiller(nn.Module):
         self.guidance_scale, self.antithetic = guidance_scale, antithetic
         self.timesteps = timesteps or TimestepConfig()
         self.weighting = find_weighting(weighting)
+        self.learned_score = learned_score
 
     @property
     def needs_gram(self) -> bool:
@@ -117,15 +127,20 @@ class Distiller(nn.Module):
         attached = (encoded.float() * gradient).sum()
         loss = attached - attached.detach() + 0.5 * len(clean) * gradient.square().sum()
         diagnostics = self._diagnostics(observation, sds)
-        return Distillation(loss, gradient, observation.residual, timestep, diagnostics, observation)
+        lesson = None
+        if self.learned_score is not None:
+            lesson = Lesson(clean, condition, guide.camera_to_world, _draw_seed(generator))
+        return Distillation(loss, gradient, observation.residual, timestep, diagnostics, observation, lesson)
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
-        """Let the coefficients learn from a step; call it after the step's gradient has been used.
+        """Let coefficients and learned score learn from a step; call it after the step's gradient has been used.
 
         `gram`: v -> J J^T v with J = d encoded picture / d parameters (`Pullback.gram`), for Eq. 11's descent.
         """
         with torch.no_grad():
             self.coefficients.update(distillation.observation, gram)
+        if self.learned_score is not None and distillation.lesson is not None:
+            self.learned_score.learn(distillation.lesson)
 
     def probe(
         self,
@@ -142,7 +157,7 @@ class Distiller(nn.Module):
         """
         fork = torch.Generator(generator.device)
         fork.set_state(generator.get_state())
-        fork.manual_seed(int(torch.randint(2**62, (), generator=fork, device=fork.device)))
+        fork.manual_seed(_draw_seed(fork))
         with torch.no_grad():
             clean = self.prior.encode(image).float()
             timestep = self._draw_timestep(clean, progress, fork)
@@ -179,20 +194,24 @@ class Distiller(nn.Module):
     ) -> tuple[Observation, Float[Tensor, "b c h w"]]:
         """What this draw says, and SDS's residual for the same draw (without its mirror image)."""
         draws = (noise, -noise) if self.antithetic else (noise,)
-        predictions, terms = [], []
+        predictions, terms, sds = [], [], []
         for draw in draws:
             sample = self.prior.schedule.add_noise(clean, draw, timestep)
             predicted = self.prior.predict_noise(sample, condition, unconditional=self.guidance_scale != 1)
             predictions.append(predicted.guided(self.guidance_scale).float())
+            sds.append(predictions[-1] - draw)
+            if self.learned_score is not None:
+                predictions[-1] = predictions[-1] - self.learned_score(sample, condition, guide.camera_to_world)
             with torch.autocast(clean.device.type, enabled=False):
-                terms.append(torch.cat([variate.terms(sample, guide).float() for variate in self.control_variates]))
+                each = [variate.terms(sample, guide).float() for variate in self.control_variates]
+                terms.append(torch.cat(each) if each else draw.new_empty(0, *draw.shape))
         alpha, sigma = self.prior.schedule.at(timestep)
         prediction, h = (sum(each[1:], each[0]) / len(draws) for each in (predictions, terms))
         residual = prediction
         for mu, term in zip(self.coefficients.value(timestep, clean.shape[1]), h, strict=True):
             residual = residual + mu[:, :, None, None] * term
         weight = self.weighting(alpha, sigma)
-        return Observation(prediction, h, residual, weight, timestep), predictions[0] - noise
+        return Observation(prediction, h, residual, weight, timestep), sds[0]
 
     def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"]) -> dict[str, float]:
         """Named numbers of one step, in a single transfer from the device."""
@@ -205,8 +224,15 @@ class Distiller(nn.Module):
             moment / sds_moment.clamp(min=1e-20),
         ]
         names = ["timestep", "weight", "residual_rms", "second_moment_vs_sds", *(f"mu/{name}" for name in self.names)]
+        if self.learned_score is not None:
+            names.insert(len(values), "learned_score_error")
+            values.append(self.learned_score.error)
         return dict(zip(names, torch.cat([torch.stack(values), mu]).tolist(), strict=True))
 
 
 def _draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
     return torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -12,8 +12,9 @@ from .coefficients import Coefficients, FixedCoefficients, RunningRegression, Se
 from .control_variates import STEIN_VARIANTS, ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distiller
 from .estimator import GeometryEstimator
-from .prior import Prior
+from .prior import LowRankCopyable, Prior
 from .timesteps import TimestepConfig
+from .vsd import LearnedScore
 
 
 @dataclass
@@ -87,11 +88,9 @@ class SSDConfig(SDSConfig):
                 f"variant {self.variant!r} concerns Stein terms, and baseline={names} has none: "
                 f"list one of {', '.join(BASELINES)}"
             )
-        # Together the terms start as SDS: one of them carries -noise, or the Stein terms share it (as if phi were -1).
-        carrier = next((name for name in ("spectral", "noise") if name in names), None)
         variates: list[ControlVariate] = []
         for name in names:
-            start = 1 / len(names) if carrier is None else float(name == carrier)
+            start = self._start(name)
             if name == "noise":
                 variates.append(NoiseTerm(start))
             elif name == "spectral":
@@ -99,6 +98,11 @@ class SSDConfig(SDSConfig):
             else:
                 variates.append(SteinTerm(name, build_baseline(name, prior, estimator), self.variant, start))
         return variates
+
+    def _start(self, name: str) -> float:
+        """Together the terms start as SDS: one carries -noise, or the Stein terms share it (as if phi were -1)."""
+        carrier = next((known for known in ("spectral", "noise") if known in self.baseline), None)
+        return 1 / len(self.baseline) if carrier is None else float(name == carrier)
 
     def _coefficients(self, initial: list[float], steps: int) -> Coefficients:
         if self.coefficients == "fixed":
@@ -117,16 +121,70 @@ class SSDConfig(SDSConfig):
         raise ValueError(f"unknown coefficients {self.coefficients!r}: use regression, second_moment or fixed")
 
 
+@dataclass
+class VSDConfig(SSDConfig):
+    """Variational score distillation (ProlificDreamer): a copy of the model, trained on the scene's own pictures, takes
+    the noise's place in SDS. Wants a text-to-image model.
+
+    Defaults are threestudio's. SSD's terms can be added to it; their coefficients begin at 0.
+    """
+
+    baseline: list[str] = field(default_factory=list)
+    """Of SSD's terms; none: VSD as published."""
+    rank: int = 4
+    """Of the copy's low-rank updates (LoRA)."""
+    copy_rate: float = 1e-4
+    """Learning rate of the copy (AdamW)."""
+    copy_steps: int = 1
+    """Training steps of the copy per step of the scene, each with noise of its own."""
+    camera: bool = True
+    """Whether the copy is told the camera."""
+    camera_weight: float = 1.0
+    """Below 1, the copy's prediction is mixed with the one that is not told the camera, down to that alone at 0 (ESD,
+    entropic score distillation): against several faces. Set prior.view_dependent=false, for words tell the view too."""
+    camera_dropout: float = 0.1
+    """Share of pictures whose camera is not told in training."""
+
+    def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
+        """Raises ValueError like SSD's, for settings out of range, and for a prior without a network to copy."""
+        if not isinstance(prior, LowRankCopyable):
+            raise ValueError(
+                f"method vsd trains a copy of the prior's network, and {type(prior).__name__} has none to copy: "
+                "give a text-to-image model with --prior (docs/models.md), or choose --method ssd or sds"
+            )
+        score = LearnedScore(
+            prior,
+            rank=self.rank,
+            learning_rate=self.copy_rate,
+            steps=self.copy_steps,
+            camera=self.camera,
+            camera_weight=self.camera_weight,
+            camera_dropout=self.camera_dropout,
+        )
+        variates = self._control_variates(prior, estimator) if self.baseline else []
+        initial, steps = [value for variate in variates for value in variate.initial], prior.schedule.steps
+        coefficients = self._coefficients(initial, steps) if initial else FixedCoefficients(initial, steps)
+        return _distiller(self, prior, variates, coefficients, score)
+
+    def _start(self, name: str) -> float:
+        """The learned score has the noise's place already."""
+        return 0.0
+
+
 def control_variate_names() -> tuple[str, ...]:
     """What `SSDConfig.baseline` may list."""
     return ("noise", "spectral", *BASELINES)
 
 
-METHODS: dict[str, type[SDSConfig]] = {"sds": SDSConfig, "ssd": SSDConfig}
+METHODS: dict[str, type[SDSConfig]] = {"sds": SDSConfig, "ssd": SSDConfig, "vsd": VSDConfig}
 
 
 def _distiller(
-    config: SDSConfig, prior: Prior, variates: list[ControlVariate], coefficients: Coefficients
+    config: SDSConfig,
+    prior: Prior,
+    variates: list[ControlVariate],
+    coefficients: Coefficients,
+    learned_score: LearnedScore | None = None,
 ) -> Distiller:
     return Distiller(
         prior,
@@ -136,4 +194,5 @@ def _distiller(
         timesteps=config.timesteps,
         weighting=config.weighting,
         antithetic=config.antithetic,
+        learned_score=learned_score,
     )

@@ -39,9 +39,33 @@ def noise_from_output(
         return (noisy - alpha * output) / sigma
     if prediction_type == "flow":
         return noisy + alpha * output
-    raise ValueError(f"unknown prediction type {prediction_type!r}: use one of {', '.join(PREDICTION_TYPES)}")
+    raise _unknown(prediction_type)
+
+
+def output_error(
+    noise_prediction: Float[Tensor, "b c h w"], prediction_type: str, sample: NoisySample
+) -> Float[Tensor, "b c h w"]:
+    """How far the output was from what this draw asked for, in the model's own unit: its training loss squares that.
+
+    The eps-prediction's error, divided by the gain with which `noise_from_output` hands errors on. Raises ValueError
+    for an unknown prediction type.
+    """
+    error, sigma = noise_prediction.float() - sample.noise.float(), sample.sigma.float()
+    # A schedule may end in noise alone, where the eps-prediction says nothing about the output.
+    alpha = sample.alpha.float().clamp(min=1e-3)
+    if prediction_type == "epsilon":
+        return error
+    if prediction_type in ("v_prediction", "flow"):
+        return error / alpha
+    if prediction_type == "sample":
+        return -error * sigma / alpha
+    raise _unknown(prediction_type)
 
 
 def clean_from_noise(noise_prediction: Float[Tensor, "b c h w"], sample: NoisySample) -> Float[Tensor, "b c h w"]:
     """The picture the model believes in: `(noisy - sigma * noise_prediction) / alpha`, float32."""
     return (sample.noisy.float() - sample.sigma.float() * noise_prediction.float()) / sample.alpha.float()
+
+
+def _unknown(prediction_type: str) -> ValueError:
+    return ValueError(f"unknown prediction type {prediction_type!r}: use one of {', '.join(PREDICTION_TYPES)}")

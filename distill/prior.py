@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .schedule import NoiseSchedule, NoisySample
 
@@ -91,3 +91,35 @@ class MicroBatched(Protocol):
 
     micro_batch: int
     """Pictures per call of its networks; 0: all. Results are the same but for rounding, memory is not."""
+
+
+@dataclass(frozen=True)
+class CopyPrediction:
+    """What a trainable copy of a prior's network says of noisy pictures, float32."""
+
+    noise: Float[Tensor, "b c h w"]
+    """Its eps-prediction."""
+    error: Float[Tensor, "b c h w"]
+    """Its output less what it should have been, in the network's own unit: noise, velocity or clean picture."""
+
+
+@runtime_checkable
+class LowRankCopyable(Prior, Protocol):
+    """A prior whose network has trainable low-rank copies, which share its weights and leave them as they are."""
+
+    def low_rank_copy(self, rank: int, *, camera: bool, generator: torch.Generator) -> nn.Module:
+        """A copy that answers exactly as the network does until it is trained.
+
+        Its parameters are the updates of rank `rank` alone, float32, and with `camera` the layers that tell it the
+        camera. Raises ValueError for a rank or a network that cannot be.
+        """
+        ...
+
+    def predict_with(
+        self, copy: Any, sample: NoisySample, condition: Any, camera: Float[Tensor, "b 4 4"] | None
+    ) -> CopyPrediction:
+        """The copy's answer to the prompt of `condition`, with gradients for its parameters.
+
+        `camera`: camera-to-world matrices; rows of zeros, or None for all of them: not told.
+        """
+        ...

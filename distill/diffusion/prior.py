@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..perp_neg import negative_view_weights, perp_neg
-from ..predictions import noise_from_output
-from ..prior import CameraBatch, NoisePrediction
+from ..predictions import noise_from_output, output_error
+from ..prior import CameraBatch, CopyPrediction, NoisePrediction
 from ..schedule import NoiseSchedule, NoisySample
 from ..view_prompts import view_prompts, view_weights
 from .families import FAMILIES, FamilyOptions
 from .libraries import import_libraries, load_config, load_part
+from .lora import LowRankDenoiser
 from .micro_batches import in_micro_batches
 from .model_sources import find_decoder, find_model
 from .picture_codec import LatentCodec, PictureCodec, PixelCodec
@@ -200,9 +202,7 @@ class DiffusersPrior:
     @torch.no_grad()
     def predict_noise(self, sample: NoisySample, condition: TextCondition, *, unconditional: bool) -> NoisePrediction:
         """All rows of the guidance in one call of the denoiser per micro-batch."""
-        count = len(sample.timestep)
-        size = self.micro_batch or count
-        portions = [slice(start, start + size) for start in range(0, count, size)]
+        portions = self._portions(len(sample.timestep))
         predicted = [self._predict_portion(sample[each], condition[each], unconditional) for each in portions]
         return NoisePrediction(
             torch.cat([each.conditional for each in predicted]),
@@ -210,6 +210,36 @@ class DiffusersPrior:
             if unconditional
             else None,
         )
+
+    def low_rank_copy(self, rank: int, *, camera: bool, generator: torch.Generator) -> LowRankDenoiser:
+        """Of the denoiser, on its device. Raises ValueError unless rank >= 1, and for a denoiser without attention."""
+        return LowRankDenoiser(self.denoiser, rank, camera=camera, generator=generator)
+
+    def predict_with(
+        self,
+        copy: LowRankDenoiser,
+        sample: NoisySample,
+        condition: TextCondition,
+        camera: Float[Tensor, "b 4 4"] | None,
+    ) -> CopyPrediction:
+        """One call of the copy per micro-batch; with several of them, each is computed again in the backward pass."""
+        plain = replace(condition, negative_weights=torch.zeros_like(condition.negative_weights))
+
+        def predict(rows: slice) -> Tensor:
+            with copy.active(None if camera is None else camera[rows]):
+                return self._predict_portion(sample[rows], plain[rows], False).conditional
+
+        portions = self._portions(len(sample.timestep))
+        if torch.is_grad_enabled() and len(portions) > 1:
+            parts = [checkpoint(predict, rows, use_reentrant=False, preserve_rng_state=False) for rows in portions]
+        else:
+            parts = [predict(rows) for rows in portions]
+        noise = torch.cat(parts)
+        return CopyPrediction(noise, output_error(noise, self._prediction_type, sample))
+
+    def _portions(self, count: int) -> list[slice]:
+        size = self.micro_batch or count
+        return [slice(start, start + size) for start in range(0, count, size)]
 
     def _predict_portion(self, sample: NoisySample, condition: TextCondition, unconditional: bool) -> NoisePrediction:
         count = len(sample.timestep)

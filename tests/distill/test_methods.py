@@ -21,7 +21,7 @@ from steindreamer.distill import (
 )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"vsd"}))
 def test_methods_are_structured_configs(name: str, prior: TwoModes, guide: Guide, image: Tensor) -> None:
     config = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(METHODS[name]), {"guidance_scale": 3.0, "timesteps": {"maximum": 0.9}})

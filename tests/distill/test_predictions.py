@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from steindreamer.distill import PREDICTION_TYPES, NoiseSchedule, NoisySample, clean_from_noise, noise_from_output
+from steindreamer.distill import (
+    PREDICTION_TYPES,
+    NoiseSchedule,
+    NoisySample,
+    clean_from_noise,
+    noise_from_output,
+    output_error,
+)
 
 
 def draw(prediction_type: str) -> NoisySample:
@@ -43,6 +50,16 @@ def test_the_sds_residual_in_the_models_own_unit(prediction_type: str) -> None:
     gain = {"epsilon": 1.0, "sample": -sample.alpha / sample.sigma}.get(prediction_type, sample.alpha)
     residual = noise_from_output(target + error, prediction_type, sample) - sample.noise
     torch.testing.assert_close(residual, gain * error, atol=2e-5, rtol=1e-5)
+    recovered = output_error(noise_from_output(target + error, prediction_type, sample), prediction_type, sample)
+    torch.testing.assert_close(recovered, error, atol=1e-4, rtol=1e-5)
+
+
+def test_pure_noise_says_nothing_about_the_output() -> None:
+    """The last step of a schedule rescaled to end without signal."""
+    schedule = NoiseSchedule.from_alphas_cumprod(torch.tensor([0.5, 0.0]))
+    sample = schedule.add_noise(*torch.randn(2, 1, 3, 8, 8), torch.tensor([1]))
+    noise = noise_from_output(torch.randn(1, 3, 8, 8), "v_prediction", sample)
+    assert torch.equal(output_error(noise, "v_prediction", sample), torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
@@ -57,3 +74,5 @@ def test_half_precision_outputs_are_converted_in_float32(prediction_type: str) -
 def test_an_unknown_prediction_type_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown prediction type 'x0': use one of epsilon"):
         noise_from_output(torch.zeros(4, 3, 8, 8), "x0", draw("epsilon"))
+    with pytest.raises(ValueError, match="unknown prediction type 'x0': use one of epsilon"):
+        output_error(torch.zeros(4, 3, 8, 8), "x0", draw("epsilon"))
