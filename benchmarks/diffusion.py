@@ -46,7 +46,7 @@ from splatting import hardware
 
 from steindreamer.pipelines.config import RunConfig, compose, preset_layers
 from steindreamer.pipelines.estimators import SHIPPED, load_estimator
-from steindreamer.pipelines.stage import Stage
+from steindreamer.pipelines.stage import Stage, StepInfo
 
 RESULTS = Path(__file__).parent / "results"
 TINY = {"batches": [1], "pixels": 32, "count": 200, "warmup": 1, "steps": 3}
@@ -205,7 +205,7 @@ def measure(stage: Stage, warmup: int, steps: int) -> tuple[dict[str, float], tu
     """Median milliseconds by part, the quartiles of the step's, and the peak of the memory in GB."""
     device, watch = stage.prior.device, Stopwatch(stage.prior.device)
     for _ in range(warmup):
-        stage.step()
+        _check(stage.step())
     if device.type == "cuda":
         gc.collect()  # the scene and the estimator of the row before
         torch.cuda.reset_peak_memory_stats()
@@ -213,11 +213,16 @@ def measure(stage: Stage, warmup: int, steps: int) -> tuple[dict[str, float], tu
         for _ in range(steps):
             with watch.step():
                 info = stage.step()
-            if info.skipped:
-                raise RuntimeError(f"a step was not taken: {info.skipped}")
+            _check(info)
     times = watch.milliseconds()
     first, third = np.quantile(times[STEP], [0.25, 0.75])
     return {name: median(values) for name, values in times.items()}, (float(first), float(third)), _peak(device)
+
+
+def _check(info: StepInfo) -> None:
+    """Only steps like the others are worth timing: taken, and not in portions for want of memory."""
+    if info.skipped or info.notes:
+        raise RuntimeError("; ".join([info.skipped, *info.notes]).strip("; "))
 
 
 def _peak(device: torch.device) -> float | None:

@@ -273,7 +273,14 @@ def _save_text_to_image(shape: TextToImage, folder: Path, device: str) -> None:
         **shape.pipeline_options,
         unet=randomised(partial(denoiser, shape), device, torch.float16),
         vae=randomised(partial(autoencoder, shape), device, torch.float16),
-        scheduler=diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        scheduler=diffusers.DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
     )
     pipeline.save_pretrained(folder, variant="fp16")
 

@@ -65,11 +65,14 @@ def test_depth_models_are_as_large_as_the_published_ones(
     assert _parameters(partial(random_models.depth_estimator, shape, "full")) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-def test_the_script_runs(tmp_path: Path, script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_script_runs(
+    device: str, tmp_path: Path, script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     diffusion, out, model = script("diffusion"), tmp_path / "results" / "tiny.md", "stable-diffusion-xl"
-    options = ["--models", model, "--warmup", "0", "--steps", "1", "--precision", "float32"]
+    options = ["--models", model, "--warmup", "0", "--steps", "1"]
     diffusion.main(
-        ["--size", "tiny", "--device", "cpu", "--work", str(tmp_path / "models"), "--out", str(out), *options]
+        ["--size", "tiny", "--device", device, "--work", str(tmp_path / "models"), "--out", str(out), *options]
     )
     text = out.read_text()
     header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -82,13 +85,13 @@ def test_the_script_runs(tmp_path: Path, script: Callable[[str], Any], capsys: p
         times = {name: float(row[name]) for name in (*diffusion.PARTS, "rest")}
         assert all(value > 0 for name, value in times.items() if name not in ("terms", "coefficients")), row
         assert sum(times.values()) == pytest.approx(float(row["ms per step"]), abs=0.1)
-        assert row["peak GB"] == "-"
+        assert row["peak GB"] == "-" if device == "cpu" else float(row["peak GB"]) > 0
         assert row["quartiles"] == " to ".join([row["ms per step"]] * 2)  # of a single step
         if row["method"] != "SDS":
             assert times["terms"] > 0 and times["coefficients"] > 0
     assert math.isclose(sum(float(row["of SDS"]) for row in found if row["method"] == "SDS") / 2, 1, abs_tol=2e-3)
     assert "not judged" in text
-    assert f"`python benchmarks/diffusion.py --size tiny --device cpu --work {tmp_path / 'models'}" in text
+    assert f"`python benchmarks/diffusion.py --size tiny --device {device} --work {tmp_path / 'models'}" in text
     assert "SSD, depth by shipped" in capsys.readouterr().out
 
 
@@ -129,11 +132,21 @@ def test_the_spread_is_of_the_steps(script: Callable[[str], Any], monkeypatch: p
 
         def step(self) -> Any:
             clock[0] += next(step)
-            return SimpleNamespace(skipped="")
+            return SimpleNamespace(skipped="", notes=())
 
     monkeypatch.setattr(diffusion.time, "perf_counter", lambda: clock[0])
     medians, quartiles, _ = diffusion.measure(Stand(), 1, 5)
     assert (medians[diffusion.STEP], medians[diffusion.REST], quartiles) == (3e3, 3e3, (2e3, 4e3))
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(1, 0), (0, 1)])
+def test_steps_that_ran_out_of_memory_are_not_timed(warmup: int, steps: int, script: Callable[[str], Any]) -> None:
+    diffusion, part = script("diffusion"), SimpleNamespace(**dict.fromkeys(("render", "encode", "predict_noise")))
+    part.device, part.update, part.step, part.control_variates = torch.device("cpu"), None, None, ()
+    stage = SimpleNamespace(**dict.fromkeys(("representation", "prior", "distiller", "optimizer"), part))
+    stage.step = lambda: SimpleNamespace(skipped="", notes=("out of memory: 1 view at a time",))
+    with pytest.raises(RuntimeError, match=r"^out of memory: 1 view at a time$"):
+        diffusion.measure(stage, warmup, steps)
 
 
 @pytest.mark.parametrize("size", ["tiny", "full"])
