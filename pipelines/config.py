@@ -89,9 +89,15 @@ class RunConfig:
         }
 
     def method_of(self, stage: str) -> SDSConfig:
-        """The distillation method with the stage's own settings. Raises UserError for settings it does not have."""
-        overrides, path = self.stages[stage].method, f"stages.{stage}.method."
-        base = OmegaConf.structured(self.method)
+        """The distillation method with the stage's own settings, or the stage's own method, if it names another.
+
+        Raises UserError for an unknown method, and for settings it does not have.
+        """
+        overrides, path = dict(self.stages[stage].method), f"stages.{stage}.method."
+        name = str(overrides.pop("name", self.names["method"]))
+        if name not in METHODS:
+            raise UserError(f"{path}name is '{name}'{nearest(name, METHODS)}; known: {', '.join(METHODS)}")
+        base = OmegaConf.structured(self.method if name == self.names["method"] else METHODS[name])
         _refuse_unknown_keys(overrides, base, path)
         return _to_object(_merge(base, overrides, path), path)
 

@@ -57,7 +57,8 @@ class StageConfig:
     rates: float = 1.0
     """Factor on all of the scene's learning rates."""
     method: dict[str, Any] = field(default_factory=dict)
-    """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`."""
+    """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
+    `name`, another method."""
     probe_every: int = 20
     """Steps between measurements of the gradient's variance (one more call of the prior each); 0: never."""
 

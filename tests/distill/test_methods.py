@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from small_world import TwoModes
 from torch import Tensor
@@ -17,6 +22,7 @@ from steindreamer.distill import (
     Guide,
     NoiseLevel,
     SSDConfig,
+    VSDConfig,
     register_baseline,
 )
 
@@ -82,3 +88,18 @@ def test_a_users_baseline_takes_a_few_lines(
     out = distiller(image, guide, None, progress=0.0, generator=generator)
     distiller.update(out)
     assert {"mu/brightness", "mu/constant"} <= out.diagnostics.keys()
+
+
+def test_the_docs_list_every_method_and_vsds_settings() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    methods, settings = (
+        {first: second for first, second in re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", part, re.M)}
+        for part in text.split("\n## VSD\n")
+    )
+    assert list(methods) == list(METHODS)
+    own = {field.name for field in fields(VSDConfig)} - {field.name for field in fields(SSDConfig)}
+    defaults = VSDConfig()
+    assert set(settings) == {"baseline", *own}
+    for name, value in settings.items():
+        default = getattr(defaults, name)
+        assert type(default)(yaml.safe_load(value)) == default, name

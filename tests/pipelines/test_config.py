@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from steindreamer.distill import SSDConfig
+from steindreamer.distill import SDSConfig, SSDConfig
 from steindreamer.pipelines.config import compose, load_config, presets, read_config
 from steindreamer.pipelines.errors import UserError, nearest
 from steindreamer.representations import REPRESENTATIONS
@@ -115,6 +115,22 @@ def test_a_stage_has_its_own_method() -> None:
     assert isinstance(own, SSDConfig)
     assert (own.guidance_scale, own.timesteps.maximum, own.bands) == (3.0, 0.6, 6)
     assert other == config.method
+
+
+def test_a_stage_may_name_another_method() -> None:
+    named = ["method.guidance_scale=9", "stages.coarse.method={name: sds, weighting: uniform}"]
+    config = load_config(None, overrides=[*named, "stages.texture.method={name: ssd, bands: 3}"])
+    coarse, geometry, texture = (config.method_of(name) for name in ("coarse", "geometry", "texture"))
+    assert (type(coarse), coarse.weighting, coarse.guidance_scale) == (SDSConfig, "uniform", 7.5)
+    assert geometry == config.method
+    assert isinstance(texture, SSDConfig) and (texture.bands, texture.guidance_scale) == (3, 9)
+    assert compose([config.to_plain()]).method_of("coarse") == coarse
+    with pytest.raises(
+        UserError, match=r"stages.coarse.method.name is 'sdd' \(did you mean 's.d'\?\); known: sds, ssd"
+    ):
+        load_config(None, overrides=["stages.coarse.method={name: sdd}"])
+    with pytest.raises(UserError, match=r"unknown key 'stages.coarse.method.bands'"):
+        load_config(None, overrides=["stages.coarse.method={name: sds, bands: 3}"])
 
 
 def test_nearest_names_only_what_is_near() -> None:

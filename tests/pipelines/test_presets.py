@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_diffusion_models import save_tiny_model
 
+from steindreamer.distill import SDSConfig, VSDConfig
 from steindreamer.pipelines.checkpoint import checkpoint_steps
 from steindreamer.pipelines.cli import main
 from steindreamer.pipelines.config import RunConfig, load_config
@@ -111,6 +112,17 @@ def test_guidance_and_noise_levels_are_as_published(
     assert method.timesteps.maximum_at(step / steps) == pytest.approx(maximum, abs=1e-3)
 
 
+def test_vsd_is_as_published() -> None:
+    """Where ProlificDreamer has it: not on normals, whose method is SDS with settings of its own."""
+    for name, stages in (("prolificdreamer", ("coarse", "texture")), ("scene", ("coarse",))):
+        for stage in stages:
+            method = load_config(name).method_of(stage)
+            assert isinstance(method, VSDConfig) and method.baseline == []
+            assert (method.rank, method.copy_rate, method.copy_steps) == (4, 1e-4, 1)
+            assert (method.camera, method.camera_weight, method.camera_dropout) == (True, 1, 0.1)
+    assert type(load_config("prolificdreamer").method_of("geometry")) is SDSConfig
+
+
 @pytest.mark.parametrize("name", list(STAGES))
 def test_stages_and_what_they_train(name: str) -> None:
     config = load_config(name)
@@ -155,7 +167,7 @@ def test_a_scene_begins_as_a_wall_around_its_cameras(generator: torch.Generator)
 @pytest.mark.parametrize("name", list(STAGES))
 def test_presets_work_with_every_representation_and_the_other_method(name: str, model: str) -> None:
     """Settings and penalties of one representation must not reach another."""
-    other = {"sds": "ssd", "ssd": "sds"}[load_config(name).names["method"]]
+    other = {"sds": "ssd", "vsd": "sds"}[load_config(name).names["method"]]
     for representation in REPRESENTATIONS:
         config = _small(name, model, representation=representation, method=other)
         stage = Pipeline(config).first()
