@@ -1,6 +1,7 @@
 """Pretrained text-to-image diffusion models as priors, through diffusers: one adapter, one small class per family."""
 
 from .families import FAMILIES, Family, FamilyOptions
+from .memory import MemoryEstimate, estimate_memory
 from .prior import DiffusersPrior, TextCondition, ViewEmbedding
 from .text_rows import TextRows
 
@@ -9,7 +10,9 @@ __all__ = [
     "DiffusersPrior",
     "Family",
     "FamilyOptions",
+    "MemoryEstimate",
     "TextCondition",
     "TextRows",
     "ViewEmbedding",
+    "estimate_memory",
 ]

@@ -16,6 +16,11 @@ class PictureCodec(Protocol):
     reduction: int
     """Pixels per pixel of what the denoiser works on, along a side."""
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The networks that are held, by name."""
+        ...
+
     def encode(self, picture: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]: ...
     def decode(self, latent: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]: ...
 
@@ -25,6 +30,10 @@ class PixelCodec:
 
     channels = 3
     reduction = 1
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return {}
 
     def encode(self, picture: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return picture.float() * 2 - 1
@@ -56,6 +65,11 @@ class LatentCodec:
                     f"decodes latents of {theirs[0]} channels that are {theirs[1]} times smaller than pictures; "
                     f"the model's have {self.channels} and are {self.reduction} times smaller"
                 )
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        small = {"small decoder": self._decoder} if self._decoder is not self._vae else {}
+        return {"autoencoder": self._vae, **small}
 
     def encode(self, picture: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
         shift, scale = _affine(self._vae.config)

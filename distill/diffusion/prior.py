@@ -18,6 +18,7 @@ from ..schedule import NoiseSchedule, NoisySample
 from ..view_prompts import view_prompts, view_weights
 from .families import FAMILIES, FamilyOptions
 from .libraries import import_libraries, load_config, load_part
+from .live_bytes import on_meta
 from .lora import LowRankDenoiser
 from .micro_batches import in_micro_batches
 from .model_sources import find_decoder, find_model
@@ -159,6 +160,17 @@ class DiffusersPrior:
             if self._compile:
                 self._denoiser.compile()
         return self._denoiser
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The networks that are held, by name."""
+        return {"denoiser": self.denoiser, **self._codec.parts}
+
+    def on_meta(self) -> DiffusersPrior:
+        """A twin on the device "meta", whose weights have shapes only: its calls compute nothing, see `memory`."""
+        twin = on_meta(self, self.parts.values())
+        twin._device = torch.device("meta")
+        return twin
 
     def embed(self, prompt: str, negative_prompt: str = "") -> ViewEmbedding:
         """Raises ValueError for a prompt longer than the text encoders read."""
