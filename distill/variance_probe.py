@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .coefficients import FixedCoefficients
+from .control_variates import NoiseTerm
 from .distiller import Distiller
 from .guide import Guide
 from .moments import Moments, PairedMoments
@@ -102,6 +104,21 @@ def probe_variance(
         )
         for name in distillers
     }
+
+
+def sds_like(distiller: Distiller) -> Distiller:
+    """SDS with the guidance, noise levels and weighting of another distiller, on its prior."""
+    variate = NoiseTerm()
+    coefficients = FixedCoefficients(variate.initial, distiller.prior.schedule.steps)
+    out = Distiller(
+        distiller.prior,
+        [variate],
+        coefficients,
+        guidance_scale=distiller.guidance_scale,
+        timesteps=distiller.timesteps,
+    )
+    out.weighting = distiller.weighting
+    return out.to(distiller.prior.device)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -41,17 +41,28 @@ class RunResult:
     seconds: float
 
 
+Watch = Callable[[Stage], None]
+"""Looks at a stage before its first step and after each; must not change it."""
+
+
 def generate(
-    config: RunConfig, folder: Path, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Distil `config.prompt` into `folder`; resuming, `config` must be the one the run was started with.
 
+    `watch` is called with every state of the scene, and sees the last one again when a run is resumed.
     Raises UserError for what the user can mend, Interrupted after Ctrl-C (the state is saved first).
     """
     try:
         if not resume:
             check_folder(folder, overwrite=overwrite)
-        return _generate(config, folder, resume=resume, overwrite=overwrite, quiet=quiet)
+        return _generate(config, folder, resume=resume, overwrite=overwrite, quiet=quiet, watch=watch)
     except OSError as error:
         raise UserError(
             f"cannot read or write {error.filename or folder}: {error.strerror or error}; "
@@ -63,7 +74,9 @@ def generate(
         ) from error
 
 
-def _generate(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, quiet: bool) -> RunResult:
+def _generate(
+    config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, quiet: bool, watch: Watch | None
+) -> RunResult:
     start = time.perf_counter()
     pipeline = Pipeline(config)
     stage = None if resume else pipeline.first()
@@ -74,7 +87,7 @@ def _generate(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool,
     if stage is None:
         stage = _restore(pipeline, folder, journal)
         write_config(folder, config)  # other settings for the asset and the pictures may have been given
-    stage = _run_stages(pipeline, stage, folder, journal)
+    stage = _run_stages(pipeline, stage, folder, journal, watch)
     if stage.skipped:
         journal.say(f"{stage.skipped} steps were skipped because something was not finite")
     output = config.output
@@ -156,11 +169,11 @@ def _restore(pipeline: Pipeline, folder: Path, journal: Journal) -> Stage:
     return stage
 
 
-def _run_stages(pipeline: Pipeline, stage: Stage, folder: Path, journal: Journal) -> Stage:
+def _run_stages(pipeline: Pipeline, stage: Stage, folder: Path, journal: Journal, watch: Watch | None) -> Stage:
     """From this stage to the last, which is returned."""
     output = pipeline.config.output
     while True:
-        _optimise(stage, output, folder, journal)
+        _optimise(stage, output, folder, journal, watch)
         if isinstance(stage.representation, Savable):
             journal.say(f"the scene itself: {stage.representation.save(folder / 'asset')}")
         following = pipeline.following(stage, journal.say)
@@ -172,11 +185,16 @@ def _run_stages(pipeline: Pipeline, stage: Stage, folder: Path, journal: Journal
         journal.restart_clock()
 
 
-def _optimise(stage: Stage, output: OutputConfig, folder: Path, journal: Journal) -> None:
+def _optimise(stage: Stage, output: OutputConfig, folder: Path, journal: Journal, watch: Watch | None) -> None:
     steps = stage.config.steps
     with _interruptible() as interrupted:
+        if watch is not None:
+            watch(stage)
+            journal.restart_clock()
         while stage.done < steps:
             journal.record(stage.step())
+            if watch is not None:
+                watch(stage)
             last = stage.done == steps
             if interrupted or last or (output.checkpoint_every and stage.done % output.checkpoint_every == 0):
                 journal.flush()

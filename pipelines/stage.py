@@ -6,7 +6,7 @@ A stage is its state: `tensors()` is everything that has to be saved for the nex
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..distill import Distiller, Gram, Guide, MicroBatched, Prior, Pullback
+from ..distill.variance_probe import REFERENCE, EstimatorVariance, ProbeView, probe_variance, sds_like
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from ..representations.environment import Environment, EnvironmentConfig, composite
 from .errors import UserError, nearest
@@ -60,7 +61,10 @@ class StageConfig:
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""
     probe_every: int = 20
-    """Steps between measurements of the gradient's variance (one more call of the prior each); 0: never."""
+    """Steps between measurements of the gradient's variance; 0: never."""
+    probe_tuples: int = 0
+    """Draws of noise level, camera and noise (an even number) in each of them, for the whole variance in the scene's
+    parameters; 0: only that over the noise in the step's own pictures."""
 
     def validate(self, path: str = "stage") -> None:
         """Raises UserError, naming the setting under `path`."""
@@ -71,9 +75,12 @@ class StageConfig:
             ("resolution", self.resolution, 16),
             ("warmup_resolution", self.warmup_resolution, 16),
             ("probe_every", self.probe_every, 0),
+            ("probe_tuples", self.probe_tuples, 0),
         ):
             if value < least:
                 raise UserError(f"{path}.{name} is {value}; at least {least} is accepted")
+        if self.probe_tuples % 2 or self.probe_tuples == 2:
+            raise UserError(f"{path}.probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0")
         for name in ("warmup", "normals"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
@@ -103,6 +110,20 @@ class StepInfo:
 
 
 Drawing = Callable[[], tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Random views of the scene, and what the prior and the baselines are told about them."""
+
+    cameras: Cameras
+    output: RenderOutput
+    picture: Float[Tensor, "b 3 h w"]
+    """For the prior."""
+    guide: Guide
+    condition: Any
+    draw: Drawing
+    """Draws the same again."""
 
 
 class Stage:
@@ -143,6 +164,11 @@ class Stage:
         """Steps of the run so far."""
         return self.offset + self.done
 
+    @property
+    def progress(self) -> float:
+        """From 0 to 1 over the stage."""
+        return self.done / self.config.steps
+
     def step(self) -> StepInfo:
         """Take one step; where memory is not enough, again with the same draws and fewer views at a time in the prior.
 
@@ -165,19 +191,14 @@ class Stage:
 
     def _try_step(self) -> StepInfo:
         """All of a step before the scene is moved; `_undo` knows what it changes."""
-        config, progress = self.config, self.done / self.config.steps
-        resolution = config.warmup_resolution if progress < config.warmup else config.resolution
-        cameras, background = sample_views(config.views, resolution, self.generator, progress)
-        cameras, background = cameras.to(self.prior.device), background.to(self.prior.device)
-        draw = self._drawing(cameras, background, progress)
-
+        config, progress = self.config, self.progress
         self._set_learning_rates(progress)
-        output, picture, background = draw()
-        guide = _guide(output, cameras)
-        condition = self.prior.condition(self.embedding, cameras, background)
-        distillation = self.distiller(picture, guide, condition, progress=progress, generator=self.generator)
-        penalties = self._penalties(output, cameras, progress)
-        pixels = picture[0].numel()
+        seen = self.look(self.generator, config.views)
+        distillation = self.distiller(
+            seen.picture, seen.guide, seen.condition, progress=progress, generator=self.generator
+        )
+        penalties = self._penalties(seen.output, seen.cameras, progress)
+        pixels = seen.picture[0].numel()
         total = distillation.loss / pixels
         for weight, penalty in penalties.values():
             total = total + weight * penalty
@@ -194,36 +215,66 @@ class Stage:
             return self._skip(culprit, values)
         self._consecutive_skips = 0
         if config.probe_every and self.done % config.probe_every == 0:
-            probe = self.distiller.probe(
-                picture.detach(), guide, condition, progress=progress, generator=self.generator
-            )
-            values["variance"] = probe.within_noise / pixels
-            values["variance_sds"] = probe.within_noise_sds / pixels
+            values |= self._measure_variance(seen, progress)
         # The gradient is taken, so the coefficients may learn from this step, at the scene it was taken at.
-        self.distiller.update(distillation, self._gram(draw))
+        self.distiller.update(distillation, self._gram(seen.draw))
         return StepInfo(self.total, self.name, residual_power, values)
+
+    def look(self, generator: torch.Generator, views: ViewsConfig) -> Sight:
+        """Draw the scene as a step would now, from random `views`."""
+        config, progress = self.config, self.progress
+        resolution = config.warmup_resolution if progress < config.warmup else config.resolution
+        cameras, background = sample_views(views, resolution, generator, progress)
+        cameras, background = cameras.to(self.prior.device), background.to(self.prior.device)
+        draw = self._drawing(cameras, background, progress, generator)
+        output, picture, behind = draw()
+        condition = self.prior.condition(self.embedding, cameras, behind)
+        return Sight(cameras, output, picture, _guide(output, cameras), condition, draw)
+
+    def probe(
+        self, distillers: Mapping[str, Distiller], tuples: int, generator: torch.Generator
+    ) -> dict[str, EstimatorVariance]:
+        """Variance of the gradients of `distillers`, and of SDS as "sds", at this scene and the same random tuples.
+
+        Nothing changes but `generator`, which all draws are taken from. See `probe_variance`.
+        """
+        views = replace(self.config.views, per_step=1)
+
+        def draw(generator: torch.Generator) -> ProbeView:
+            seen = self.look(generator, views)
+            return ProbeView(seen.picture, seen.guide, seen.condition)
+
+        distillers = {REFERENCE: sds_like(self.distiller), **distillers}
+        parameters = [p for p in self.representation.parameters() if p.requires_grad]
+        kept = {name: buffer.clone() for name, buffer in self.representation.named_buffers()}
+        try:
+            return probe_variance(
+                distillers, draw, parameters, tuples=tuples, progress=self.progress, generator=generator
+            )
+        finally:
+            self._restore_buffers(kept)
 
     def _undo(self) -> Callable[[], None]:
         """Remember what `_try_step` changes; the result puts it back. Gradients are taken anew anyway."""
         if not isinstance(self.prior, MicroBatched) or self.prior.micro_batch == 1:
             return lambda: None  # no second attempt
 
-        def buffers() -> dict[str, Tensor]:
-            return dict(self.representation.named_buffers())
-
         drawn, counted = self.generator.get_state(), (self.done, self.skipped, self._consecutive_skips)
         # Renderers note in buffers what they have seen, such as the gradients that Gaussians are divided by.
-        seen = {name: buffer.clone() for name, buffer in buffers().items()}
+        seen = {name: buffer.clone() for name, buffer in self.representation.named_buffers()}
         learned = {name: tensor.clone() for name, tensor in self.distiller.state_dict().items()}
 
         def undo() -> None:
             self.generator.set_state(drawn)
             self.done, self.skipped, self._consecutive_skips = counted
-            for name, buffer in buffers().items():
-                buffer.copy_(seen[name])
+            self._restore_buffers(seen)
             self.distiller.load_state_dict(learned)
 
         return undo
+
+    def _restore_buffers(self, kept: Mapping[str, Tensor]) -> None:
+        for name, buffer in self.representation.named_buffers():
+            buffer.copy_(kept[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, by name."""
@@ -287,9 +338,11 @@ class Stage:
             if group["name"] in rates:
                 group["lr"] = rates[group["name"]] * self.config.rates
 
-    def _drawing(self, cameras: Cameras, background: Float[Tensor, "b 3"], progress: float) -> Drawing:
+    def _drawing(
+        self, cameras: Cameras, background: Float[Tensor, "b 3"], progress: float, generator: torch.Generator
+    ) -> Drawing:
         """What is drawn in this step, to be drawn again the same: scene, picture for the prior, its background."""
-        share, generator = self.config.normals, self.generator
+        share = self.config.normals
         normals = share == 1 or (share > 0 and float(torch.rand((), generator=generator)) < share)
         shading, environment = self.config.shading, self.environment
         seed = int(torch.randint(2**62, (), generator=generator)) if shading.enabled else 0
@@ -308,6 +361,22 @@ class Stage:
             return output, picture, surroundings.detach().mean((2, 3))
 
         return draw
+
+    def _measure_variance(self, seen: Sight, progress: float) -> dict[str, float]:
+        """Of this step's gradient and of SDS's: per pixel over the noise, and in the parameters with `probe_tuples`."""
+        probe = self.distiller.probe(
+            seen.picture.detach(), seen.guide, seen.condition, progress=progress, generator=self.generator
+        )
+        pixels = seen.picture[0].numel()
+        values = {"variance": probe.within_noise / pixels, "variance_sds": probe.within_noise_sds / pixels}
+        if self.config.probe_tuples:
+            fork = torch.Generator()
+            fork.set_state(self.generator.get_state())
+            found = self.probe({"own": self.distiller}, self.config.probe_tuples, fork)
+            for name, variance in found.items():
+                for moment in ("within", "between", "signal", "cosine"):
+                    values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _penalties(
         self, output: RenderOutput, cameras: Cameras, progress: float

@@ -146,6 +146,20 @@ def test_probing_does_not_change_the_run() -> None:
     assert "variance" in infos[1].values and "variance" not in infos[0].values
 
 
+def test_the_whole_variance_is_logged_on_demand_and_does_not_change_the_run() -> None:
+    probed, one, _ = _stage("ssd", probe_every=2, probe_tuples=4)
+    plain, other, _ = _stage("ssd", probe_every=0)
+    infos = [probed.step() for _ in range(8)]
+    for _ in range(8):
+        plain.step()
+    assert torch.equal(one.colour, other.colour)
+    values = infos[3].values
+    assert {f"probe/{name}/{moment}" for name in ("own", "sds") for moment in ("within", "between")} <= set(values)
+    assert values["probe/sds/within"] > 0
+    with pytest.raises(UserError, match="probe_tuples is 3"):
+        StageConfig(probe_tuples=3).validate()
+
+
 def test_penalties_are_weighed_and_checked() -> None:
     stage, _, _ = _stage(regularisers={"brightness": 0.0, "transparency": 2.0})
     assert set(stage.step().values) >= {"transparency"}
