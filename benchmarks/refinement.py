@@ -7,7 +7,7 @@ For each prompt the embedded prior holds one object, so that the truth is known.
 with the `cpu` preset; the coarse scene is exported as with --no-refine, then its refinement. `chamfer` is the mean
 distance in millimetres between the visible surfaces (the object's radius is 900 mm), `PSNR` that of unlit pictures of
 the textured mesh over 16 held-out views. Writes benchmarks/results/refinement.md, and a contact sheet and the asset of
-every run under --out.
+every run under --out; interrupted, the same command goes on with the runs that are not there yet.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import shlex
 import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -89,39 +89,43 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[str] = []
-    for prompt in options.prompts:
-        truth = true_object(prompt)
-        for representation in options.reprs:
-            for method in options.methods:
-                config = load_config(
-                    representation=representation,
-                    method=method,
-                    overrides=["prior.objects=1", *options.settings],
-                    prompt=prompt,
-                )
-                name = f"{slug(prompt)}-{representation}-{method}"
-                meshes, seconds = run(config, options.out / name, print)
-                for step, mesh in meshes.items():
-                    save_mesh_sheet(mesh, options.out / f"{name}-{step}.png", 192)
-                found = [(chamfer_millimetres(mesh, truth), held_out_psnr(mesh, truth)) for mesh in meshes.values()]
-                (coarse, refined) = found
-                parts = ", ".join(f"{key} {value:.0f}" for key, value in seconds.items())
-                rows.append(
-                    f"| {prompt} | {representation} | {method} | {coarse[0]:.1f} | {refined[0]:.1f} "
-                    f"| {coarse[1]:.1f} | {refined[1]:.1f} | {sum(seconds.values()):.0f} ({parts}) |"
-                )
-                print(rows[-1], flush=True)
-                write(rows)
+    for prompt, representation, method in product(options.prompts, options.reprs, options.methods):
+        folder = options.out / f"{slug(prompt)}-{representation}-{method}"
+        row = folder / "row.txt"
+        if not row.exists():
+            config = load_config(
+                representation=representation,
+                method=method,
+                overrides=["prior.objects=1", *options.settings],
+                prompt=prompt,
+            )
+            row.write_text(measured(config, folder))
+        rows.append(f"| {prompt} | {representation} | {method} | {row.read_text()} |")
+        print(rows[-1], flush=True)
+        write(rows)
+
+
+def measured(config: RunConfig, folder: Path) -> str:
+    """Run, and compare with the truth: the measured cells of the table's row."""
+    truth = true_object(config.prompt)
+    meshes, seconds = run(config, folder, print)
+    for step, mesh in meshes.items():
+        save_mesh_sheet(mesh, folder / f"{step}.png", 192)
+    coarse, refined = ((chamfer_millimetres(mesh, truth), held_out_psnr(mesh, truth)) for mesh in meshes.values())
+    parts = ", ".join(f"{key} {value:.0f}" for key, value in seconds.items())
+    return (
+        f"{coarse[0]:.1f} | {refined[0]:.1f} | {coarse[1]:.1f} | {refined[1]:.1f} "
+        f"| {sum(seconds.values()):.0f} ({parts})"
+    )
 
 
 def write(rows: list[str]) -> None:
     """The table so far: the whole takes an hour."""
     command = shlex.join(["python", "benchmarks/refinement.py", *sys.argv[1:]])
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     (ROOT / "benchmarks" / "results" / "refinement.md").write_text(
         "# Coarse scene and refined mesh against the true object\n\n"
         f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}; "
-        f"`{command}`; peak memory {memory:.2f} GiB\n\n"
+        f"`{command}`\n\n"
         "| prompt | representation | method | chamfer mm, coarse | refined | PSNR dB, coarse | refined | seconds |\n"
         "|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
