@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import trimesh
+from glb import read_glb
 from PIL import Image
 
 from steindreamer.representations import Cameras, TriangleMesh, render_mesh
@@ -55,21 +55,6 @@ def run(prompt: str, folder: Path, settings: list[str]) -> dict[str, float]:
         "memory": usage.ru_maxrss / 2**20,
         **{key: export[key] for key in ("faces", "colour_difference", "silhouette_iou", "watertight")},
     }
-
-
-def read_glb(path: Path) -> TriangleMesh:
-    """The textured mesh of an exported file, through trimesh (whose v axis points up)."""
-    scene = trimesh.load_scene(path, process=False)
-    (geometry,) = scene.geometry.values()
-    uvs = np.asarray(geometry.visual.uv, dtype=np.float32)
-    texture = np.asarray(geometry.visual.material.baseColorTexture.convert("RGB"), dtype=np.float32) / 255
-    return TriangleMesh(
-        torch.from_numpy(np.asarray(geometry.vertices, dtype=np.float32)),
-        torch.from_numpy(np.asarray(geometry.faces, dtype=np.int64)),
-        normals=torch.from_numpy(np.asarray(geometry.vertex_normals, dtype=np.float32)),
-        uvs=torch.from_numpy(np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)),
-        texture=torch.from_numpy(texture).permute(2, 0, 1).contiguous(),
-    )
 
 
 def draw(mesh: TriangleMesh, size: int = 192) -> np.ndarray:

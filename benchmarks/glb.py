@@ -1,0 +1,26 @@
+"""Reading exported assets back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+
+from steindreamer.representations import TriangleMesh
+
+
+def read_glb(path: Path) -> TriangleMesh:
+    """The textured mesh of an exported file, through trimesh (whose v axis points up)."""
+    scene = trimesh.load_scene(path, process=False)
+    (geometry,) = scene.geometry.values()
+    uvs = np.asarray(geometry.visual.uv, dtype=np.float32)
+    texture = np.asarray(geometry.visual.material.baseColorTexture.convert("RGB"), dtype=np.float32) / 255
+    return TriangleMesh(
+        torch.from_numpy(np.asarray(geometry.vertices, dtype=np.float32)),
+        torch.from_numpy(np.asarray(geometry.faces, dtype=np.int64)),
+        normals=torch.from_numpy(np.asarray(geometry.vertex_normals, dtype=np.float32)),
+        uvs=torch.from_numpy(np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)),
+        texture=torch.from_numpy(texture).permute(2, 0, 1).contiguous(),
+    )
