@@ -236,6 +236,8 @@ def test_a_config_without_a_network_is_refused() -> None:
 def test_scores_of_the_truth_and_of_the_silhouette(views: Views, generator: torch.Generator) -> None:
     batch = clean(views, SIZE, generator)
     truth = mean_score([(GeometryEstimate(batch.disparity, batch.normal), batch)])
-    assert truth.picture > 0.999 and truth.object > 0.999 and truth.degrees < 0.1
+    assert truth.picture > 0.999 and truth.object > 0.999 and truth.degrees < 0.1 and truth.error == 0
+    nearer = mean_score([(GeometryEstimate(batch.disparity + 0.25, batch.normal), batch)])
+    assert nearer.object > 0.999 and nearer.error == pytest.approx(0.25, abs=1e-5)
     flat = silhouette_score(views, SIZE)
     assert abs(flat.object) < 1e-3 and flat.picture > 0.8 and flat.degrees > 20

@@ -40,6 +40,8 @@ class Score:
     """Pearson correlation of disparity over the object's pixels."""
     degrees: float
     """Angle between normals over the object's pixels."""
+    error: float
+    """Absolute difference of disparity over the object's pixels; the unit ball spans 0 (far) to 1 (near)."""
 
 
 def evaluate(estimator: GeometryEstimator, views: Views, size: int, timestep: int | None, seed: int = 0) -> Score:
@@ -51,8 +53,7 @@ def evaluate(estimator: GeometryEstimator, views: Views, size: int, timestep: in
 
 def mean_score(estimated: Sequence[tuple[GeometryEstimate, Batch]]) -> Score:
     rows = torch.cat([_scores(estimate, batch) for estimate, batch in estimated], 1)
-    picture, object_only, degrees = rows.mean(1).tolist()
-    return Score(picture, object_only, degrees)
+    return Score(*rows.mean(1).tolist())
 
 
 def silhouette_score(views: Views, size: int) -> Score:
@@ -65,13 +66,16 @@ def silhouette_score(views: Views, size: int) -> Score:
 def table(estimator: GeometryEstimator, views: Views, sizes: Sequence[int] = (SIZE // 2, SIZE)) -> str:
     """Markdown: one row per size and timestep."""
     lines = [
-        "| pixels | timestep | Pearson, picture | Pearson, object only | normal error |",
-        "|---|---|---|---|---|",
+        "| pixels | timestep | Pearson, picture | Pearson, object only | normal error | disparity error |",
+        "|---|---|---|---|---|---|",
     ]
     for size in sizes:
         scores: list[tuple[str, Score]] = [("silhouette alone", silhouette_score(views, size))]
         scores += [("no noise" if t is None else str(t), evaluate(estimator, views, size, t)) for t in TIMESTEPS]
-        lines += [f"| {size} | {name} | {s.picture:.3f} | {s.object:.3f} | {s.degrees:.1f}° |" for name, s in scores]
+        lines += [
+            f"| {size} | {name} | {s.picture:.3f} | {s.object:.3f} | {s.degrees:.1f}° | {s.error:.3f} |"
+            for name, s in scores
+        ]
     return "\n".join(lines)
 
 
@@ -114,15 +118,17 @@ def noisy_batches(views: Views, size: int, timestep: int | None, seed: int = 0, 
     return out
 
 
-def _scores(estimate: GeometryEstimate, batch: Batch) -> Float[Tensor, "3 b"]:
+def _scores(estimate: GeometryEstimate, batch: Batch) -> Float[Tensor, "4 b"]:
     mask = batch.mask.float()
+    covered = mask.sum((1, 2, 3)).clamp(min=1)
     cosine = (estimate.normal * batch.normal).sum(1, keepdim=True).clamp(-1, 1)
     degrees = torch.rad2deg(torch.acos(cosine)) * mask
     return torch.stack(
         [
             weighted_pearson(estimate.disparity, batch.disparity, torch.ones_like(mask)),
             weighted_pearson(estimate.disparity, batch.disparity, mask),
-            degrees.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1),
+            degrees.sum((1, 2, 3)) / covered,
+            ((estimate.disparity - batch.disparity).abs() * mask).sum((1, 2, 3)) / covered,
         ]
     )
 
