@@ -57,9 +57,10 @@ def test_the_sds_residual_in_the_models_own_unit(prediction_type: str) -> None:
 def test_pure_noise_says_nothing_about_the_output() -> None:
     """The last step of a schedule rescaled to end without signal."""
     schedule = NoiseSchedule.from_alphas_cumprod(torch.tensor([0.5, 0.0]))
-    sample = schedule.add_noise(*torch.randn(2, 1, 3, 8, 8), torch.tensor([1]))
-    noise = noise_from_output(torch.randn(1, 3, 8, 8), "v_prediction", sample)
-    assert torch.equal(output_error(noise, "v_prediction", sample), torch.zeros(1, 3, 8, 8))
+    clean, noise = torch.randn(2, 1, 3, 8, 8)
+    sample = schedule.add_noise(clean, noise, torch.tensor([1]))
+    predicted = noise_from_output(torch.randn(1, 3, 8, 8), "v_prediction", sample)
+    assert torch.equal(output_error(predicted, "v_prediction", sample), torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)

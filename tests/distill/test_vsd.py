@@ -70,12 +70,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def disturb(module: nn.Module) -> None:
+def disturb(module: nn.Module, strength: float = 0.3) -> None:
     """As if it had been trained."""
     generator = seeded(9)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+            parameter += strength * torch.randn(parameter.shape, generator=generator)
 
 
 class Scene:
@@ -112,7 +112,7 @@ class Scene:
     @torch.no_grad()
     def error(self) -> float:
         """Of the copy, at noises that it has not seen."""
-        samples = [self.sample(seed) for seed in range(100, 108)]
+        samples = [self.sample(seed) for seed in range(100, 104)]
         predict = self.prior.predict_with
         return sum(
             float(predict(self.score.low_rank, sample, self.condition, POSES).error.square().mean()) / len(samples)
@@ -160,6 +160,7 @@ def test_at_first_only_guidance_is_left(pipeline: str, scene_of: Callable[..., S
     assert torch.equal(out.timestep, sds.timestep)
     noisy = prior.schedule.add_noise(prior.encode(scene.image).detach(), -sds.observation.terms[0], out.timestep)
     both = prior.predict_noise(noisy, scene.condition, unconditional=True)
+    assert both.unconditional is not None
     torch.testing.assert_close(out.residual, 6.5 * (both.conditional - both.unconditional), atol=2e-5, rtol=1e-5)
     assert out.residual.abs().max() > 1e-3
     assert out.diagnostics["learned_score_error"] == 0
@@ -167,14 +168,14 @@ def test_at_first_only_guidance_is_left(pipeline: str, scene_of: Callable[..., S
 
 @pytest.mark.parametrize("pipeline", ["StableDiffusionPipeline", "StableDiffusion3Pipeline", "IFPipeline"])
 def test_lessons_teach_the_scene_and_leave_the_prior_alone(pipeline: str, scene_of: Callable[..., Scene]) -> None:
-    scene = scene_of(pipeline, copy_rate=1e-2)
+    scene = scene_of(pipeline, copy_rate=2e-2)
     denoiser, sample = scene.prior.denoiser, scene.sample()
     weights = {name: (p.data_ptr(), p.clone()) for name, p in denoiser.named_parameters()}
     before = scene.prior.predict_noise(sample, scene.condition, unconditional=True)
     networks, error = _alive(type(denoiser)), scene.error()
-    for seed in range(40):
+    for seed in range(16):
         scene.score.learn(scene.lesson(seed))
-    assert scene.error() < 0.95 * error
+    assert scene.error() < 0.97 * error
     assert scene.step(learn=False).diagnostics["learned_score_error"] > 0
 
     after = scene.prior.predict_noise(sample, scene.condition, unconditional=True)
@@ -310,7 +311,7 @@ def test_the_state_is_the_copys_and_its_optimisers(scene_of: Callable[..., Scene
 @pytest.mark.parametrize("pipeline", ["StableDiffusionPipeline", "StableDiffusion3Pipeline"])
 def test_portions_learn_the_same(pipeline: str, scene_of: Callable[..., Scene]) -> None:
     scene = scene_of(pipeline)
-    disturb(scene.score)
+    disturb(scene.score, 0.03)
     sample, gradients = scene.sample(), []
     for size in (0, 1):
         scene.prior.micro_batch = size
@@ -318,7 +319,7 @@ def test_portions_learn_the_same(pipeline: str, scene_of: Callable[..., Scene]) 
         predicted.error.square().mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in scene.score.parameters() if p.grad is not None]))
         scene.score.optimizer.zero_grad()
-    assert (gradients[1] - gradients[0]).norm() < 1e-4 * gradients[0].norm()
+    assert (gradients[1] - gradients[0]).norm() < 1e-5 * gradients[0].norm()
 
 
 def test_perp_neg_is_the_priors_business(tmp_path: Path) -> None:
