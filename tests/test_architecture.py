@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "configs": set(),
     "assets": set(),
 }
+SCRIPTS = [ROOT / "pipelines" / f"{name}.py" for name in ("run", "probe", "compare")]
+"""Run by path, outside the package."""
 HEAVY = ("diffusers", "transformers", "gsplat", "nvdiffrast", "timm", "kaolin", "pytorch3d")
 
 
@@ -53,8 +55,8 @@ def _named(module: str) -> Iterator[str]:
 def test_arrows_between_folders(folder: str) -> None:
     for path in _sources(folder):
         for imported in _imported_folders(path.read_text(), path):
-            if path == ROOT / "pipelines" / "run.py" and imported == "steindreamer.pipelines":
-                continue  # the script is run by path, outside the package
+            if path in SCRIPTS and imported == "steindreamer.pipelines":
+                continue
             assert imported in MAY_IMPORT[folder] | {folder}, f"{path.relative_to(ROOT)} imports {imported}"
 
 

@@ -1,0 +1,118 @@
+"""The command line of `python pipelines/compare.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from .terminal import Parser, report_errors
+
+EPILOGUE = """\
+methods:
+  NAME, NAME:section.key=value[:section.key=value...] or LABEL=NAME:..., for example
+    ssd   ssd-depth=ssd:method.baseline=[depth]   sds-pairs=sds:method.antithetic=true
+
+examples:
+  compare.py --methods sds ssd --prompts "a red mug" "a wooden chair" --out runs/compare
+  compare.py --methods sds ssd-depth=ssd:method.baseline=[depth] --fixed-twins
+             --prompts "a red mug" --seeds 0 1 2 --out runs/mu
+The same command again goes on where it was interrupted and keeps what is finished.
+DIR holds compare.html, plots/, measurements.csv, runs.csv, trials/ and runs/.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command line."""
+    out = Parser(
+        prog="compare.py",
+        description="Compare distillation methods: variance, convergence, quality and time over prompts and seeds.",
+        epilog=EPILOGUE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    out.add_argument(
+        "--methods", nargs="+", required=True, metavar="METHOD", help="see below; the first is the baseline"
+    )
+    out.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
+    out.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    out.add_argument("--out", type=Path, required=True, metavar="DIR")
+    out.add_argument("--repr", dest="representation", default="", metavar="NAME", help="3D representation")
+    out.add_argument("--prior", default="", metavar="NAME|MODEL", help="2D prior")
+    out.add_argument("--preset", default="cpu", metavar="NAME|FILE", help="settings to start from (default: cpu)")
+    out.add_argument("--settings", nargs="+", default=[], metavar="section.key=value", help="for all methods")
+    out.add_argument(
+        "--calls", type=int, default=0, help="calls of the prior per run (default: what the first method's steps need)"
+    )
+    out.add_argument("--fixed-twins", action="store_true", help="also run every SSD with fixed coefficients")
+    out.add_argument("--measurements", type=int, default=10, metavar="N", help="during a run (default: 10)")
+    out.add_argument(
+        "--tuples", type=int, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
+    )
+    out.add_argument("--score", choices=["psnr", "world"], default="psnr", help="of convergence and quality")
+    out.add_argument("--clip", default="", metavar="PATH|ID", help="score by the CLIP distance of this model")
+    out.add_argument("--views", type=int, default=12, metavar="N", help="held-out pictures (default: 12)")
+    out.add_argument("--size", type=int, default=128, metavar="PIXELS", help="of a held-out picture (default: 128)")
+    out.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1); 0: all in this process"
+    )
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 130 interrupted)."""
+    options = parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = sys.argv[1:] if arguments is None else arguments
+    return report_errors(lambda: _run(options, shlex.join(["python", "pipelines/compare.py", *words])))
+
+
+def _run(options: argparse.Namespace, command: str) -> None:
+    from .comparison import Comparison, plan, run_all
+    from .contenders import parse_contenders, with_fixed_twins
+    from .page import write_page
+    from .plots import check_matplotlib
+    from .results import Results, write_csv
+
+    check_matplotlib()
+    _check(options)
+    contenders = parse_contenders(options.methods)
+    if options.fixed_twins:
+        contenders = with_fixed_twins(contenders)
+    comparison = Comparison(
+        contenders=contenders,
+        prompts=tuple(dict.fromkeys(options.prompts)),
+        seeds=tuple(dict.fromkeys(options.seeds)),
+        settings=tuple(options.settings),
+        representation=options.representation,
+        prior=options.prior,
+        preset=options.preset,
+        calls=options.calls,
+        measurements=options.measurements,
+        tuples=options.tuples,
+        views=options.views,
+        size=options.size,
+        score="clip" if options.clip else options.score,
+        clip=options.clip,
+    )
+    results = Results(run_all(plan(comparison), options.out, options.jobs))
+    write_csv(results, options.out)
+    machine = f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, jobs {options.jobs}"
+    print(write_page(results, contenders, options.out, command, machine))
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ..errors import UserError
+
+    for name, least in (
+        ("measurements", 1), ("views", 1), ("size", 16), ("jobs", 0), ("calls", 0), ("tuples", 0)
+    ):  # fmt: skip
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} is {getattr(options, name)}; at least {least} is accepted")
+    if options.tuples % 2 or options.tuples == 2:
+        raise UserError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted, and 0")

@@ -1,0 +1,79 @@
+"""The variance of several methods' gradients at the newest scene of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...distill import Distiller, Pullback
+from ...distill.variance_probe import EstimatorVariance
+from ..checkpoint import read_newest_checkpoint
+from ..config import RunConfig, compose, given_layers, read_config
+from ..errors import UserError
+from ..estimators import load_estimator
+from ..pipeline import Pipeline
+from ..stage import Stage
+from .contenders import Contender, shared_settings
+
+
+@dataclass(frozen=True)
+class RunProbe:
+    """What was found at one scene."""
+
+    stage: str
+    step: int
+    """Of the run."""
+    variances: dict[str, EstimatorVariance]
+    """By label; "sds" is always there."""
+
+
+def probe_run(
+    folder: Path, contenders: Sequence[Contender] = (), *, tuples: int = 120, seed: int = 0, learn: int = 100
+) -> RunProbe:
+    """Measure `contenders` (none: the run's own method) and SDS on the same tuples; `folder` is not changed.
+
+    The run's own method has the coefficients of the checkpoint; the others first learn on `learn` draws at this scene.
+    Raises UserError.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
+    config = read_config(folder / "config.yaml")
+    checkpoint, _ = read_newest_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
+    stage = Pipeline(config).resumed(str(checkpoint.metadata["stage"]))
+    stage.load_tensors(checkpoint.tensors)
+    if not contenders:
+        name = config.names["method"]
+        contenders = [Contender(name, name)]
+    distillers = {contender.label: _distiller(contender, config, stage, learn) for contender in contenders}
+    found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
+    return RunProbe(stage.name, stage.total, found)
+
+
+def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int) -> Distiller:
+    if contender.method == config.names["method"] and not contender.settings:
+        return stage.distiller
+    layers = [config.to_plain(), shared_settings(config), *given_layers(contender.settings, {})]
+    wanted = compose(layers, {"method": contender.method})
+    method = wanted.method_of(stage.name)
+    estimator = load_estimator(wanted.estimator, stage.prior.device) if method.needs_estimator else None
+    try:
+        distiller = method.build(stage.prior, estimator).to(stage.prior.device)
+    except ValueError as error:
+        raise UserError(f"{contender.label}: {' '.join(str(error).split())}") from error
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(learn):
+        seen = stage.look(generator, stage.config.views)
+        distillation = distiller(
+            seen.picture.detach(), seen.guide, seen.condition, progress=stage.progress, generator=generator
+        )
+        gram = None
+        if distiller.needs_gram:
+            parameters = [p for p in stage.representation.parameters() if p.requires_grad]
+            gram = Pullback(lambda draw=seen.draw: stage.prior.encode(draw()[1]), parameters).gram
+        distiller.update(distillation, gram)
+    return distiller

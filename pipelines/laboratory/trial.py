@@ -1,0 +1,251 @@
+"""One run of a comparison: one method, one prompt, one seed, measured on the way; `python -m` with its record file.
+
+The record (JSON) is written after every measurement, the run's folder is that of the command line: whatever was
+interrupted is continued from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...distill.variance_probe import EstimatorVariance
+from ...representations import TriangleMesh
+from ...training.world.prior import WorldEmbedding
+from ...training.world.truth import chamfer_millimetres, held_out_psnr
+from ..config import RunConfig, compose, given_layers, preset_layers
+from ..errors import Interrupted, UserError
+from ..files import write_atomically
+from ..run_folder import resumed_config, slug
+from ..runner import generate
+from ..stage import Stage
+from .contenders import shared_settings
+from .scores import Score, clip_score, psnr_score, world_score
+
+OWN = "own"
+"""The method of the run, among the estimators of a measurement."""
+SCORES = ("psnr", "world", "clip")
+QUIET = ("output.preview_every=0", "output.turntable_frames=0", "export.enabled=false")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything that determines one run and its measurements."""
+
+    label: str
+    method: str
+    settings: tuple[str, ...]
+    """`section.key=value`: those of the comparison, then the method's own, then the steps of its budget."""
+    prompt: str
+    seed: int
+    representation: str
+    prior: str
+    preset: str
+    calls_per_step: int
+    """Evaluations of the prior per step."""
+    measurements: int
+    """Over the run, evenly; one more before the first step."""
+    tuples: int
+    """Of the variance probe in each measurement; 0: no probe."""
+    views: int
+    """Held-out pictures per measurement."""
+    size: int
+    """Pixels of a held-out picture."""
+    score: str
+    """One of `SCORES`."""
+    clip: str
+    """Model of the score "clip"."""
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        return f"{self.label}--{slug(self.prompt)}--{self.seed}"
+
+    def config(self) -> RunConfig:
+        """Coarse stages only, nothing written but what a resumed run needs. Raises UserError."""
+        config = run_config(
+            self.method, self.prompt, self.seed, self.representation, self.prior, self.preset, self.settings
+        )
+        every = max(1, sum(stage.steps for stage in config.active_stages().values()) // max(1, self.measurements))
+        return replace(config, output=replace(config.output, checkpoint_every=every))
+
+
+def run_config(
+    method: str, prompt: str, seed: int, representation: str, prior: str, preset: str, settings: tuple[str, ...]
+) -> RunConfig:
+    """The configuration of a run in a comparison; `settings` win. Raises UserError.
+
+    The world prior holds one object unless `settings` say otherwise: then the truth is known.
+    """
+
+    chosen = {"representation": representation, "prior": prior}
+    chosen = {section: name for section, name in chosen.items() if name}
+    usual = compose(preset_layers(preset), chosen)
+    known = ["prior.objects=1"] if usual.names["prior"] == "world" else []
+    given = given_layers([*QUIET, *known, *settings], {"prompt": prompt, "seed": seed, "refine": False})
+    config = compose([*preset_layers(preset), shared_settings(usual), *given], {**chosen, "method": method})
+    stages = {name: replace(stage, probe_every=0) for name, stage in config.stages.items()}
+    return replace(config, stages=stages)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A scene after `step` steps; None where it does not apply or could not be known."""
+
+    step: int
+    share: float
+    """Of the run, 0 to 1."""
+    calls: int
+    """Evaluations of the prior so far, probes not counted."""
+    score: float | None
+    psnr: float | None
+    """Against the true object, dB."""
+    chamfer: float | None
+    """Millimetres, against the true object."""
+    variance: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """By estimator, "own" and "sds", at the same tuples: see `plain_variance`."""
+
+
+@dataclass
+class Record:
+    """What is known of a trial."""
+
+    trial: Trial
+    score_name: str = ""
+    larger_is_better: bool = True
+    measurements: list[Measurement] = field(default_factory=list)
+    seconds_per_step: float | None = None
+    finished: bool = False
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Raises UserError for what is no record."""
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            trial = plain.pop("trial")
+            measurements = [Measurement(**each) for each in plain.pop("measurements")]
+            return cls(Trial(**{**trial, "settings": tuple(trial["settings"])}), measurements=measurements, **plain)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"cannot read {path}: {error}; remove it to run this trial again") from None
+
+
+def run_trial(record_path: Path, folder: Path, *, quiet: bool = True) -> Record:
+    """Run or continue what `record_path` describes, in `folder`. Raises UserError, Interrupted."""
+    record = Record.read(record_path)
+    if record.finished:
+        return record
+    trial = record.trial
+    config = trial.config()
+    steps = sum(stage.steps for stage in config.active_stages().values())
+    due = {round(steps * i / trial.measurements) for i in range(trial.measurements + 1)}
+    measure = _Measuring(trial, steps)
+
+    def watch(stage: Stage) -> None:
+        known = {measurement.step for measurement in record.measurements}
+        if stage.total not in due - known:
+            return
+        record.measurements.append(measure(stage))
+        record.score_name, record.larger_is_better = measure.score(stage).name, measure.score(stage).larger_is_better
+        record.write(record_path)
+
+    resume = (folder / "config.yaml").is_file()
+    if resume:
+        resumed_config(folder, [config.to_plain()], {})  # refuses a folder of other settings
+    generate(config, folder, resume=resume, quiet=quiet, watch=watch)
+    record.seconds_per_step = _seconds_per_step(folder / "metrics.jsonl")
+    record.finished = True
+    record.write(record_path)
+    return record
+
+
+def plain_variance(variance: EstimatorVariance) -> dict[str, float | None]:
+    """Of one estimator, as JSON: moments in the parameters, those in the picture with `picture_`, and the cost."""
+    found: dict[str, float] = {"calls": variance.calls, "seconds": variance.seconds}
+    for prefix, moments in (("", variance.parameters), ("picture_", variance.picture)):
+        found |= {f"{prefix}{name}": value for name, value in asdict(moments).items()}
+        found |= {f"{prefix}total": moments.total, f"{prefix}noise_to_signal": moments.noise_to_signal}
+    found |= {f"share_{i}": share for i, share in enumerate(variance.shares)}
+    return {name: _finite(value) for name, value in found.items()}
+
+
+class _Measuring:
+    """Takes the measurements of one trial."""
+
+    def __init__(self, trial: Trial, steps: int) -> None:
+        self.trial, self.steps = trial, steps
+        self._score: Score | None = None
+
+    def __call__(self, stage: Stage) -> Measurement:
+        trial, scene, truth = self.trial, stage.representation, _truth(stage)
+        score = psnr = _finite(self.score(stage).of(scene))
+        if trial.score != "psnr":
+            psnr = None if truth is None else _finite(held_out_psnr(scene, truth, trial.views, trial.size))
+        variance = {}
+        if trial.tuples:
+            # The same noise levels, cameras and noises for every method after as many steps.
+            generator = torch.Generator().manual_seed(stage.total)
+            variance = stage.probe({OWN: stage.distiller}, trial.tuples, generator)
+        return Measurement(
+            stage.total,
+            stage.total / self.steps,
+            stage.total * trial.calls_per_step,
+            score,
+            psnr,
+            None if truth is None else _finite(chamfer_millimetres(scene, truth, size=trial.size)),
+            {name: plain_variance(each) for name, each in variance.items()},
+        )
+
+    def score(self, stage: Stage) -> Score:
+        """Built when it is first asked for. Raises UserError."""
+        if self._score is None:
+            self._score = _build_score(self.trial, stage)
+        return self._score
+
+
+def _build_score(trial: Trial, stage: Stage) -> Score:
+    if trial.score == "world":
+        return world_score(trial.prompt, trial.views, trial.size)
+    if trial.score == "clip":
+        return clip_score(trial.clip, trial.prompt, trial.views, trial.size)
+    truth = _truth(stage)
+    if truth is None:
+        raise UserError(
+            "the score psnr needs the true object: --prior world with prior.objects=1; or choose --score world, or "
+            "--clip with a model"
+        )
+    return psnr_score(truth, trial.views, trial.size)
+
+
+def _truth(stage: Stage) -> TriangleMesh | None:
+    """The one object that the prior holds, if so."""
+    embedding = stage.embedding
+    if isinstance(embedding, WorldEmbedding) and len(embedding.objects) == 1:
+        return embedding.objects[0]
+    return None
+
+
+def _seconds_per_step(journal: Path) -> float | None:
+    """Mean over the journal's lines; None without any."""
+    lines: list[Mapping[str, Any]] = [json.loads(line) for line in journal.read_text().splitlines()]
+    return sum(line["seconds_per_step"] for line in lines) / len(lines) if lines else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    try:
+        run_trial(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (UserError, Interrupted) as stop:
+        sys.exit(f"error: {stop}")
