@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -225,7 +226,7 @@ def test_the_command_line_trains_and_evaluates(
     cache: ViewCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = ["--views", str(cache.folder), "--objects", "6"]
-    monkeypatch.setattr(training, "ViewSettings", lambda **given: ViewSettings(**(given | {"views_per_object": 2})))
+    monkeypatch.setattr(training, "ViewSettings", partial(ViewSettings, views_per_object=2))
     monkeypatch.setattr(training, "ScorerConfig", lambda: SMALL)
     training.main(["--run", str(tmp_path), *views, "--pictures", "2", "--steps", "1"])
     training.main(["--run", str(tmp_path), *views, "--pictures", "2", "--steps", "2"])
