@@ -16,6 +16,6 @@ setup(
     package_data={
         "": ["py.typed"],
         "steindreamer.configs": ["*.yaml"],
-        "steindreamer.assets": ["*/*.safetensors", "*/*.json", "*/*.md"],
+        "steindreamer.assets": ["**/*.safetensors", "**/*.json", "**/*.md", "*/*.png"],
     },
 )

@@ -30,7 +30,7 @@ CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "me
 DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "world"}
 
 WHEN = "when"
-"""A preset's section of settings that hold only with one representation: `when: {nerf: {stages: ...}}`."""
+"""A preset's section of settings that hold only with one representation or prior: `when: {nerf: {stages: ...}}`."""
 
 
 @dataclass
@@ -169,7 +169,7 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
         base[section] = OmegaConf.structured(CHOICES[section][name])
     base.names = names
     for layer in layers:
-        for part in _applicable(layer, names["representation"]):
+        for part in _applicable(layer, names):
             part = _without_foreign_sections(part, names)
             _refuse_unknown_keys(part, base)
             base = _merge(base, part)
@@ -200,20 +200,20 @@ def _to_object(config: DictConfig, path: str = "") -> Any:
         raise UserError(f"configuration: {path}{_first_line(error)}") from None
 
 
-def _applicable(layer: Mapping[str, Any], representation: str) -> list[Mapping[str, Any]]:
-    """The layer, and after it what it says for this representation."""
-    special = layer.get(WHEN, {})
+def _applicable(layer: Mapping[str, Any], names: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The layer, after it what it says for this prior, and last for this representation."""
+    special, known = layer.get(WHEN, {}), [*PRIORS, *REPRESENTATIONS]
     if not isinstance(special, Mapping) or not all(isinstance(part, Mapping) for part in special.values()):
         raise UserError(
-            f"'{WHEN}' holds sections by representation, such as {WHEN}: {{nerf: {{...}}}}; got {special!r}"
+            f"'{WHEN}' holds sections by representation or prior, such as {WHEN}: {{nerf: {{...}}}}; got {special!r}"
         )
     for name in special:
-        if name not in REPRESENTATIONS:
+        if name not in known:
             raise UserError(
-                f"unknown representation '{WHEN}.{name}'{nearest(str(name), REPRESENTATIONS)}; "
-                f"known: {', '.join(REPRESENTATIONS)}"
+                f"unknown representation or prior '{WHEN}.{name}'{nearest(str(name), known)}; known: {', '.join(known)}"
             )
-    return [{key: value for key, value in layer.items() if key != WHEN}, special.get(representation, {})]
+    plain = {key: value for key, value in layer.items() if key != WHEN}
+    return [plain, *(special.get(names[section], {}) for section in ("prior", "representation"))]
 
 
 def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, str]:

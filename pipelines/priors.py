@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,40 @@ class DiffusersPriorConfig:
         )
 
 
+@dataclass
+class TinyPriorConfig:
+    """A small diffusion model that ships, told the prompt and the camera: few kinds of objects at few pixels, on any
+    machine. Its card: assets/tiny_world_prior.
+    """
+
+    model: str = ""
+    """Folder of another one that `steindreamer.training.prior` made; empty: the one that ships."""
+    precision: str = "auto"
+    """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
+    micro_batch: int = 0
+    """Views per call of the denoiser; 0: all."""
+    cache_text: bool = True
+    """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
+    compile: bool = False
+    """Whether the denoiser goes through torch.compile: slow first steps, faster later ones."""
+
+    def build(self, device: torch.device) -> Prior:
+        """Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
+        shipped = importlib.resources.files("steindreamer.assets") / "tiny_world_prior"
+        return DiffusersPrior(
+            self.model or str(shipped),
+            device,
+            precision=self.precision,
+            view_dependent=False,
+            micro_batch=self.micro_batch,
+            cache_text=self.cache_text,
+            compile=self.compile,
+        )
+
+
 PRIORS: dict[str, type] = {
     "world": WorldPriorConfig,
+    "tiny": TinyPriorConfig,
     "diffusers": DiffusersPriorConfig,
     "stable-diffusion": DiffusersPriorConfig,
 }

@@ -78,7 +78,7 @@ class CameraConditionedPipeline(DiffusionPipeline):
         camera: Float[Tensor, "b f"],
         *,
         negative_prompt: str | None = None,
-        guidance_scale: float = 3.0,
+        guidance_scale: float = 1.0,
         num_inference_steps: int = 25,
         height: int | None = None,
         width: int | None = None,
@@ -87,24 +87,29 @@ class CameraConditionedPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput:
         """One picture per row of `camera`, of one prompt or as many; see `camera_features`.
 
+        Pixels saturate under classifier-free guidance, and the prompt is heeded without: `guidance_scale` 1 is none.
         `output_type` is "pil", or "pt" for (b, 3, height, width) in [0, 1].
         """
         device, count = self.unet.device, len(camera)
         prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
-        words = self.encode_prompt([*prompts, *[negative_prompt or ""] * count], device).to(self.unet.dtype)
-        labels = camera.to(device, self.unet.dtype).repeat(2, 1)
+        if guidance_scale != 1:
+            prompts += [negative_prompt or ""] * count
+        repeats = len(prompts) // count
+        words = self.encode_prompt(prompts, device).to(self.unet.dtype)
+        labels = camera.to(device, self.unet.dtype).repeat(repeats, 1)
         shape = (count, 3, height or self.picture_size, width or self.picture_size)
         noisy = torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
         self.scheduler.set_timesteps(num_inference_steps)
         progress_bar: Any = self.progress_bar
         for timestep in progress_bar(self.scheduler.timesteps):
-            rows = noisy.repeat(2, 1, 1, 1).to(self.unet.dtype)
+            rows = noisy.repeat(repeats, 1, 1, 1).to(self.unet.dtype)
             output = call_on_patches(
                 self.unet, rows, timestep, self.config["patch_size"], encoder_hidden_states=words, class_labels=labels
             )
-            conditional, unconditional = output.float().chunk(2)
-            guided = unconditional + guidance_scale * (conditional - unconditional)
-            noisy = self.scheduler.step(guided, timestep, noisy).prev_sample
+            conditional, *unconditional = output.float().chunk(repeats)
+            for each in unconditional:
+                conditional = each + guidance_scale * (conditional - each)
+            noisy = self.scheduler.step(conditional, timestep, noisy).prev_sample
         pictures = 0.5 + 0.5 * noisy.clamp(-1, 1)
         if output_type == "pt":
             return ImagePipelineOutput(images=pictures)  # pyright: ignore[reportArgumentType]

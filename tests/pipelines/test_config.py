@@ -89,12 +89,16 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
     return tree
 
 
-def test_settings_for_another_representation_are_dropped(tmp_path: Path) -> None:
+def test_settings_for_another_representation_or_prior_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("refine: true\nwhen: {gaussians: {refine: false, representation: {count: 7}}}\n")
     assert load_config(path, representation="nerf").refine
     config = load_config(path, representation="gaussians")
     assert not config.refine and config.representation.count == 7
+    path.write_text("when: {tiny: {seed: 1, prompt: a mug}, nerf: {seed: 2}}\n")
+    assert load_config(path, prior="world", representation="mesh").seed == 0
+    both = load_config(path, prior="tiny", representation="nerf")
+    assert (both.seed, both.prompt) == (2, "a mug")
     path.write_text("when: {gausians: {refine: false}}\n")
     with pytest.raises(UserError, match="did you mean 'gaussians'"):
         load_config(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,26 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from steindreamer.distill import noise_from_output
 from steindreamer.distill.camera_features import CAMERA_FEATURES, camera_features
+from steindreamer.distill.diffusion import DiffusersPrior
 from steindreamer.distill.schedule import NoiseSchedule
 from steindreamer.representations import Cameras
 from steindreamer.training.prior import sample as sampling
+from steindreamer.training.prior import ship as shipping
 from steindreamer.training.prior import train as training
+from steindreamer.training.prior.card import read_records
 from steindreamer.training.prior.dataset import SIZE, ViewCache, ViewSettings, draw_batch, render_set
 from steindreamer.training.prior.evaluate import Examples, evaluate
-from steindreamer.training.prior.model import PriorShape, TinyPrior, load_tiny_prior, save_tiny_prior, tokenize
+from steindreamer.training.prior.model import (
+    PriorShape,
+    TinyPrior,
+    load_pipeline,
+    load_tiny_prior,
+    save_tiny_prior,
+    tokenize,
+)
+from steindreamer.training.prior.ship import ship
 from steindreamer.training.prior.train import Trainer, TrainingSettings, posterior_mean, train
 from steindreamer.training.prior.wording import MAX_TOKENS, build_tokenizer, reworded, vocabulary
 from steindreamer.training.world import KINDS, caption_of, parse_caption, sample_object
@@ -254,7 +267,7 @@ def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace('"zoom"', '"roll"'))
     with pytest.raises(ValueError, match="wants the camera as"):
-        load_tiny_prior(tmp_path)
+        load_pipeline(tmp_path)
 
 
 def test_scores_cover_every_condition(cache: ViewCache) -> None:
@@ -283,3 +296,72 @@ def test_the_command_lines_train_go_on_and_draw(
     with Image.open(sheet) as picture:
         assert picture.size == (3 * SIZE * 2, SIZE * 2)
     assert "row 1: a red apple" in capsys.readouterr().out
+
+
+def test_the_denoiser_that_is_distilled_is_the_one_that_was_trained(tmp_path: Path, generator: torch.Generator) -> None:
+    tokenizer = build_tokenizer(vocabulary(FEW.kinds))
+    save_tiny_prior(tmp_path, small_model(), tokenizer, FEW.kinds)
+    model, _ = load_tiny_prior(tmp_path)
+    prior = DiffusersPrior(str(tmp_path), torch.device("cpu"), cache_text=False)
+    assert prior.picture_size == SIZE
+    cameras, background = Cameras.orbit([10.0, 200.0], [20.0, 60.0], height=SIZE), torch.tensor([[1.0] * 3, [0.2] * 3])
+    clean, noise = (torch.randn(2, 3, SIZE, SIZE, generator=generator) for _ in range(2))
+    sample = prior.schedule.add_noise(clean, noise, torch.tensor([100, 900]))
+    torch.testing.assert_close(
+        sample.noisy, NoiseSchedule.scaled_linear().add_noise(clean, noise, sample.timestep).noisy
+    )
+    condition = prior.condition(prior.embed("A green mug"), cameras, background)
+    predicted = prior.predict_noise(sample, condition, unconditional=True)
+    features = camera_features(cameras, background)
+    for text, actual in (("a green mug", predicted.conditional), ("", predicted.unconditional)):
+        estimate = model(sample.noisy, sample.timestep, tokenize(tokenizer, [text] * 2), features)
+        assert actual is not None
+        torch.testing.assert_close(actual, noise_from_output(estimate, "sample", sample), rtol=1e-4, atol=1e-4)
+
+
+def run_of(folder: Path, cache: ViewCache, seconds: list[int]) -> Path:
+    """A run that took these CPU seconds, by its own records."""
+    train(folder, 2, SETTINGS, SMALL, cache, evaluate_every=1)
+    path = folder / "evaluation.jsonl"
+    record = json.loads(path.read_text().splitlines()[0])
+    records = [{**record, "step": 10 * (i + 1), "cpu_seconds": spent} for i, spent in enumerate(seconds)]
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    return folder
+
+
+def test_the_card_holds_the_runs_own_records(
+    cache: ViewCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = run_of(tmp_path / "run", cache, [7, 15, 6, 13]), tmp_path / "shipped"
+    shipping.main(["--run", str(run), "--out", str(out)])
+    assert str(out) in capsys.readouterr().out
+    card, record = (out / "README.md").read_text(), read_records(run / "evaluation.jsonl")[-1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line.startswith("|")]
+    # The third process began anew: 15 + 13.
+    assert ["10", "7"] in [row[:2] for row in rows] and ["40", "28"] in [row[:2] for row in rows]
+    assert f"{record['right']['200']:.4f}" in next(row for row in rows if row[0] == "40")
+    (turned,) = [row for row in rows if row[0] == "turned by 90 degrees"]
+    assert turned[1].startswith(f"{record['turned by 90 degrees']['800']:.4f} (") and turned[1].endswith("%)")
+    assert "green mug" in card and f"{sum(p.numel() for p in small_model().parameters()):,} parameters" in card
+    assert str(2 * len(FEW.captions) * FEW.objects_per_set) + " views" in card
+    assert ["training", "pictures", "`4`"] in rows and "2 steps of 4 pictures" in card
+    weights, trained = (
+        load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in (out, run / "prior")
+    )
+    assert all(torch.equal(weights[name], trained[name]) for name in trained)
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    with Image.open(out / "samples.png") as picture:
+        assert picture.size == (5 * SIZE * 2, (len(FEW.kinds) + len(FEW.held_out)) * SIZE * 2)
+
+    monkeypatch.setattr(shipping, "LARGEST_MEGABYTES", 0.01)
+    with pytest.raises(ValueError, match="train a smaller network"):
+        ship(run, out)
+    (run / "evaluation.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds no evaluation"):
+        ship(run, out)
+
+
+def test_training_stops_when_its_seconds_are_spent(cache: ViewCache, tmp_path: Path) -> None:
+    train(tmp_path, 10**6, SETTINGS, SMALL, cache, evaluate_every=10**6, cpu_seconds=0.5)
+    (record,) = read_records(tmp_path / "evaluation.jsonl")
+    assert 1 <= record["step"] < 10**4 and (tmp_path / "prior" / "model_index.json").exists()

@@ -159,10 +159,15 @@ def load_pipeline(folder: Path) -> CameraConditionedPipeline:
     return pipeline
 
 
-def load_tiny_prior(folder: Path) -> tuple[TinyPrior, Any]:
-    """The model saved in a folder as it is trained, and its tokenizer; see `load_pipeline`."""
-    pipeline = load_pipeline(folder)
+def network_of(pipeline: CameraConditionedPipeline) -> TinyPrior:
+    """As it is trained; the weights are the pipeline's own."""
     model = TinyPrior.__new__(TinyPrior)
     nn.Module.__init__(model)
     model.patch, model.unet, model.text_encoder = pipeline.config["patch_size"], pipeline.unet, pipeline.text_encoder
-    return model.requires_grad_(False).eval(), pipeline.tokenizer
+    return model.eval()
+
+
+def load_tiny_prior(folder: Path) -> tuple[TinyPrior, Any]:
+    """The network as it is trained, frozen, and its tokenizer; see `load_pipeline`."""
+    pipeline = load_pipeline(folder)
+    return network_of(pipeline), pipeline.tokenizer

@@ -32,7 +32,7 @@ def sample(
     cameras: Cameras,
     background: Float[Tensor, "b 3"],
     *,
-    guidance: float = 3.0,
+    guidance: float = 1.0,
     steps: int = 25,
     generator: torch.Generator,
 ) -> Float[Tensor, "b 3 h w"]:
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="PNG")
     parser.add_argument("--prompt", action="append", help="may be repeated (default: every kind, the held-out pairs)")
     parser.add_argument("--azimuths", type=int, default=8)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=1.0, help="1: none")
     parser.add_argument("--scale", type=int, default=2, help="enlarge the pictures")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

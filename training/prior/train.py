@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ class Trainer:
         return batch, sample, posterior_mean(sample, pictures) if self.settings.posterior_target else sample.clean
 
     def save(self, folder: Path) -> None:
-        """The checkpoint, and the averaged weights as `load_tiny_prior` reads them."""
+        """The checkpoint, and the averaged weights as `load_pipeline` reads them."""
         checkpoint, average = folder / "checkpoint.safetensors", self.average.state_dict()
         save_checkpoint(checkpoint, self.model, average, self.optimizer, self.steps_done)
         views = self.cache.settings
@@ -136,8 +137,11 @@ def train(
     device: str = "cpu",
     save_every: int = 300,
     evaluate_every: int = 1200,
+    cpu_seconds: float = math.inf,
 ) -> Path:
     """Train, or go on from the folder's checkpoint, to `steps` steps; returns the folder of the finished prior.
+
+    After `cpu_seconds` of steps it stops in any case. `evaluate_every` 0: never, not even at the end.
 
     Raises ValueError if the folder holds a run of other settings.
     """
@@ -150,7 +154,7 @@ def train(
         print(f"going on from step {trainer.steps_done}", flush=True)
     examples = Examples.render(cache.settings) if evaluate_every else None
     course, spent = [], 0.0
-    while trainer.steps_done < steps:
+    while trainer.steps_done < steps and spent < cpu_seconds:
         started = time.process_time()
         course.append(trainer.step())
         done, spent = trainer.steps_done, spent + time.process_time() - started
@@ -158,9 +162,10 @@ def train(
             loss, error = (sum(values) / len(course) for values in zip(*course, strict=True))
             print(f"step {done}  {spent:.0f} CPU-s  loss {loss:.4f}  squared error {error:.4f}", flush=True)
             course = []
-        if done % save_every == 0 or done == steps:
+        finished = done == steps or spent >= cpu_seconds
+        if done % save_every == 0 or finished:
             trainer.save(folder)
-        if examples and (done % evaluate_every == 0 or done == steps):
+        if examples and (done % evaluate_every == 0 or finished):
             scores = evaluate(trainer.average, trainer.tokenizer, examples)
             with (folder / "evaluation.jsonl").open("a") as file:
                 file.write(json.dumps({"step": done, "cpu_seconds": round(spent), **scores}) + "\n")

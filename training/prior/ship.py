@@ -1,0 +1,53 @@
+"""Make the shipped folder of a training run: python -m steindreamer.training.prior.ship --run FOLDER
+
+Weights in half precision, a sheet of samples, and a model card whose figures are those of the run's own records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .card import read_records, write_card
+from .model import load_pipeline, network_of, save_tiny_prior
+from .sample import contact_sheet, default_prompts
+
+SHIPPED = Path(__file__).parents[2] / "assets" / "tiny_world_prior"
+LARGEST_MEGABYTES = 16.0
+_AZIMUTHS, _SEED = 4, 0
+
+
+def ship(run: Path, out: Path) -> float:
+    """Write the folder; returns its megabytes.
+
+    Raises OSError if the run lacks a file, ValueError for a run without an evaluation, or a folder that is too large.
+    """
+    records = read_records(run / "evaluation.jsonl")
+    settings = json.loads((run / "settings.json").read_text())
+    trained = load_pipeline(run / "prior")
+    described = trained.config["kinds"], trained.config["held_out"], trained.config["training_steps"]
+    save_tiny_prior(out, network_of(trained), trained.tokenizer, *described)
+    pipeline = load_pipeline(out)
+    prompts = default_prompts(pipeline)
+    sheet = contact_sheet(pipeline, prompts, _AZIMUTHS, 1.0, _SEED)
+    sheet.resize((2 * sheet.width, 2 * sheet.height)).save(out / "samples.png", optimize=True)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    if size > LARGEST_MEGABYTES:
+        raise ValueError(f"{out} has {size:.1f} MB, {LARGEST_MEGABYTES:.0f} are the most; train a smaller network")
+    (out / "README.md").write_text(write_card(pipeline, settings, records, prompts, size), encoding="utf-8")
+    return size
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="FOLDER", help="of steindreamer.training.prior.train"
+    )
+    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FOLDER")
+    given = parser.parse_args(arguments)
+    print(f"{given.out}: {ship(given.run, given.out):.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
