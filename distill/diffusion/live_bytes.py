@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -57,43 +55,32 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-class FusedAttention(TorchFunctionMode):
-    """Attention as one operation that never holds the matrix of weights: what CUDA and the CPU have, "meta" has not.
-
-    Torch switches such modes off within `Tensor.backward`, where checkpoints compute again; not within
-    `torch.autograd.backward`.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = dict(kwargs or {})
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **given)
-        return _fused_attention(*args, **given)
+@contextmanager
+def counted() -> Iterator[LiveBytes]:
+    """For code on the device "meta": count it with fused attention, which CUDA and the CPU have and "meta" has not."""
+    with torch.library._scoped_library("aten", "IMPL") as library, LiveBytes() as counter:
+        library.impl("scaled_dot_product_attention", fused_attention, "AutogradMeta")
+        yield counter
 
 
-def _fused_attention(
+def fused_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
-    **rest: Any,
+    enable_gqa: bool = False,
 ) -> Tensor:
-    """It keeps for the backward pass what the CUDA kernels keep: inputs, output and one number per query."""
-    del rest  # of grouped queries, which no text-to-image model has
+    """One operation that never holds the matrix of weights.
+
+    It keeps for the backward pass what the CUDA kernels keep: inputs, output and one number per query.
+    """
+    del enable_gqa  # grouped queries, which no text-to-image model has
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
-
-
-@contextmanager
-def counted() -> Iterator[LiveBytes]:
-    """For code on the device "meta": count it with fused attention."""
-    with FusedAttention(), LiveBytes() as counter:
-        yield counter
 
 
 def on_meta(holder: Holder, modules: Iterable[nn.Module]) -> Holder:

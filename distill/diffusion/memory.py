@@ -72,9 +72,9 @@ def estimate_memory(
         encoded, encode = _peak(live, lambda: twin.encode(image))
         kept = live.now
         sample = _noisy(encoded.detach())
-        _, predict = _peak(live, lambda: twin.predict_noise(sample, condition, unconditional=unconditional))
+        predict = _peak(live, lambda: twin.predict_noise(sample, condition, unconditional=unconditional))[1]
         decode = _peak(live, lambda: _differentiate(twin.decode, sample.noisy))[1] if decodes else 0
-        _, backward = _peak(live, lambda: torch.autograd.backward(encoded, sample.noise))
+        backward = _peak(live, lambda: encoded.backward(sample.noise))[1]
     weights = {name: weight_bytes(part) for name, part in prior.parts.items()}
     return MemoryEstimate(weights, text_encoder_bytes(prior), kept, encode, predict, decode, backward)
 
@@ -109,7 +109,7 @@ def _noisy(clean: Float[Tensor, "b c h w"]) -> NoisySample:
 
 def _differentiate(decode: Callable[[Tensor], Tensor], latent: Float[Tensor, "b c h w"]) -> None:
     picture = decode(latent.detach().requires_grad_())
-    torch.autograd.backward(picture, torch.empty_like(picture))
+    picture.backward(torch.empty_like(picture))
 
 
 class _Cameras:
