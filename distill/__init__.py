@@ -20,10 +20,22 @@ from .guide import Guide
 from .methods import METHODS, SDSConfig, SSDConfig, VSDConfig, control_variate_names
 from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
 from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output, output_error
-from .prior import CopyPrediction, LowRankCopyable, MicroBatched, NoisePrediction, Prior
+from .prior import (
+    TEXTS,
+    Answering,
+    CopyPrediction,
+    LowRankCopyable,
+    MicroBatched,
+    NoisePrediction,
+    Prior,
+    Question,
+    ask,
+    guided_noise,
+)
 from .pullback import Pullback
+from .residuals import Draw, Estimate, Residual
 from .schedule import NoiseSchedule, NoisySample
-from .timesteps import TimestepConfig
+from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler, dreamtime_weights
 from .vsd import LearnedScore, Lesson
 from .weighting import WEIGHTINGS
 
@@ -31,7 +43,9 @@ __all__ = [
     "BASELINES",
     "METHODS",
     "PREDICTION_TYPES",
+    "TEXTS",
     "WEIGHTINGS",
+    "Answering",
     "Baseline",
     "BaselineEntry",
     "Coefficients",
@@ -41,6 +55,8 @@ __all__ = [
     "DepthBaseline",
     "Distillation",
     "Distiller",
+    "Draw",
+    "Estimate",
     "ExactPrior",
     "FixedCoefficients",
     "GaussianMixture",
@@ -63,6 +79,8 @@ __all__ = [
     "Observation",
     "Prior",
     "Pullback",
+    "Question",
+    "Residual",
     "RunningRegression",
     "SDSConfig",
     "SSDConfig",
@@ -71,10 +89,15 @@ __all__ = [
     "SpectralTerm",
     "SteinTerm",
     "TimestepConfig",
+    "TimestepDraw",
+    "TimestepSampler",
     "VSDConfig",
     "VarianceProbe",
+    "ask",
     "clean_from_noise",
     "control_variate_names",
+    "dreamtime_weights",
+    "guided_noise",
     "image_like_mixture",
     "noise_from_output",
     "output_error",

@@ -1,6 +1,7 @@
 """Score distillation as one estimator, `w(t) * (eps_hat + sum_k mu_k h_k)`, whatever the control variates.
 
-With a learned score (VSD) eps_hat is the difference of two predictions, the prior's less the learned one's.
+What stands for eps_hat is the method's `Residual`: a guided prediction (SDS), or one less its counterpart. A learned
+score (VSD) is subtracted too.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from .coefficients import Coefficients, Gram, Observation
 from .control_variates import ControlVariate
 from .guide import Guide
-from .prior import Prior
-from .timesteps import TimestepConfig
+from .prior import Prior, ask
+from .residuals import Draw, Guided, Residual
+from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler
 from .vsd import LearnedScore, Lesson
 from .weighting import find_weighting
 
@@ -37,6 +39,8 @@ class Distillation:
     diagnostics: dict[str, float]
     observation: Observation
     """What the coefficients learn from in `Distiller.update`."""
+    importance: Float[Tensor, "b 1 1 1"]
+    """The part of the weight that makes up for timesteps drawn more or less often than uniformly."""
     lesson: Lesson | None = None
     """What the learned score learns from there, if there is one."""
 
@@ -76,10 +80,12 @@ class Distiller(nn.Module):
         weighting: str = "sigma_squared",
         antithetic: bool = False,
         learned_score: LearnedScore | None = None,
+        residual: Residual | None = None,
     ) -> None:
         """`antithetic` averages each draw with its mirror image -noise: two calls of the prior per step.
 
-        `learned_score` of the same prior is subtracted from its prediction (VSD).
+        `residual`: by default the prediction with `guidance_scale`; `learned_score` of the same prior is subtracted
+        from it (VSD).
 
         Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
         """
@@ -94,6 +100,8 @@ class Distiller(nn.Module):
         self.coefficients = coefficients
         self.guidance_scale, self.antithetic = guidance_scale, antithetic
         self.timesteps = timesteps or TimestepConfig()
+        self.sampler = TimestepSampler(self.timesteps, prior.schedule)
+        self.residual = residual or Guided(guidance_scale)
         self.weighting = find_weighting(weighting)
         self.learned_score = learned_score
 
@@ -120,8 +128,10 @@ class Distiller(nn.Module):
         encoded = self.prior.encode(image)
         clean = encoded.detach().float()
         if timestep is None:
-            timestep = self._draw_timestep(clean, progress, generator)
-        observation, sds = self._estimate(clean, timestep, _draw_noise(clean, generator), guide, condition)
+            times = self._draw_timestep(clean, progress, generator)
+        else:
+            times = TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1))
+        observation, sds = self._estimate(clean, times, _draw_noise(clean, generator), guide, condition, progress)
         gradient = observation.weight * observation.residual / len(clean)
         # <encoded, gradient> has the gradient wanted; its own value says nothing, so it is replaced by one that does.
         attached = (encoded.float() * gradient).sum()
@@ -130,7 +140,9 @@ class Distiller(nn.Module):
         lesson = None
         if self.learned_score is not None:
             lesson = Lesson(clean, condition, guide.camera_to_world, _draw_seed(generator))
-        return Distillation(loss, gradient, observation.residual, timestep, diagnostics, observation, lesson)
+        return Distillation(
+            loss, gradient, observation.residual, times.timestep, diagnostics, observation, times.weight, lesson
+        )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
         """Let coefficients and learned score learn from a step; call it after the step's gradient has been used.
@@ -138,7 +150,10 @@ class Distiller(nn.Module):
         `gram`: v -> J J^T v with J = d encoded picture / d parameters (`Pullback.gram`), for Eq. 11's descent.
         """
         with torch.no_grad():
-            self.coefficients.update(distillation.observation, gram)
+            observation = distillation.observation
+            self.coefficients.update(observation, gram)
+            weight = observation.weight / distillation.importance
+            self.sampler.update(distillation.timestep, weight * observation.residual)
         if self.learned_score is not None and distillation.lesson is not None:
             self.learned_score.learn(distillation.lesson)
 
@@ -160,11 +175,14 @@ class Distiller(nn.Module):
         fork.manual_seed(_draw_seed(fork))
         with torch.no_grad():
             clean = self.prior.encode(image).float()
-            timestep = self._draw_timestep(clean, progress, fork)
+            times = self._draw_timestep(clean, progress, fork)
             draws = []
             for _ in range(2):
                 noise = _draw_noise(clean, fork)
-                observation, sds = self._estimate(clean, timestep, noise, guide, condition)
+                observation, sds = self._estimate(clean, times, noise, guide, condition, progress)
+                if sds is None:
+                    draw = self._draw(clean, noise, times.timestep, condition, progress)
+                    sds = Guided(self.guidance_scale)(draw).value - noise
                 draws.append((observation.weight * observation.residual, observation.weight * sds))
         (first, first_sds), (second, second_sds) = draws
 
@@ -179,55 +197,68 @@ class Distiller(nn.Module):
 
     def _draw_timestep(
         self, clean: Float[Tensor, "b c h w"], progress: float, generator: torch.Generator
-    ) -> Int64[Tensor, " b"]:
-        timestep = self.timesteps.sample(self.prior.schedule.steps, len(clean), progress, generator)
-        return timestep.to(clean.device)
+    ) -> TimestepDraw:
+        times = self.sampler(len(clean), progress, generator)
+        return TimestepDraw(times.timestep.to(clean.device), times.weight.to(clean.device))
+
+    def _draw(
+        self,
+        clean: Float[Tensor, "b c h w"],
+        noise: Float[Tensor, "b c h w"],
+        timestep: Int64[Tensor, " b"],
+        condition: Any,
+        progress: float,
+    ) -> Draw:
+        schedule = self.prior.schedule
+        sample = schedule.add_noise(clean, noise, timestep)
+        return Draw(sample, schedule, progress, lambda questions: ask(self.prior, questions, condition))
 
     @torch.no_grad()
     def _estimate(
         self,
         clean: Float[Tensor, "b c h w"],
-        timestep: Int64[Tensor, " b"],
+        times: TimestepDraw,
         noise: Float[Tensor, "b c h w"],
         guide: Guide,
         condition: Any,
-    ) -> tuple[Observation, Float[Tensor, "b c h w"]]:
-        """What this draw says, and SDS's residual for the same draw (without its mirror image)."""
-        draws = (noise, -noise) if self.antithetic else (noise,)
+        progress: float,
+    ) -> tuple[Observation, Float[Tensor, "b c h w"] | None]:
+        """What this draw says, and SDS's residual for the same draw (without its mirror image), if that is known."""
+        noises = (noise, -noise) if self.antithetic else (noise,)
         predictions, terms, sds = [], [], []
-        for draw in draws:
-            sample = self.prior.schedule.add_noise(clean, draw, timestep)
-            predicted = self.prior.predict_noise(sample, condition, unconditional=self.guidance_scale != 1)
-            predictions.append(predicted.guided(self.guidance_scale).float())
-            sds.append(predictions[-1] - draw)
+        for each in noises:
+            draw = self._draw(clean, each, times.timestep, condition, progress)
+            estimate = self.residual(draw)
+            predictions.append(estimate.value)
+            sds.append(None if estimate.guided is None else estimate.guided - each)
             if self.learned_score is not None:
-                predictions[-1] = predictions[-1] - self.learned_score(sample, condition, guide.camera_to_world)
+                predictions[-1] = predictions[-1] - self.learned_score(draw.sample, condition, guide.camera_to_world)
             with torch.autocast(clean.device.type, enabled=False):
-                each = [variate.terms(sample, guide).float() for variate in self.control_variates]
-                terms.append(torch.cat(each) if each else draw.new_empty(0, *draw.shape))
-        alpha, sigma = self.prior.schedule.at(timestep)
-        prediction, h = (sum(each[1:], each[0]) / len(draws) for each in (predictions, terms))
+                found = [variate.terms(draw.sample, guide).float() for variate in self.control_variates]
+                terms.append(torch.cat(found) if found else each.new_empty(0, *each.shape))
+        alpha, sigma = self.prior.schedule.at(times.timestep)
+        prediction, h = (sum(each[1:], each[0]) / len(noises) for each in (predictions, terms))
         residual = prediction
-        for mu, term in zip(self.coefficients.value(timestep, clean.shape[1]), h, strict=True):
+        for mu, term in zip(self.coefficients.value(times.timestep, clean.shape[1]), h, strict=True):
             residual = residual + mu[:, :, None, None] * term
-        weight = self.weighting(alpha, sigma)
-        return Observation(prediction, h, residual, weight, timestep), sds[0]
+        weight = self.weighting(alpha, sigma) * times.weight
+        return Observation(prediction, h, residual, weight, times.timestep), sds[0]
 
-    def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"]) -> dict[str, float]:
+    def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"] | None) -> dict[str, float]:
         """Named numbers of one step, in a single transfer from the device."""
         mu = self.coefficients.value(observation.timestep, observation.prediction.shape[1]).mean((1, 2))
-        moment, sds_moment = observation.residual.square().mean(), sds.square().mean()
-        values = [
-            observation.timestep.float().mean() / self.prior.schedule.steps,
-            observation.weight.mean(),
-            moment.sqrt(),
-            moment / sds_moment.clamp(min=1e-20),
-        ]
-        names = ["timestep", "weight", "residual_rms", "second_moment_vs_sds", *(f"mu/{name}" for name in self.names)]
+        moment = observation.residual.square().mean()
+        values = {
+            "timestep": observation.timestep.float().mean() / self.prior.schedule.steps,
+            "weight": observation.weight.mean(),
+            "residual_rms": moment.sqrt(),
+        }
+        if sds is not None:
+            values["second_moment_vs_sds"] = moment / sds.square().mean().clamp(min=1e-20)
         if self.learned_score is not None:
-            names.insert(len(values), "learned_score_error")
-            values.append(self.learned_score.error)
-        return dict(zip(names, torch.cat([torch.stack(values), mu]).tolist(), strict=True))
+            values["learned_score_error"] = self.learned_score.error
+        values |= {f"mu/{name}": each for name, each in zip(self.names, mu, strict=True)}
+        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
 def _draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:

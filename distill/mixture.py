@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .basis import SeparableBasis
-from .prior import CameraBatch, NoisePrediction
+from .prior import CameraBatch, NoisePrediction, Question
 from .schedule import NoiseSchedule, NoisySample
 
 
@@ -129,6 +129,14 @@ class MixtureCondition:
     conditional: GaussianMixture
     unconditional: Callable[[], GaussianMixture]
     """Called only when the unconditional row is asked for; it may be costly."""
+    null: Callable[[], GaussianMixture] | None = None
+    """Without prompt and negative prompt; None: the same as `unconditional`."""
+
+    def mixture(self, text: str) -> GaussianMixture:
+        """What one of `TEXTS` stands for."""
+        if text == "prompt":
+            return self.conditional
+        return self.null() if text == "null" and self.null is not None else self.unconditional()
 
 
 class ExactPrior(ABC):
@@ -161,12 +169,19 @@ class ExactPrior(ABC):
     def predict_noise(
         self, sample: NoisySample, condition: MixtureCondition, *, unconditional: bool
     ) -> NoisePrediction:
-        def predict(mixture: GaussianMixture) -> Float[Tensor, "b c h w"]:
-            return mixture.predict_noise(sample.noisy, sample.alpha, sample.sigma)
-
         return NoisePrediction(
-            predict(condition.conditional), predict(condition.unconditional()) if unconditional else None
+            _predict(Question(sample), condition),
+            _predict(Question(sample, "unconditional"), condition) if unconditional else None,
         )
+
+    @torch.no_grad()
+    def answer(self, questions: Sequence[Question], condition: MixtureCondition) -> list[Float[Tensor, "b c h w"]]:
+        return [_predict(question, condition) for question in questions]
+
+
+def _predict(question: Question, condition: MixtureCondition) -> Float[Tensor, "b c h w"]:
+    sample = question.sample
+    return condition.mixture(question.text).predict_noise(sample.noisy, sample.alpha, sample.sigma)
 
 
 class MixturePrior(ExactPrior):
@@ -185,7 +200,7 @@ class MixturePrior(ExactPrior):
     def embed(self, prompt: str, negative_prompt: str = "") -> MixtureCondition:
         """Raises ValueError for a prompt that names no components."""
         negative = self._named(negative_prompt) if negative_prompt else self.mixture
-        return MixtureCondition(self._named(prompt), lambda: negative)
+        return MixtureCondition(self._named(prompt), lambda: negative, lambda: self.mixture)
 
     def condition(
         self, embedding: MixtureCondition, cameras: CameraBatch, background: Float[Tensor, "b 3"]

@@ -6,6 +6,7 @@ freed before the first step, and lets pixel and latent, eps-, v- and flow-predic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,7 +52,14 @@ class NoisePrediction:
             return self.conditional
         if self.unconditional is None:
             raise ValueError(f"guidance scale {scale} needs the unconditional prediction")
-        return self.unconditional + scale * (self.conditional - self.unconditional)
+        return guided_noise(self.conditional, self.unconditional, scale)
+
+
+def guided_noise(
+    conditional: Float[Tensor, "b c h w"], unconditional: Float[Tensor, "b c h w"], scale: float
+) -> Float[Tensor, "b c h w"]:
+    """Classifier-free guidance, `e_0 + s (e_c - e_0)`."""
+    return unconditional + scale * (conditional - unconditional)
 
 
 @runtime_checkable
@@ -83,6 +91,59 @@ class Prior(Protocol):
     def predict_noise(self, sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
         """eps-predictions at `sample.noisy`; the unconditional row only if asked for."""
         ...
+
+
+TEXTS = ("prompt", "unconditional", "null")
+"""What a prediction may be told: the prompt; what guidance leads away from, which is the negative prompt if there is
+one; nothing. Without a negative prompt the last two are the same."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prediction of the noise per picture."""
+
+    sample: NoisySample
+    text: str = "prompt"
+    """One of `TEXTS`."""
+
+    def __post_init__(self) -> None:
+        if self.text not in TEXTS:
+            raise ValueError(f"unknown text {self.text!r} of a question to the prior: use one of {', '.join(TEXTS)}")
+
+
+@runtime_checkable
+class Answering(Prior, Protocol):
+    """A prior that takes any questions about the same pictures together, and knows "null" from "unconditional"."""
+
+    def answer(self, questions: Sequence[Question], condition: Any) -> list[Float[Tensor, "b c h w"]]:
+        """eps-predictions, one per question, in as few calls of the network as it can."""
+        ...
+
+
+def ask(prior: Prior, questions: Sequence[Question], condition: Any) -> list[Float[Tensor, "b c h w"]]:
+    """eps-predictions in float32, one per question.
+
+    Priors that are not `Answering` are asked one noisy batch at a time, and say to "null" what they say to
+    "unconditional".
+    """
+    samples = {id(question.sample): question.sample for question in questions}
+    guidance_only = len(samples) == 1 and all(question.text != "null" for question in questions)
+    if isinstance(prior, Answering) and not guidance_only:
+        return [answer.float() for answer in prior.answer(questions, condition)]
+    wanted = {key: {question.text for question in questions if id(question.sample) == key} for key in samples}
+    predictions = {
+        key: prior.predict_noise(sample, condition, unconditional=wanted[key] != {"prompt"})
+        for key, sample in samples.items()
+    }
+    return [_told(predictions[id(question.sample)], question.text).float() for question in questions]
+
+
+def _told(prediction: NoisePrediction, text: str) -> Float[Tensor, "b c h w"]:
+    if text == "prompt":
+        return prediction.conditional
+    if prediction.unconditional is None:
+        raise ValueError("the prior was asked for the unconditional prediction and gave none")
+    return prediction.unconditional
 
 
 @runtime_checkable

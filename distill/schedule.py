@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,38 @@ class NoiseSchedule:
     ) -> NoisySample:
         alpha, sigma = self.at(timestep)
         return NoisySample(clean, noise, timestep, alpha, sigma)
+
+    def move(
+        self, sample: NoisySample, predicted: Float[Tensor, "b c h w"], timestep: Int64[Tensor, " b"]
+    ) -> NoisySample:
+        """DDIM's deterministic step (2010.02502, equation 12 without noise) to another level, up or down.
+
+        With the eps-prediction at `sample`, the picture it believes in and the noise it believes in are mixed anew:
+        alpha' (noisy - sigma predicted) / alpha + sigma' predicted. For flow schedules that is Euler's step. `clean`
+        stays, `noise` becomes what there is beside it. Exact if the prediction did not change on the way.
+        """
+        alpha, sigma = self.at(timestep)
+        believed = (sample.noisy - sample.sigma * predicted) / sample.alpha
+        noisy = alpha * believed + sigma * predicted
+        return NoisySample(sample.clean, (noisy - alpha * sample.clean) / sigma, timestep, alpha, sigma)
+
+    def invert(
+        self,
+        sample: NoisySample,
+        timestep: Int64[Tensor, " b"],
+        moves: int,
+        predict: Callable[[NoisySample], Float[Tensor, "b c h w"]],
+    ) -> NoisySample:
+        """DDIM inversion: `move` from the sample's level to `timestep`, evenly in the schedule; a prediction each.
+
+        Raises ValueError unless moves >= 1.
+        """
+        if moves < 1:
+            raise ValueError(f"DDIM inversion takes at least one move, got {moves}")
+        start = sample.timestep
+        for index in range(1, moves + 1):
+            sample = self.move(sample, predict(sample), start + (timestep - start) * index // moves)
+        return sample
 
 
 @dataclass(frozen=True)

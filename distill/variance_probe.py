@@ -81,8 +81,7 @@ def probe_variance(
     for _ in range(tuples // 2):
         view = draw(generator)
         encoded = reference.prior.encode(view.picture)
-        timestep = reference.timesteps.sample(reference.prior.schedule.steps, len(encoded), progress, generator)
-        timestep = timestep.to(encoded.device)
+        timestep = reference.sampler(len(encoded), progress, generator).timestep.to(encoded.device)
         seeds = torch.randint(2**62, (2,), generator=generator, device=generator.device).tolist()
         pictures, pulled = {}, {}
         for name, distiller in distillers.items():
@@ -131,13 +130,16 @@ def count_calls(prior: Prior) -> Iterator[list[int]]:
 
     def counted(ask: Callable[..., Any]) -> Callable[..., Any]:
         def predict(*arguments: Any, **options: Any) -> Any:
-            (sample,) = (value for value in arguments if isinstance(value, NoisySample))
-            asked.append(len(sample.noisy) * (2 if options.get("unconditional") else 1))
+            if isinstance(arguments[0], Sequence):  # the questions of `answer`
+                asked.append(sum(len(question.sample.noisy) for question in arguments[0]))
+            else:
+                (sample,) = (value for value in arguments if isinstance(value, NoisySample))
+                asked.append(len(sample.noisy) * (2 if options.get("unconditional") else 1))
             return ask(*arguments, **options)
 
         return predict
 
-    names = [name for name in ("predict_noise", "predict_with") if hasattr(prior, name)]
+    names = [name for name in ("predict_noise", "predict_with", "answer") if hasattr(prior, name)]
     for name in names:
         object.__setattr__(prior, name, counted(getattr(prior, name)))
     try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from steindreamer.distill import WEIGHTINGS, NoiseSchedule, TimestepConfig
+from steindreamer.distill import WEIGHTINGS, NoiseSchedule, TimestepConfig, TimestepSampler
+
+SCHEDULE = NoiseSchedule.scaled_linear()
 
 
 @pytest.mark.parametrize(("progress", "high"), [(0.0, 980), (0.4, 740), (0.8, 500), (1.0, 500)])
 def test_timesteps_are_uniform_below_the_annealed_maximum(progress: float, high: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    timestep = TimestepConfig().sample(1000, 20_000, progress, generator)
+    timestep = TimestepSampler(TimestepConfig(), SCHEDULE)(20_000, progress, generator).timestep
     assert timestep.min() == 20 and timestep.max() == high - 1
     deciles = torch.histc(timestep.float(), 10, 20, high)
     assert ((deciles - 2000).abs() < 5 * (2000 * 0.9) ** 0.5 + 2000 * 10 / (high - 20)).all()
@@ -23,10 +25,10 @@ def test_equal_maxima_mean_no_annealing() -> None:
 
 
 def test_a_range_narrower_than_one_step_still_draws() -> None:
-    timestep = TimestepConfig(0.5, 0.501, 0.501).sample(100, 3, 0.0, torch.Generator())
-    assert timestep.tolist() == [50, 50, 50]
-    timestep = TimestepConfig(0.29, 0.291, 0.291).sample(100, 3, 0.0, torch.Generator())
-    assert timestep.tolist() == [29, 29, 29]  # 0.29 * 100 is a little less in floating point
+    schedule = NoiseSchedule.scaled_linear(100)
+    for level, expected in ((0.5, 50), (0.29, 29)):  # 0.29 * 100 is a little less in floating point
+        sampler = TimestepSampler(TimestepConfig(level, level + 0.001, level + 0.001), schedule)
+        assert sampler(3, 0.0, torch.Generator()).timestep.tolist() == [expected] * 3
 
 
 @pytest.mark.parametrize("fractions", [(0.6, 0.98, 0.5, 0.8), (0.02, 0.4, 0.5, 0.8), (-0.1, 0.98, 0.5, 0.8)])

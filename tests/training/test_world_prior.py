@@ -93,7 +93,7 @@ def test_the_unconditional_mixture_gives_every_caption_the_same_weight(condition
 def test_a_negative_prompt_replaces_the_unconditional_mixture(prior: WorldPrior) -> None:
     embedding = prior.embed("a red mug", "a blue mug")
     pictures = prior.decode(prior.condition(embedding, CAMERAS, BACKGROUND).unconditional().means[:, 0])
-    assert len(embedding.others) == 4
+    assert len(embedding.negatives) == 4
     red, _, blue = pictures[0, :, 16, 16]
     assert blue > red + 0.2
 

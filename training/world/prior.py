@@ -49,8 +49,9 @@ class WorldEmbedding:
 
     objects: Sequence[TriangleMesh]
     others: Sequence[TriangleMesh]
-    """What the unconditional mixture holds: beside `objects`, or instead of them for a negative prompt."""
-    negative: bool
+    """Of random captions: what the mixture of no prompt holds beside `objects`."""
+    negatives: Sequence[TriangleMesh] = ()
+    """Of the negative prompt, if there is one: the unconditional mixture instead."""
 
 
 class WorldPrior(ExactPrior):
@@ -82,34 +83,33 @@ class WorldPrior(ExactPrior):
     def embed(self, prompt: str, negative_prompt: str = "") -> WorldEmbedding:
         """Draw the prompt's objects. Raises ValueError naming the words that the world does not know."""
         own = self._objects([parse_caption(prompt)] * self.config.objects, stream=0)
-        if negative_prompt:
-            others = self._objects([parse_caption(negative_prompt)] * self.config.objects, stream=2)
-        else:
-            rng = np.random.default_rng((self.config.seed, 3))
-            kinds = rng.permutation(list(KINDS)).tolist()
-            captions = [random_caption(rng, kinds[i % len(kinds)]) for i in range(self.config.unconditional_objects)]
-            others = self._objects(captions, stream=1)
-        return WorldEmbedding(own, others, bool(negative_prompt))
+        unwanted = [parse_caption(negative_prompt)] * self.config.objects if negative_prompt else []
+        rng = np.random.default_rng((self.config.seed, 3))
+        kinds = rng.permutation(list(KINDS)).tolist()
+        captions = [random_caption(rng, kinds[i % len(kinds)]) for i in range(self.config.unconditional_objects)]
+        return WorldEmbedding(own, self._objects(captions, stream=1), self._objects(unwanted, stream=2))
 
     @torch.no_grad()
     def condition(
         self, embedding: WorldEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
     ) -> MixtureCondition:
-        """Draw the components at these views; those of the unconditional mixture once they are asked for."""
+        """Draw the components at these views; those of the other mixtures once they are asked for."""
         views = Cameras(cameras.camera_to_world, cameras.intrinsics, cameras.height, cameras.width)
         means = self._draw(embedding.objects, views, background)
 
         @cache
-        def unconditional() -> GaussianMixture:
+        def negative() -> GaussianMixture:
+            return self._mixture(self._draw(embedding.negatives, views, background))
+
+        @cache
+        def null() -> GaussianMixture:
             others = self._draw(embedding.others, views, background)
-            if embedding.negative:
-                return self._mixture(others)
             captions = 1 + len(embedding.others)
             own = torch.full((len(embedding.objects),), -math.log(captions * len(embedding.objects)))
             rest = torch.full((len(embedding.others),), -math.log(captions))
             return replace(self._mixture(torch.cat([means, others], 1)), log_weights=torch.cat([own, rest]))
 
-        return MixtureCondition(self._mixture(means), unconditional)
+        return MixtureCondition(self._mixture(means), negative if embedding.negatives else null, null)
 
     def _objects(self, captions: Iterable[Caption], stream: int) -> list[TriangleMesh]:
         """Streams are independent, so that the prompt's objects do not depend on what else is drawn."""
