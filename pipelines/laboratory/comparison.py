@@ -84,7 +84,11 @@ def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1, say: Callable[[st
 
     if jobs:
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(run, waiting))
+            try:
+                list(pool.map(run, waiting))
+            except BaseException:  # Ctrl-C among them: those that wait must not begin
+                pool.shutdown(cancel_futures=True)
+                raise
     else:
         for trial in waiting:
             run(trial)

@@ -21,13 +21,14 @@ from .results import Results, chamfer, moment, psnr, relative, score
 
 EXTRA_STYLE = "td,th{padding-right:1.6rem}td.best{font-weight:600}td{font-variant-numeric:tabular-nums}"
 PICTURE_WIDTH = 900
+COSINE = "cosine to SDS"
 
 
 def write_page(results: Results, contenders: Sequence[Contender], out: Path, command: str, machine: str) -> Path:
     """Write compare.html and plots/*.png into `out`; returns the page."""
     (out / "plots").mkdir(parents=True, exist_ok=True)
     r = results
-    runs = f"{len(r.prompts)} prompts, seeds {', '.join(map(str, r.seeds))}"
+    runs = f"prompts: {len(r.prompts)}, seeds: {', '.join(map(str, r.seeds))}"
     sections = [
         _variance(r, out),
         _convergence(r, out),
@@ -67,19 +68,23 @@ def _variance(r: Results, out: Path) -> str:
         "the same, per call": relative("within", per_call=True),
         "total / SDS in pictures": relative("picture_total"),
         "noise to signal": moment("noise_to_signal"),
-        "cosine to SDS": moment("cosine"),
+        COSINE: moment("cosine"),
         "calls": moment("calls"),
         "ms per gradient": lambda m: 1000 * moment("seconds")(m),
     }
-    rows = [[label, *(_cell(r.over_training(label, quantity)) for quantity in columns.values())] for label in r.labels]
+    rows = [
+        [label, *(_cell(r.over_training(label, of, geometric=name != COSINE)) for name, of in columns.items())]
+        for label in r.labels
+    ]
     return (
         "<h2>Variance over training</h2>"
         + _plot(out, "variance", panels)
         + _table(["method", *columns], rows)
         + _note(
-            "In the scene's parameters, at each method's own scenes; geometric means over the measurements of a run. "
-            "SDS is measured at the same scene with the same noise levels, cameras and noises. Where the cosine to "
-            "SDS's mean gradient is well below 1, a method pursues another aim, and its variance says little by itself."
+            "In the scene's parameters, at each method's own scenes; geometric means over the measurements of a run "
+            "(cosines: arithmetic). SDS is measured at the same scene with the same noise levels, cameras and noises. "
+            "Where the cosine to SDS's mean gradient is well below 1, a method pursues another aim, and its variance "
+            "says little by itself."
         )
     )
 

@@ -81,10 +81,10 @@ class Results:
         """After the last step, over the runs."""
         return mean_interval([quantity(record.measurements[-1]) for record in self.of(label, prompt)])
 
-    def over_training(self, label: str, quantity: Quantity) -> Interval:
-        """Geometric mean over a run's measurements, then over the runs."""
-        means = [geometric_interval([quantity(m) for m in record.measurements]).mean for record in self.of(label)]
-        return geometric_interval(means)
+    def over_training(self, label: str, quantity: Quantity, *, geometric: bool = True) -> Interval:
+        """Mean over a run's measurements, then over the runs; geometric for what is positive and varies by factors."""
+        interval = geometric_interval if geometric else mean_interval
+        return interval([interval([quantity(m) for m in record.measurements]).mean for record in self.of(label)])
 
     def seconds_per_step(self, label: str) -> Interval:
         return mean_interval([_number(record.seconds_per_step) for record in self.of(label)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from ..devices import device_of
 from ..errors import UserError
 
 
+@runtime_checkable
 class CaptionScorer(Protocol):
     """Tells how well pictures show what captions say."""
 
