@@ -129,9 +129,7 @@ def test_a_stage_may_name_another_method() -> None:
     assert geometry == config.method
     assert isinstance(texture, SSDConfig) and (texture.bands, texture.guidance_scale) == (3, 9)
     assert compose([config.to_plain()]).method_of("coarse") == coarse
-    with pytest.raises(
-        UserError, match=r"stages.coarse.method.name is 'sdd' \(did you mean 's.d'\?\); known: sds, ssd"
-    ):
+    with pytest.raises(UserError, match=r"stages.coarse.method.name is 'sdd' .*; known: sds, ssd"):
         load_config(None, overrides=["stages.coarse.method={name: sdd}"])
     with pytest.raises(UserError, match=r"unknown key 'stages.coarse.method.bands'"):
         load_config(None, overrides=["stages.coarse.method={name: sds, bands: 3}"])
