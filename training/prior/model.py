@@ -118,7 +118,7 @@ def save_tiny_prior(
     model: TinyPrior,
     tokenizer: Any,
     kinds: Iterable[str],
-    held_out: Iterable[tuple[str, str]] = (),
+    held_out: Iterable[Sequence[str]] = (),
     training_steps: int = 0,
 ) -> None:
     """diffusers' layout in half precision, for `CameraConditionedPipeline` and `DiffusersPrior`."""
