@@ -17,7 +17,20 @@ from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
-from .methods import METHODS, SDSConfig, SSDConfig, VSDConfig, control_variate_names
+from .methods import (
+    METHODS,
+    ASDConfig,
+    BridgeConfig,
+    CSDConfig,
+    ISMConfig,
+    NFSDConfig,
+    ResidualConfig,
+    SDIConfig,
+    SDSConfig,
+    SSDConfig,
+    VSDConfig,
+    control_variate_names,
+)
 from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
 from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output, output_error
 from .prior import (
@@ -45,9 +58,12 @@ __all__ = [
     "PREDICTION_TYPES",
     "TEXTS",
     "WEIGHTINGS",
+    "ASDConfig",
     "Answering",
     "Baseline",
     "BaselineEntry",
+    "BridgeConfig",
+    "CSDConfig",
     "Coefficients",
     "ConstantBaseline",
     "ControlVariate",
@@ -64,12 +80,14 @@ __all__ = [
     "GeometryEstimator",
     "Gram",
     "Guide",
+    "ISMConfig",
     "LearnedScore",
     "Lesson",
     "LowRankCopyable",
     "MicroBatched",
     "MixtureCondition",
     "MixturePrior",
+    "NFSDConfig",
     "NoiseLevel",
     "NoisePrediction",
     "NoiseSchedule",
@@ -81,7 +99,9 @@ __all__ = [
     "Pullback",
     "Question",
     "Residual",
+    "ResidualConfig",
     "RunningRegression",
+    "SDIConfig",
     "SDSConfig",
     "SSDConfig",
     "SecondMomentDescent",

@@ -5,6 +5,7 @@ Plain dataclasses, usable as OmegaConf structured configs; field docstrings are 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from .baselines import BASELINES, build_baseline
@@ -13,6 +14,7 @@ from .control_variates import STEIN_VARIANTS, ControlVariate, NoiseTerm, Spectra
 from .distiller import Distiller
 from .estimator import GeometryEstimator
 from .prior import LowRankCopyable, Prior
+from .residuals import Bridge, Classifier, Interval, Inverted, NoiseFree, Residual, Shifted
 from .timesteps import TimestepConfig
 from .vsd import LearnedScore
 
@@ -35,6 +37,10 @@ class SDSConfig:
     def needs_estimator(self) -> bool:
         """Whether `build` must be given a geometry estimator."""
         return False
+
+    def texts(self, prompt: str, negative_prompt: str) -> tuple[str, str]:
+        """The run's prompt and negative prompt ("": none) as this method puts them to the prior."""
+        return prompt, negative_prompt
 
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
         """A distiller for this prior; the estimator is not used."""
@@ -122,6 +128,128 @@ class SSDConfig(SDSConfig):
 
 
 @dataclass
+class ResidualConfig(SSDConfig, ABC):
+    """What the methods share whose counterpart is not the noise: SSD's terms can be added, coefficients begin at 0."""
+
+    baseline: list[str] = field(default_factory=list)
+    """Of SSD's terms; none: the method as published."""
+
+    @abstractmethod
+    def residual(self) -> Residual:
+        """Raises ValueError for settings out of range."""
+
+    def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
+        """Raises ValueError like SSD's, and for settings out of range."""
+        variates = self._control_variates(prior, estimator) if self.baseline else []
+        initial, steps = [value for variate in variates for value in variate.initial], prior.schedule.steps
+        coefficients = self._coefficients(initial, steps) if initial else FixedCoefficients(initial, steps)
+        return _distiller(self, prior, variates, coefficients, residual=self.residual())
+
+    def _start(self, name: str) -> float:
+        """The counterpart has the noise's place already."""
+        return 0.0
+
+
+@dataclass
+class CSDConfig(ResidualConfig):
+    """Classifier score distillation (2310.19415): guidance alone. Weights of the negative prompt are those of its code
+    for Stable Diffusion; the negative prompt is the run's, none by default.
+
+    guidance_scale is 1 there; with Adam, only penalties notice.
+    """
+
+    negative_weight: float = 1.0
+    """How far the negative prompt takes the place of no prompt at the start of the stage;"""
+    final_negative_weight: float = 0.5
+    """at its end, linearly between. Of no account without negative_prompt."""
+
+    def residual(self) -> Residual:
+        return Classifier(self.guidance_scale, self.negative_weight, self.final_negative_weight)
+
+
+@dataclass
+class NFSDConfig(ResidualConfig):
+    """Noise-free score distillation (2310.17590), with the paper's guidance 7.5, threshold and negative prompt."""
+
+    threshold: float = 0.2
+    """Share of the schedule below which the unconditional prediction is taken as it is."""
+    negative_prompt: str = (
+        "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+    )
+    """What pictures far from the model's look like, if the run has no negative_prompt. Empty: above `threshold` only
+    guidance is left."""
+
+    def texts(self, prompt: str, negative_prompt: str) -> tuple[str, str]:
+        return prompt, negative_prompt or self.negative_prompt
+
+    def residual(self) -> Residual:
+        return NoiseFree(self.guidance_scale, self.threshold)
+
+
+@dataclass
+class BridgeConfig(ResidualConfig):
+    """The second stage of SDS-Bridge (2406.09417): from what the scene looks like to what it shall look like. Words and
+    guidance are the defaults of its code; the first stage is `sds`."""
+
+    guidance_scale: float = 30.0
+    target: str = ", detailed high resolution, high quality, sharp"
+    """Appended to the prompt."""
+    source: str = ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+    """Appended to the prompt, the negative prompt. The run's negative_prompt, if given, is taken instead."""
+
+    def texts(self, prompt: str, negative_prompt: str) -> tuple[str, str]:
+        return prompt + self.target, negative_prompt or prompt + self.source
+
+    def residual(self) -> Residual:
+        return Bridge(self.guidance_scale)
+
+
+@dataclass
+class ASDConfig(ResidualConfig):
+    """Asynchronous score distillation (ScaleDreamer, 2407.02040): VSD without a copy of the model, for any prior.
+    Defaults are those of its code."""
+
+    timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(final_maximum=0.98))
+    shift: float = 0.1
+    """How much noisier the counterpart's pictures are: this share of the way from timesteps.minimum."""
+
+    def residual(self) -> Residual:
+        return Shifted(self.guidance_scale, self.shift, self.timesteps.minimum)
+
+
+@dataclass
+class ISMConfig(ResidualConfig):
+    """Interval score matching (LucidDreamer, 2311.11284). Defaults are those of its code, but for an interval that is
+    0.1 at first there."""
+
+    timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(anneal=0.3))
+    weighting: str = "sigma_over_alpha"
+    interval: float = 0.08
+    """Between the two noise levels, a share of the schedule."""
+    stride: float = 0.2
+    """Of a move of the inversion, a share of the schedule: the smaller, the more calls of the prior."""
+
+    def residual(self) -> Residual:
+        return Interval(self.guidance_scale, self.interval, self.stride)
+
+
+@dataclass
+class SDIConfig(ResidualConfig):
+    """Score distillation via inversion (2405.15891): SDS with the noise that DDIM inversion finds. Defaults are
+    threestudio's, but that no noise is added on the way (0.3 there)."""
+
+    timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(order="linear"))
+    weighting: str = "sigma_over_alpha"
+    inversion_scale: float = -7.5
+    """Guidance of the inversion."""
+    stride: float = 0.1
+    """Of a move of the inversion, a share of the schedule: the smaller, the more calls of the prior."""
+
+    def residual(self) -> Residual:
+        return Inverted(self.guidance_scale, self.inversion_scale, self.stride)
+
+
+@dataclass
 class VSDConfig(SSDConfig):
     """Variational score distillation (ProlificDreamer): a copy of the model, trained on the scene's own pictures, takes
     the noise's place in SDS. Wants a text-to-image model.
@@ -176,7 +304,17 @@ def control_variate_names() -> tuple[str, ...]:
     return ("noise", "spectral", *BASELINES)
 
 
-METHODS: dict[str, type[SDSConfig]] = {"sds": SDSConfig, "ssd": SSDConfig, "vsd": VSDConfig}
+METHODS: dict[str, type[SDSConfig]] = {
+    "sds": SDSConfig,
+    "ssd": SSDConfig,
+    "vsd": VSDConfig,
+    "csd": CSDConfig,
+    "nfsd": NFSDConfig,
+    "bridge": BridgeConfig,
+    "asd": ASDConfig,
+    "ism": ISMConfig,
+    "sdi": SDIConfig,
+}
 
 
 def _distiller(
@@ -185,6 +323,7 @@ def _distiller(
     variates: list[ControlVariate],
     coefficients: Coefficients,
     learned_score: LearnedScore | None = None,
+    residual: Residual | None = None,
 ) -> Distiller:
     return Distiller(
         prior,
@@ -195,4 +334,5 @@ def _distiller(
         weighting=config.weighting,
         antithetic=config.antithetic,
         learned_score=learned_score,
+        residual=residual,
     )

@@ -134,6 +134,10 @@ class Shifted(Residual):
     shift: float
     minimum: float
 
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise ValueError(f"the shift to noisier levels is {self.shift}; 0 or more is accepted")
+
     def __call__(self, draw: Draw) -> Estimate:
         sample, schedule = draw.sample, draw.schedule
         beyond = self.shift * (sample.timestep - round(self.minimum * schedule.steps)).clamp(min=0)
@@ -157,6 +161,11 @@ class Interval(Residual):
     interval: float
     stride: float
 
+    def __post_init__(self) -> None:
+        _check_stride(self.stride)
+        if not 0 < self.interval < 1:
+            raise ValueError(f"interval is {self.interval}; shares of the schedule between 0 and 1 are accepted")
+
     def __call__(self, draw: Draw) -> Estimate:
         schedule, timestep = draw.schedule, draw.sample.timestep
         before = (timestep - round(self.interval * schedule.steps)).clamp(min=0)
@@ -178,11 +187,19 @@ class Inverted(Residual):
     inversion_scale: float
     stride: float
 
+    def __post_init__(self) -> None:
+        _check_stride(self.stride)
+
     def __call__(self, draw: Draw) -> Estimate:
         end = _invert(
             draw, draw.sample.timestep, self.stride, lambda sample: _guided(draw, self.inversion_scale, sample)
         )
         return Estimate(_guided(draw, self.scale, end) - end.noise, None)
+
+
+def _check_stride(stride: float) -> None:
+    if not 0 < stride <= 1:
+        raise ValueError(f"stride is {stride}; shares of the schedule above 0 and up to 1 are accepted")
 
 
 def _texts(scale: float) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,3 +108,9 @@ class NoisySample:
     def __getitem__(self, rows: slice | Tensor) -> NoisySample:
         """Some of the draws, in any order and any number of times."""
         return NoisySample(self.clean[rows], self.noise[rows], self.timestep[rows], self.alpha[rows], self.sigma[rows])
+
+    @staticmethod
+    def concatenate(samples: Sequence[NoisySample]) -> NoisySample:
+        """The draws of all samples, in order."""
+        names = ("clean", "noise", "timestep", "alpha", "sigma")
+        return NoisySample(*(torch.cat([getattr(sample, name) for sample in samples]) for name in names))

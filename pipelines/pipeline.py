@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -31,7 +32,10 @@ class Pipeline:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with _users_errors():
             self.prior: Prior = config.prior.build(device)
-            self._embedding = self.prior.embed(config.prompt, config.negative_prompt)
+            self._embeddings: dict[tuple[str, str], Any] = {}
+            self.embedding = self._embed(config.prompt, config.negative_prompt)
+            for name in self.stages:
+                self._embedding_of(name)
             needed = any(config.method_of(name).needs_estimator for name in self.stages)
             self._estimator = load_estimator(config.estimator, self.prior.device) if needed else None
 
@@ -90,7 +94,29 @@ class Pipeline:
         distiller = self.config.method_of(name).build(self.prior, self._estimator).to(self.prior.device)
         steps = [stage.steps for stage in self.stages.values()]
         offset = sum(steps[: list(self.stages).index(name)])
-        return Stage(scene, distiller, self.prior, self._embedding, config, self.generator, name=name, offset=offset)
+        embedding = self._embedding_of(name)
+        return Stage(scene, distiller, self.prior, embedding, config, self.generator, name=name, offset=offset)
+
+    def _embedding_of(self, stage: str) -> Any:
+        """The prompts as the stage's method puts them."""
+        config = self.config
+        own = config.prompt, config.negative_prompt
+        texts = config.method_of(stage).texts(*own)
+        try:
+            return self._embed(*texts)
+        except ValueError as error:
+            if texts == own:
+                raise
+            raise ValueError(
+                f"{error}; the method of stage '{stage}' put it so: {texts[0]!r}, not {texts[1]!r} (docs/methods.md)"
+            ) from None
+
+    def _embed(self, prompt: str, negative_prompt: str) -> Any:
+        """Once for each pair of texts."""
+        texts = prompt, negative_prompt
+        if texts not in self._embeddings:
+            self._embeddings[texts] = self.prior.embed(*texts)
+        return self._embeddings[texts]
 
     def _rehearse(self) -> None:
         """Set up and draw every stage once: a setting that a later one refuses is known before the first begins.

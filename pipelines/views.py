@@ -13,6 +13,7 @@ from ..representations import Cameras
 from .errors import UserError, nearest
 
 LOOKS = ("centre", "outwards", "around")
+AZIMUTHS = ("stratified", "antipodal", "independent")
 
 
 @dataclass
@@ -20,7 +21,10 @@ class ViewsConfig:
     """Where training looks from. Angles in degrees, distances in metres."""
 
     per_step: int = 2
-    """Views per step, their azimuths stratified over the circle."""
+    """Views per step."""
+    azimuths: str = "stratified"
+    """Of a step's views. `stratified`: evenly over the circle from a random one on; `antipodal`: so too, and those that
+    are opposite share elevation, distance and field of view; `independent`."""
     elevation: list[float] = field(default_factory=lambda: [-15.0, 45.0])
     overhead_fraction: float = 0.2
     """Share of the views drawn from `overhead` instead, so that the top is seen too."""
@@ -71,6 +75,13 @@ class ViewsConfig:
                 raise UserError(f"{name}.{key} is {getattr(self, key)}; a share between 0 and 1 is accepted")
         if self.overhead_fraction + self.below_fraction > 1:
             raise UserError(f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them")
+        if self.azimuths not in AZIMUTHS:
+            raise UserError(
+                f"{name}.azimuths is '{self.azimuths}'{nearest(self.azimuths, AZIMUTHS)}; "
+                f"accepted: {', '.join(AZIMUTHS)}"
+            )
+        if self.azimuths == "antipodal" and self.per_step % 2:
+            raise UserError(f"{name}.azimuths=antipodal pairs views; {name}.per_step is {self.per_step}, not even")
         if self.look not in LOOKS:
             raise UserError(f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}")
         if self.look != "centre" and not self.inside:
@@ -91,7 +102,8 @@ def sample_views(
     def uniform(bounds: list[float]) -> Float[Tensor, " b"]:
         return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=generator)
 
-    azimuth = (torch.rand(1, generator=generator) + torch.arange(count) / count) * 360.0
+    strata = count if config.azimuths == "independent" else 1
+    azimuth = (torch.rand(strata, generator=generator) + torch.arange(count) / count) * 360.0
     if progress < config.widen_until:
         azimuth = ((azimuth + 180) % 360 - 180) * (progress / config.widen_until)
     band = torch.rand(count, generator=generator)
@@ -99,6 +111,9 @@ def sample_views(
     elevation = torch.where(band < config.overhead_fraction, uniform(config.overhead), elevation)
     elevation = torch.where(band > 1 - config.below_fraction, uniform(config.below), elevation)
     distance, field_of_view = uniform(config.distance), uniform(config.field_of_view)
+    if config.azimuths == "antipodal":  # the azimuths are so already
+        pair = torch.arange(count) % ((count + 1) // 2)
+        elevation, distance, field_of_view = elevation[pair], distance[pair], field_of_view[pair]
     cameras = Cameras.orbit(azimuth, elevation, distance=distance, field_of_view=field_of_view, height=resolution)
     random_colour = torch.rand(count, 3, generator=generator)
     is_random = torch.rand(count, 1, generator=generator) < config.random_background

@@ -28,6 +28,32 @@ def test_shares_of_bands_and_backgrounds(generator: torch.Generator) -> None:
     assert (background == 1).all(1).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
+def test_antipodal_views_come_in_pairs_that_share_the_rest(generator: torch.Generator) -> None:
+    config = ViewsConfig(per_step=4, azimuths="antipodal", distance=[2.0, 2.5], field_of_view=[30.0, 50.0])
+    firsts = []
+    for _ in range(20):
+        cameras, _ = sample_views(config, 32, generator)
+        first, second = cameras.position[:2], cameras.position[2:]
+        torch.testing.assert_close(second, first * torch.tensor([-1.0, 1.0, -1.0]), atol=1e-4, rtol=0)
+        assert torch.equal(cameras.intrinsics[:2], cameras.intrinsics[2:])
+        firsts.append(cameras.azimuth[:2])
+        gap = (cameras.azimuth[1] - cameras.azimuth[0]) % 180
+        assert float(gap) == pytest.approx(90, abs=0.05), "two pairs look along crossed axes"
+    assert torch.stack(firsts).std() > 30
+    with pytest.raises(UserError, match=r"views\.azimuths=antipodal pairs views; views\.per_step is 3, not even"):
+        ViewsConfig(per_step=3, azimuths="antipodal").validate()
+    with pytest.raises(UserError, match=r"views\.azimuths is 'antipodl'.*accepted: stratified, antipodal, independent"):
+        ViewsConfig(azimuths="antipodl").validate()
+
+
+def test_independent_azimuths_leave_gaps_of_any_size(generator: torch.Generator) -> None:
+    config = ViewsConfig(per_step=4, azimuths="independent")
+    azimuths = torch.stack([sample_views(config, 16, generator)[0].azimuth % 360 for _ in range(200)])
+    assert ((azimuths.mean(0) - 180).abs() < 4 * 104 / 200**0.5).all(), "each uniform"
+    gaps = torch.diff(azimuths.sort(1).values)
+    assert gaps.min() < 5 and gaps.max() > 180
+
+
 def test_same_seed_same_views() -> None:
     draws = [sample_views(ViewsConfig(), 16, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(draws[0][0].camera_to_world, draws[1][0].camera_to_world)
