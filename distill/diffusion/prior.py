@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..perp_neg import negative_view_weights, perp_neg
 from ..predictions import noise_from_output, output_error
-from ..prior import CameraBatch, CopyPrediction, NoisePrediction
+from ..prior import CameraBatch, CopyPrediction, NoisePrediction, Question
 from ..schedule import NoiseSchedule, NoisySample
 from ..view_prompts import view_prompts, view_weights
 from .families import FAMILIES, FamilyOptions
@@ -37,6 +38,8 @@ class ViewEmbedding:
     """One row per entry of `view_prompts.VIEWS`, or a single row for all views."""
     negative: TextRows
     """A single row."""
+    null: TextRows | None = None
+    """A single row, of no prompt; None: the same as `negative`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,18 @@ class TextCondition:
     """Perp-Neg's weights of the views, zero where a view is no negative."""
     camera: TextRows
     """What the denoiser is told of the view besides the text, one row per picture; no tensors if that is nothing."""
+    null: TextRows | None = None
+    """Told nothing; None: the same as `unconditional`."""
+
+    def same(self, text: str) -> str:
+        """Of `TEXTS`, the first that says the same."""
+        return "unconditional" if text == "null" and self.null is None else text
+
+    def told(self, text: str) -> TextRows:
+        """The rows of one of `TEXTS`."""
+        rows = {"prompt": self.conditional, "unconditional": self.unconditional, "null": self.null}[self.same(text)]
+        assert rows is not None
+        return rows
 
     def __getitem__(self, pictures: slice) -> TextCondition:
         return TextCondition(
@@ -59,6 +74,7 @@ class TextCondition:
             self.views,
             self.negative_weights[pictures],
             self.camera[pictures],
+            None if self.null is None else self.null[pictures],
         )
 
 
@@ -175,11 +191,16 @@ class DiffusersPrior:
     def embed(self, prompt: str, negative_prompt: str = "") -> ViewEmbedding:
         """Raises ValueError for a prompt longer than the text encoders read."""
         prompts = view_prompts(prompt) if self._view_dependent else [prompt]
-        rows = encode_prompts(
-            self.family, self._files, prompts, negative_prompt, self._device, self._dtype, cached=self._cache_text
-        )
+
+        def encode(prompts: list[str], negative: str) -> tuple[TextRows, TextRows]:
+            return encode_prompts(
+                self.family, self._files, prompts, negative, self._device, self._dtype, cached=self._cache_text
+            )
+
+        views, negative = encode(prompts, negative_prompt)
+        null = encode(prompts[:1], "")[1] if negative_prompt else None
         self.denoiser  # noqa: B018 - weights that cannot be loaded are to be found out before the first step
-        return ViewEmbedding(*rows)
+        return ViewEmbedding(views, negative, null)
 
     def condition(
         self, embedding: ViewEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
@@ -195,6 +216,7 @@ class DiffusersPrior:
             embedding.views,
             negative_weights,
             TextRows(self.family.view(cameras, background)).to(self._device, torch.float32),
+            None if embedding.null is None else embedding.null.expand(len(weights)),
         )
 
     def encode(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
@@ -214,14 +236,13 @@ class DiffusersPrior:
     @torch.no_grad()
     def predict_noise(self, sample: NoisySample, condition: TextCondition, *, unconditional: bool) -> NoisePrediction:
         """All rows of the guidance in one call of the denoiser per micro-batch."""
-        portions = self._portions(len(sample.timestep))
-        predicted = [self._predict_portion(sample[each], condition[each], unconditional) for each in portions]
-        return NoisePrediction(
-            torch.cat([each.conditional for each in predicted]),
-            torch.cat([each.unconditional for each in predicted if each.unconditional is not None])
-            if unconditional
-            else None,
-        )
+        texts = ("prompt", "unconditional") if unconditional else ("prompt",)
+        return NoisePrediction(*self._answer([Question(sample, text) for text in texts], condition))
+
+    @torch.no_grad()
+    def answer(self, questions: Sequence[Question], condition: TextCondition) -> list[Float[Tensor, "b c h w"]]:
+        """All rows in one call of the denoiser per micro-batch."""
+        return self._answer(questions, condition)
 
     def low_rank_copy(self, rank: int, *, camera: bool, generator: torch.Generator) -> LowRankDenoiser:
         """Of the denoiser, on its device. Raises ValueError unless rank >= 1, and for a denoiser without attention."""
@@ -239,7 +260,7 @@ class DiffusersPrior:
 
         def predict(rows: slice) -> Tensor:
             with copy.active(None if camera is None else camera[rows]):
-                return self._predict_portion(sample[rows], plain[rows], False).conditional
+                return self._answer_portion([(0, "prompt")], [sample[rows]], plain[rows])[0]
 
         portions = self._portions(len(sample.timestep))
         if torch.is_grad_enabled() and len(portions) > 1:
@@ -253,21 +274,40 @@ class DiffusersPrior:
         size = self.micro_batch or count
         return [slice(start, start + size) for start in range(0, count, size)]
 
-    def _predict_portion(self, sample: NoisySample, condition: TextCondition, unconditional: bool) -> NoisePrediction:
-        count = len(sample.timestep)
+    def _answer(self, questions: Sequence[Question], condition: TextCondition) -> list[Float[Tensor, "b c h w"]]:
+        samples = list({id(each.sample): each.sample for each in questions}.values())
+        places = {id(sample): place for place, sample in enumerate(samples)}
+        asked = [(places[id(each.sample)], condition.same(each.text)) for each in questions]
+        portions = [
+            self._answer_portion(asked, [sample[rows] for sample in samples], condition[rows])
+            for rows in self._portions(len(samples[0].timestep))
+        ]
+        return [torch.cat(parts) for parts in zip(*portions, strict=True)]
+
+    def _answer_portion(
+        self, asked: Sequence[tuple[int, str]], samples: Sequence[NoisySample], condition: TextCondition
+    ) -> list[Float[Tensor, "b c h w"]]:
+        """Of each (place among `samples`, text), all in one call of the denoiser; what is asked twice is there once."""
+        count = len(samples[0].timestep)
         pictures, views = condition.negative_weights.nonzero(as_tuple=True)
+        wary = [place for place, text in dict.fromkeys(asked) if text == "prompt"] if len(pictures) else []
         # Perp-Neg measures from the unconditional prediction, wanted or not.
-        pairs = unconditional or len(pictures) > 0
-        texts = [condition.conditional, condition.unconditional] if pairs else [condition.conditional]
-        rows = torch.cat([*(torch.arange(count, device=pictures.device) for _ in texts), pictures]).to(self._device)
-        told = TextRows.concatenate([*texts, condition.views[views]]) | condition.camera[rows]
-        noise = self._predict_rows(sample[rows], told)
-        conditional = noise[:count]
-        if len(pictures):
-            weights = condition.negative_weights[pictures, views].to(self._device)
-            of = rows[2 * count :]
-            conditional = perp_neg(conditional, noise[count : 2 * count], noise[2 * count :], of, weights)
-        return NoisePrediction(conditional, noise[count : 2 * count] if unconditional else None)
+        distinct = list(dict.fromkeys([*asked, *((place, "unconditional") for place in wary)]))
+        every = torch.arange(count, device=pictures.device)
+        rows = torch.cat(
+            [*(place * count + every for place, _ in distinct), *(place * count + pictures for place in wary)]
+        ).to(self._device)
+        texts = [*(condition.told(text) for _, text in distinct), *(condition.views[views] for _ in wary)]
+        told = TextRows.concatenate(texts) | condition.camera[rows % count]
+        noise = self._predict_rows(NoisySample.concatenate(samples)[rows], told)
+        parts = noise.split([count] * len(distinct) + [len(pictures)] * len(wary))
+        found = dict(zip(distinct, parts, strict=False))
+        weights = condition.negative_weights[pictures, views].to(self._device)
+        for place, negatives in zip(wary, parts[len(distinct) :], strict=True):
+            conditional, unconditional = found[place, "prompt"], found[place, "unconditional"]
+            of = pictures.to(self._device)
+            found[place, "prompt"] = perp_neg(conditional, unconditional, negatives, of, weights)
+        return [found[key] for key in asked]
 
     def _predict_rows(self, sample: NoisySample, text: TextRows) -> Float[Tensor, "b c h w"]:
         """One text and view per row, in one call of the denoiser."""

@@ -11,7 +11,7 @@ import torch
 from tiny_diffusion_models import save_tiny_model
 from torch import Tensor
 
-from steindreamer.distill import MicroBatched, NoisePrediction, NoisySample
+from steindreamer.distill import MicroBatched, NoisePrediction, NoisySample, Question
 from steindreamer.distill.diffusion import DiffusersPrior
 from steindreamer.distill.diffusion.micro_batches import in_micro_batches
 from steindreamer.distill.perp_neg import negative_view_weights, perpendicular
@@ -98,6 +98,30 @@ def test_perp_neg_from_overhead_is_plain(folder: Path, plain: DiffusersPrior, sa
     predicted = _predict(prior, sample, overhead, unconditional=False).conditional
     assert rows == [5]
     assert torch.equal(predicted, _predict(plain, sample, overhead, unconditional=False).conditional)
+
+
+def test_questions_at_several_levels_are_one_call(folder: Path, sample: NoisySample, cameras: Cameras) -> None:
+    """And are answered as one by one; the negative prompt is told from no prompt, and Perp-Neg holds at both levels."""
+    prior = DiffusersPrior(str(folder), CPU, perp_neg=True)
+    background = torch.ones(len(cameras), 3)
+    unwanted, plain = (prior.condition(prior.embed("a mug", text), cameras, background) for text in ("blurry", ""))
+    later = prior.schedule.add_noise(sample.clean, sample.noise, torch.tensor([60, 340, 560, 790, 990]))
+    questions = [Question(sample), Question(sample, "null"), Question(sample, "unconditional"), Question(later)]
+    rows = _calls(prior)
+    together = prior.answer(questions, unwanted)
+    assert rows == [5 * 5 + 2 * NEGATIVES], "Perp-Neg asks for the unconditional prediction of the second level too"
+    one_by_one = [prior.answer([each], unwanted)[0] for each in questions]
+    for first, second in zip(together, one_by_one, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+    null = prior.predict_noise(sample, plain, unconditional=True).unconditional
+    torch.testing.assert_close(together[1], null, rtol=1e-4, atol=1e-5)
+    assert (together[1] - together[2]).abs().max() > 1e-4
+    del rows[:]
+    null, unconditional = prior.answer(questions[1:3], plain)
+    assert rows == [5] and torch.equal(null, unconditional), "without a negative prompt they are the same"
+    portioned = DiffusersPrior(str(folder), CPU, perp_neg=True, micro_batch=2)
+    for first, second in zip(together, portioned.answer(questions, unwanted), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
 def test_perp_neg_needs_views(folder: Path) -> None:
