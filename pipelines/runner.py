@@ -24,6 +24,7 @@ from .errors import Interrupted, UserError
 from .export import ExportReport, export_asset
 from .files import write_atomically
 from .journal import Journal
+from .memory_report import memory_lines
 from .pictures import save_contact_sheet, save_turntable
 from .pipeline import Pipeline
 from .report import write_report
@@ -146,6 +147,8 @@ def _announce(journal: Journal, pipeline: Pipeline, folder: Path) -> None:
     description = getattr(prior, "description", "")
     if description:
         journal.say(f"prior: {description}")
+    for line in memory_lines(pipeline):
+        journal.say(line)
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in pipeline.stages.items())
     journal.say(f"steps: {stages}; on {prior.device}, {platform.machine()}; files go to {folder}")
     if any(0 < stage.probe_every <= stage.steps for stage in pipeline.stages.values()):
