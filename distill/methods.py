@@ -207,9 +207,8 @@ class BridgeConfig(ResidualConfig):
 @dataclass
 class ASDConfig(ResidualConfig):
     """Asynchronous score distillation (ScaleDreamer, 2407.02040): VSD without a copy of the model, for any prior.
-    Defaults are those of its code."""
+    Defaults are those of its code, but for noise levels that do not fall during the run there."""
 
-    timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(final_maximum=0.98))
     shift: float = 0.1
     """How much noisier the counterpart's pictures are: this share of the way from timesteps.minimum."""
 
