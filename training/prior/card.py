@@ -57,7 +57,8 @@ sampled by itself (DDIM, 25 steps, no guidance), none was chosen. The rows:
 ## How it learned
 
 Mean squared error of the estimated clean picture, in [-1, 1], for objects that training has not seen, by timestep.
-CPU seconds are those of the training, without the rendering of the views and the evaluations.
+CPU seconds are those of the training, without the rendering of the views, the evaluations, and what was lost or not
+recorded between an evaluation and an interruption.
 
 {course}
 
