@@ -416,7 +416,16 @@ class Stage:
         def render() -> Tensor:
             return self.prior.encode(draw()[1])
 
-        return Pullback(render, [p for p in self.representation.parameters() if p.requires_grad]).gram
+        pullback = Pullback(render, [p for p in self.representation.parameters() if p.requires_grad])
+
+        def gram(v: Tensor) -> Tensor:
+            # These gradients are not the step's: what renderers note of them would steer the densification.
+            kept = {name: buffer.clone() for name, buffer in self.representation.named_buffers()}
+            product = pullback.gram(v)
+            self._restore_buffers(kept)
+            return product
+
+        return gram
 
 
 def _guide(output: RenderOutput, cameras: Cameras) -> Guide:

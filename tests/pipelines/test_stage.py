@@ -14,7 +14,7 @@ from steindreamer.distill import METHODS, NoisePrediction, NoiseSchedule, NoisyS
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.stage import MAX_CONSECUTIVE_SKIPS, Stage, StageConfig
 from steindreamer.pipelines.views import ViewsConfig
-from steindreamer.representations import Cameras, RenderOutput, Representation
+from steindreamer.representations import Cameras, GaussiansConfig, RenderOutput, Representation
 
 WITH_THE_NOISE = ["sds", "ssd", "sdi"]
 """Methods whose counterpart is noise: the others compare predictions, which this prior gives all alike."""
@@ -175,3 +175,15 @@ def test_second_moment_coefficients_get_their_gram() -> None:
     before = [value.clone() for value in distiller.state_dict().values()]
     stage.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, distiller.state_dict().values(), strict=True))
+
+
+def test_the_gram_does_not_steer_the_densification() -> None:
+    def noted(coefficients: str) -> Tensor:
+        prior = OneColourPrior((0.9, 0.2, 0.4))
+        distiller = SSDConfig(coefficients=coefficients, baseline=["noise"]).build(prior, None)
+        scene = GaussiansConfig(count=50).build(torch.Generator().manual_seed(0), torch.device("cpu"))
+        config = StageConfig(steps=10, resolution=16, warmup_resolution=16)
+        Stage(scene, distiller, prior, None, config, torch.Generator().manual_seed(0)).step()
+        return dict(scene.named_buffers())["densifier.gradient_sum"]
+
+    assert noted("fixed").any() and torch.equal(noted("second_moment"), noted("fixed"))
