@@ -21,7 +21,7 @@ from ..estimator.dataset import ViewCache, ViewSettings
 from .dataset import Augmentation, LabelledViews
 from .model import ScorerConfig, WorldScorer, save_scorer
 
-STEPS = 1600
+STEPS = 5000
 
 
 @dataclass(frozen=True)
