@@ -17,7 +17,7 @@ from ..config import RunConfig
 from ..errors import UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
-from .contenders import Contender
+from .contenders import Contender, texts_of
 from .trial import Record, Trial, run_config, run_trial
 
 
@@ -164,10 +164,12 @@ def _trials(comparison: Comparison, contender: Contender, steps: tuple[str, ...]
 
 def _calls_per_view(configs: Sequence[RunConfig]) -> list[int]:
     """Evaluations of the prior, and of trainable copies of it, for one view of one step, by configuration."""
-    pipeline = Pipeline(configs[0])
-    stage, found = pipeline.first(), []
-    views = replace(stage.config.views, per_step=1)
+    stage, found = Pipeline(configs[0]).first(), []
+    asked_for = texts_of(configs[0], stage.name)
     for config in configs:
+        if texts_of(config, stage.name) != asked_for:  # other words for the prior
+            stage, asked_for = Pipeline(config).first(), texts_of(config, stage.name)
+        views = replace(stage.config.views, per_step=1)
         method = config.method_of(stage.name)
         estimator = load_estimator(config.estimator, stage.prior.device) if method.needs_estimator else None
         try:

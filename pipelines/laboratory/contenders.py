@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ...distill import METHODS, SDSConfig
@@ -66,12 +66,18 @@ def with_fixed_twins(contenders: Sequence[Contender]) -> tuple[Contender, ...]:
 
 
 def shared_settings(config: RunConfig) -> dict[str, Any]:
-    """Guidance, noise levels and weighting of a configuration's method, as a layer for another method.
+    """Guidance, noise levels and weighting as far as a configuration sets them, as a layer for another method.
 
     A preset's options are meant for its own method and left out for others; a comparison wants these to be the same.
     """
+    own, usual = asdict(config.method), asdict(METHODS[config.names["method"]]())
     names = {field.name for field in fields(SDSConfig)} - {"antithetic"}
-    return {"method": {name: value for name, value in config.to_plain()["method"].items() if name in names}}
+    return {"method": {name: own[name] for name in names if own[name] != usual[name]}}
+
+
+def texts_of(config: RunConfig, stage: str) -> tuple[str, str]:
+    """Prompt and negative prompt as the stage's method puts them to the prior."""
+    return config.method_of(stage).texts(config.prompt, config.negative_prompt)
 
 
 def twins(contenders: Sequence[Contender]) -> list[tuple[Contender, Contender]]:

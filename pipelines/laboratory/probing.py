@@ -9,14 +9,18 @@ from pathlib import Path
 import torch
 
 from ...distill import Distiller, Pullback
-from ...distill.variance_probe import EstimatorVariance
+from ...distill.variance_probe import REFERENCE, EstimatorVariance
 from ..checkpoint import read_newest_checkpoint
 from ..config import RunConfig, compose, given_layers, read_config
 from ..errors import UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
 from ..stage import Stage
-from .contenders import Contender, shared_settings
+from .contenders import Contender, shared_settings, texts_of
+from .trial import OWN
+
+SDS = Contender(REFERENCE, REFERENCE)
+"""Always measured."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,11 @@ class RunProbe:
 def probe_run(
     folder: Path, contenders: Sequence[Contender] = (), *, tuples: int = 120, seed: int = 0, learn: int = 100
 ) -> RunProbe:
-    """Measure `contenders` (none: the run's own method) and SDS on the same tuples; `folder` is not changed.
+    """Measure `contenders` (none: the run's own method, as "own") and SDS on the same tuples; `folder` is not changed.
 
-    The run's own method has the coefficients of the checkpoint; the others first learn on `learn` draws at this scene.
-    Raises UserError.
+    A contender of the run's method without settings is the run's own, with the coefficients of the checkpoint; the
+    others first learn on `learn` draws at this scene. SDS is plain, with the run's guidance, noise levels and
+    weighting. Raises UserError.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
@@ -46,10 +51,11 @@ def probe_run(
         raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
     stage = Pipeline(config).resumed(str(checkpoint.metadata["stage"]))
     stage.load_tensors(checkpoint.tensors)
+    distillers = {c.label: _distiller(c, config, stage, learn) for c in contenders if c != SDS}
+    if REFERENCE in distillers:
+        raise UserError(f"'{REFERENCE}' is the name of plain SDS here; label the method otherwise: LABEL=NAME:...")
     if not contenders:
-        name = config.names["method"]
-        contenders = [Contender(name, name)]
-    distillers = {contender.label: _distiller(contender, config, stage, learn) for contender in contenders}
+        distillers = {OWN: stage.distiller}
     found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
     return RunProbe(stage.name, stage.total, found)
 
@@ -59,6 +65,8 @@ def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int
         return stage.distiller
     layers = [config.to_plain(), shared_settings(config), *given_layers(contender.settings, {})]
     wanted = compose(layers, {"method": contender.method})
+    if texts_of(wanted, stage.name) != texts_of(config, stage.name):
+        raise UserError(f"{contender.label} puts other words to the prior than the run did; probe a run made with it")
     method = wanted.method_of(stage.name)
     estimator = load_estimator(wanted.estimator, stage.prior.device) if method.needs_estimator else None
     try:

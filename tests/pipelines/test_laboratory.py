@@ -28,6 +28,7 @@ from steindreamer.pipelines.laboratory.contenders import (
 from steindreamer.pipelines.laboratory.intervals import geometric_interval, mean_interval
 from steindreamer.pipelines.laboratory.probe_cli import main as probe
 from steindreamer.pipelines.laboratory.probe_cli import parser as probe_parser
+from steindreamer.pipelines.laboratory.probing import probe_run
 from steindreamer.pipelines.laboratory.results import Results, moment, psnr, relative, score
 from steindreamer.pipelines.laboratory.trial import Measurement, Record, Trial
 from steindreamer.pipelines.pipeline import Pipeline
@@ -134,8 +135,11 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
     assert "after 2 steps" in text and "within noise" in text and "ssd-bands-4" in text and "0.88-1.00" in text
     plain = json.loads(found.read_text())
     assert list(plain["methods"]) == ["sds", "ssd-bands-4"]
-    # The run pairs its noises, plain SDS does not: guidance is the run's all the same, one call.
-    assert plain["methods"]["sds"]["calls"] == 2 and plain["methods"]["ssd-bands-4"]["calls"] == 1
+    # Guidance is the run's, so that one call is enough; the run itself pairs its noises, plain SDS does not.
+    assert plain["methods"]["sds"]["calls"] == 1 and plain["methods"]["ssd-bands-4"]["calls"] == 1
+    own = probe_run(run, tuples=4).variances
+    assert list(own) == ["sds", "own"] and own["own"].calls == 2
+    assert probe([str(run), "--method", "sds=ssd"]) == 1 and "name of plain SDS" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert probe([str(tmp_path)]) == 1 and "no run to probe" in capsys.readouterr().err
 
