@@ -24,8 +24,8 @@ from steindreamer.training.estimator.evaluate import HELD_OUT, Score, evaluate, 
 
 SHIPPED = importlib.resources.files(assets).joinpath("tiny_geometry_estimator")
 # Below what was measured on these 16 objects (see the model card), by more than a change of machine can cost.
-LEAST_CLEAN = Score(picture=0.9, object=0.53, degrees=29.0)
-LEAST_NOISY = Score(picture=0.84, object=0.45, degrees=32.0)
+LEAST_CLEAN = Score(picture=0.9, object=0.53, degrees=29.0, error=0.12)
+LEAST_NOISY = Score(picture=0.84, object=0.45, degrees=32.0, error=0.19)
 CHECKERBOARD = 0.002
 """Of the disparity's standard deviation."""
 SMALL = TinyEstimatorConfig(channels=(8, 16, 8), head_channels=8, embedding_channels=8)
@@ -123,7 +123,8 @@ def test_shipped_weights_see_held_out_objects(
     shipped: TinyGeometryEstimator, held_out: Views, size: int, timestep: int | None, least: Score
 ) -> None:
     score = evaluate(shipped, held_out, size, timestep)
-    assert score.picture > least.picture and score.object > least.object and score.degrees < least.degrees
+    assert score.picture > least.picture and score.object > least.object
+    assert score.degrees < least.degrees and score.error < least.error
 
 
 @pytest.mark.parametrize("timestep", [None, 600])
