@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steindreamer.training.prior.dataset import ViewSettings
+from steindreamer.training.prior.evaluate import Examples
 from steindreamer.training.prior.model import PriorShape
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -35,6 +37,7 @@ def test_every_recipe_differs_from_the_shipped_one(script: Any) -> None:
 def test_recipes_are_trained_and_runs_are_read(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ViewSettings(("apple",), (("apple", "pink"),), sets_per_caption=1, objects_per_set=2, cameras_per_set=2)
     monkeypatch.setattr(script, "ViewSettings", lambda: few)
+    monkeypatch.setattr(Examples, "render", partial(Examples.render, count=8))
     small = {"shape": PriorShape(8, (32, 32), 16, 1)}
     recipes = {name: script.Recipe(name, **small) for name in ("one", "two")}
     monkeypatch.setattr(script, "RECIPES", recipes)

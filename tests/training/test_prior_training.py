@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -319,6 +320,11 @@ def test_the_denoiser_that_is_distilled_is_the_one_that_was_trained(tmp_path: Pa
         torch.testing.assert_close(actual, noise_from_output(estimate, "sample", sample), rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture
+def few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Examples, "render", partial(Examples.render, count=8))
+
+
 def run_of(folder: Path, cache: ViewCache, seconds: list[int]) -> Path:
     """A run that took these CPU seconds, by its own records."""
     train(folder, 2, SETTINGS, SMALL, cache, evaluate_every=1)
@@ -329,6 +335,7 @@ def run_of(folder: Path, cache: ViewCache, seconds: list[int]) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("few_examples")
 def test_the_card_holds_the_runs_own_records(
     cache: ViewCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -361,6 +368,7 @@ def test_the_card_holds_the_runs_own_records(
         ship(run, out)
 
 
+@pytest.mark.usefixtures("few_examples")
 def test_training_stops_when_its_seconds_are_spent(cache: ViewCache, tmp_path: Path) -> None:
     train(tmp_path, 10**6, SETTINGS, SMALL, cache, evaluate_every=10**6, cpu_seconds=0.5)
     (record,) = read_records(tmp_path / "evaluation.jsonl")
