@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,33 @@ def _is_installed(module: str) -> bool:
 
 def load_part(model: Any, files: ModelFiles, part: str, dtype: torch.dtype = torch.float32) -> Any:
     """A frozen part of the model, from the files that were chosen and no others."""
-    loaded: nn.Module = model.from_pretrained(
-        files.folder,
-        subfolder=part,
-        variant=files.variants[part],
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=dtype,
-    )
+    with no_progress_bars():
+        loaded: nn.Module = model.from_pretrained(
+            files.folder,
+            subfolder=part,
+            variant=files.variants[part],
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=dtype,
+        )
     return loaded.eval().requires_grad_(False)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Both libraries draw them on stderr, whoever calls; a run has a log of its own."""
+    import diffusers
+    import transformers
+
+    libraries = [diffusers.utils.logging, transformers.utils.logging]
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def load_config(model: Any, files: ModelFiles, part: str) -> Any:

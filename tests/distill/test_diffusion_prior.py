@@ -82,6 +82,12 @@ def test_it_is_a_prior(prior: DiffusersPrior) -> None:
     assert "Stable Diffusion, epsilon, 64 px, float32" in prior.description
 
 
+def test_loading_is_silent_and_leaves_progress_bars_on(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    DiffusersPrior(str(folder), CPU, cache_text=False).embed("a red mug")
+    assert not "".join(capfd.readouterr())
+    assert all(library.utils.logging.is_progress_bar_enabled() for library in (diffusers, transformers))
+
+
 def test_each_row_is_the_models_own_answer(
     prior: DiffusersPrior, folder: Path, cameras: Cameras, sample: NoisySample
 ) -> None:
