@@ -52,7 +52,7 @@ REFERENCE = "world"
 PROMPTS = 20
 ELEVATIONS = (0.0, 15.0, 30.0, 60.0)
 AZIMUTHS = (20.0, 110.0, 200.0, 290.0)
-GUIDANCE, SAMPLING_STEPS = 3.0, 25
+GUIDANCE, SAMPLING_STEPS = 1.0, 25
 TILE = 96
 """Pixels of a picture in the contact sheet."""
 
