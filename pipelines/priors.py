@@ -46,7 +46,7 @@ class DiffusersPriorConfig:
     cache_text: bool = True
     """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
     compile: bool = False
-    """Whether the denoiser goes through torch.compile: slow first steps, faster later ones."""
+    """Whether the denoiser goes through torch.compile: slow first steps, others not measured."""
     gradient_checkpointing: bool = False
     """Whether the autoencoder computes its layers twice to save memory."""
 
@@ -83,7 +83,7 @@ class TinyPriorConfig:
     cache_text: bool = True
     """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
     compile: bool = False
-    """Whether the denoiser goes through torch.compile: slow first steps, faster later ones."""
+    """Whether the denoiser goes through torch.compile: slow first steps, others not measured."""
 
     def build(self, device: torch.device) -> Prior:
         """Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""

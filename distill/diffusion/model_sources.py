@@ -45,8 +45,10 @@ REVISIONS = {
     "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": "e102b3591cc82e97071b8b4cb90d834d0c487207",
     "DeepFloyd/IF-I-XL-v1.0": "c03d510e9b75bce9f9db5bb85148c1402ad7e694",
 }
-"""What is downloaded of a repository of `MODELS`, so that a name means the same weights tomorrow. Taken from public code
-that uses these revisions; repositories that are not listed are taken as they are. `owner/name` by itself is not pinned."""
+"""What is downloaded of a repository of `MODELS`, so that a name means the same weights tomorrow.
+
+Taken from public code that uses these revisions. Repositories that are not listed are taken as they are, and so is
+`owner/name` where a user gives it."""
 
 WITHDRAWN = {
     "stabilityai/stable-diffusion-2-1-base": "stable-diffusion-2-1-base",

@@ -114,7 +114,7 @@ class DiffusersPrior:
             options: settings that only some families read.
             decoder: folder or hub id of a small autoencoder (TAESD family) that `decode` uses; "": the model's own.
             cache_text: whether text embeddings are kept on disk, see `text_cache`.
-            compile: whether the denoiser goes through `torch.compile`: slow first steps, faster later ones.
+            compile: whether the denoiser goes through `torch.compile`: slow first steps, others not measured.
             gradient_checkpointing: whether the autoencoder computes twice to save memory.
 
         Raises ValueError for a model that cannot be found or is of another kind, ImportError without diffusers.
