@@ -13,7 +13,7 @@ from .baselines import (
 )
 from .basis import SeparableBasis
 from .coefficients import Coefficients, FixedCoefficients, Gram, Observation, RunningRegression, SecondMomentDescent
-from .control_variates import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
+from .control_variates import ControlVariate, LearningControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
@@ -48,6 +48,7 @@ from .prior import (
 from .pullback import Pullback
 from .residuals import Draw, Estimate, Residual
 from .schedule import NoiseSchedule, NoisySample
+from .student import StudentTerm
 from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler, dreamtime_weights
 from .vsd import LearnedScore, Lesson
 from .weighting import WEIGHTINGS
@@ -82,6 +83,7 @@ __all__ = [
     "Guide",
     "ISMConfig",
     "LearnedScore",
+    "LearningControlVariate",
     "Lesson",
     "LowRankCopyable",
     "MicroBatched",
@@ -108,6 +110,7 @@ __all__ = [
     "SeparableBasis",
     "SpectralTerm",
     "SteinTerm",
+    "StudentTerm",
     "TimestepConfig",
     "TimestepDraw",
     "TimestepSampler",

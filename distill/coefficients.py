@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .schedule import NoisySample
+
 Gram = Callable[[Tensor], Tensor]
 """v -> J J^T v, with J the Jacobian of the encoded picture with respect to the scene's parameters (`Pullback.gram`)."""
 
@@ -31,6 +33,8 @@ class Observation:
     """eps_hat + sum_k mu_k h_k with the coefficients that were used."""
     weight: Float[Tensor, "b 1 1 1"]
     timestep: Int64[Tensor, " b"]
+    sample: NoisySample | None = None
+    """The draw, for control variates that learn; None of an antithetic pair."""
 
 
 class Coefficients(nn.Module, ABC):

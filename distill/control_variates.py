@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .baselines import Baseline, NoiseLevel
 from .basis import cosine_matrix
+from .coefficients import Observation
 from .guide import Guide
 from .schedule import NoisySample
 
@@ -44,6 +45,15 @@ class ControlVariate(Protocol):
         ...
 
     def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]: ...
+
+
+@runtime_checkable
+class LearningControlVariate(ControlVariate, Protocol):
+    """One that learns from past steps. If it is an `nn.Module`, its state is part of the distiller's."""
+
+    def learn(self, observation: Observation) -> None:
+        """Learn from a step whose gradient has been used; not called for antithetic pairs."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .coefficients import Coefficients, Gram, Observation
-from .control_variates import ControlVariate
+from .control_variates import ControlVariate, LearningControlVariate
 from .guide import Guide
 from .prior import Prior, ask
 from .residuals import Draw, Guided, Residual
@@ -63,8 +63,9 @@ class VarianceProbe:
 class Distiller(nn.Module):
     """Turns a picture into a gradient that makes it likelier under a prior.
 
-    `forward` draws and estimates; `update`, called after the gradient has been taken, lets the coefficients and the
-    learned score learn. The state dict holds these only: priors and estimators are frozen and belong to the caller.
+    `forward` draws and estimates; `update`, called after the gradient has been taken, lets coefficients, control
+    variates and the learned score learn. The state dict holds what learns only: priors and estimators are frozen and
+    belong to the caller.
     """
 
     coefficients: Coefficients
@@ -98,6 +99,8 @@ class Distiller(nn.Module):
         if len(set(self.names)) != len(self.names) or len(self.names) != len(coefficients.initial):
             raise ValueError(f"need {len(coefficients.initial)} distinct terms, got {', '.join(self.names)}")
         self.coefficients = coefficients
+        self.learning = [variate for variate in control_variates if isinstance(variate, LearningControlVariate)]
+        self.learning_state = nn.ModuleList(variate for variate in self.learning if isinstance(variate, nn.Module))
         self.guidance_scale, self.antithetic = guidance_scale, antithetic
         self.timesteps = timesteps or TimestepConfig()
         self.sampler = TimestepSampler(self.timesteps, prior.schedule)
@@ -145,7 +148,7 @@ class Distiller(nn.Module):
         )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
-        """Let coefficients and learned score learn from a step; call it after the step's gradient has been used.
+        """Let all that learns learn from a step; call it after the step's gradient has been used.
 
         `gram`: v -> J J^T v with J = d encoded picture / d parameters (`Pullback.gram`), for Eq. 11's descent.
         """
@@ -154,6 +157,9 @@ class Distiller(nn.Module):
             self.coefficients.update(observation, gram)
             weight = observation.weight / distillation.importance
             self.sampler.update(distillation.timestep, weight * observation.residual)
+            if not self.antithetic:
+                for variate in self.learning:
+                    variate.learn(observation)
         if self.learned_score is not None and distillation.lesson is not None:
             self.learned_score.learn(distillation.lesson)
 
@@ -225,9 +231,10 @@ class Distiller(nn.Module):
     ) -> tuple[Observation, Float[Tensor, "b c h w"] | None]:
         """What this draw says, and SDS's residual for the same draw (without its mirror image), if that is known."""
         noises = (noise, -noise) if self.antithetic else (noise,)
-        predictions, terms, sds = [], [], []
+        predictions, terms, sds, samples = [], [], [], []
         for each in noises:
             draw = self._draw(clean, each, times.timestep, condition, progress)
+            samples.append(draw.sample)
             estimate = self.residual(draw)
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)
@@ -242,7 +249,8 @@ class Distiller(nn.Module):
         for mu, term in zip(self.coefficients.value(times.timestep, clean.shape[1]), h, strict=True):
             residual = residual + mu[:, :, None, None] * term
         weight = self.weighting(alpha, sigma) * times.weight
-        return Observation(prediction, h, residual, weight, times.timestep), sds[0]
+        sample = None if self.antithetic else samples[0]
+        return Observation(prediction, h, residual, weight, times.timestep, sample), sds[0]
 
     def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"] | None) -> dict[str, float]:
         """Named numbers of one step, in a single transfer from the device."""

@@ -15,6 +15,7 @@ from .distiller import Distiller
 from .estimator import GeometryEstimator
 from .prior import LowRankCopyable, Prior
 from .residuals import Bridge, Classifier, Interval, Inverted, NoiseFree, Residual, Shifted
+from .student import StudentTerm
 from .timesteps import TimestepConfig
 from .vsd import LearnedScore
 
@@ -54,7 +55,8 @@ class SSDConfig(SDSConfig):
 
     baseline: list[str] = field(default_factory=lambda: ["spectral"])
     """Fitted jointly, any of `control_variate_names()`: "spectral"; "noise" (SDS with a learned coefficient, which all
-    others must beat); "depth" and "normal", the paper's Stein terms (alone they may be worse than SDS); your own."""
+    others must beat); "student", a small network that learns what is odd in the noise; "depth" and "normal", the
+    paper's Stein terms (alone they may be worse than SDS); your own."""
     coefficients: str = "regression"
     """"regression": running least squares; "second_moment": the paper's Eq. 11; "fixed": initial values throughout."""
     variant: str = "corrected"
@@ -94,6 +96,11 @@ class SSDConfig(SDSConfig):
                 f"variant {self.variant!r} concerns Stein terms, and baseline={names} has none: "
                 f"list one of {', '.join(BASELINES)}"
             )
+        if "student" in names and self.antithetic:
+            raise ValueError(
+                "the student foretells what is odd in the noise, and that cancels in antithetic pairs: "
+                "set antithetic=false, or leave it out of the baseline"
+            )
         variates: list[ControlVariate] = []
         for name in names:
             start = self._start(name)
@@ -101,13 +108,16 @@ class SSDConfig(SDSConfig):
                 variates.append(NoiseTerm(start))
             elif name == "spectral":
                 variates.append(SpectralTerm(self.bands, start))
+            elif name == "student":
+                starts_as_sds = any(self._start(each) for each in names)
+                variates.append(StudentTerm(carries_noise=start > 0, noise_share=float(starts_as_sds)))
             else:
                 variates.append(SteinTerm(name, build_baseline(name, prior, estimator), self.variant, start))
         return variates
 
     def _start(self, name: str) -> float:
         """Together the terms start as SDS: one carries -noise, or the Stein terms share it (as if phi were -1)."""
-        carrier = next((known for known in ("spectral", "noise") if known in self.baseline), None)
+        carrier = next((known for known in ("spectral", "noise", "student") if known in self.baseline), None)
         return 1 / len(self.baseline) if carrier is None else float(name == carrier)
 
     def _coefficients(self, initial: list[float], steps: int) -> Coefficients:
@@ -300,7 +310,7 @@ class VSDConfig(SSDConfig):
 
 def control_variate_names() -> tuple[str, ...]:
     """What `SSDConfig.baseline` may list."""
-    return ("noise", "spectral", *BASELINES)
+    return ("noise", "spectral", "student", *BASELINES)
 
 
 METHODS: dict[str, type[SDSConfig]] = {

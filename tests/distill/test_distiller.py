@@ -34,6 +34,7 @@ CONFIGS: dict[str, SDSConfig] = {
     "noise": SSDConfig(baseline=["noise"]),
     "depth": SSDConfig(baseline=["depth"]),
     "spectral": SSDConfig(),
+    "student": SSDConfig(baseline=["spectral", "student"]),
     "joint": SSDConfig(baseline=["noise", "depth", "normal", "spectral"]),
     "eq11": SSDConfig(coefficients="second_moment"),
     "antithetic": SSDConfig(baseline=["depth"], antithetic=True),
