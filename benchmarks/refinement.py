@@ -96,7 +96,7 @@ def main() -> None:
             config = load_config(
                 representation=representation,
                 method=method,
-                overrides=["prior.objects=1", *options.settings],
+                overrides=["prior.name=world", "prior.objects=1", *options.settings],
                 prompt=prompt,
             )
             row.write_text(measured(config, folder))

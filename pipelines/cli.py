@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--prompt", help='what to make (default: "a yellow rubber duck")')
     out.add_argument("--repr", dest="representation", metavar="NAME", help="3D representation (default: gaussians)")
     out.add_argument("--method", metavar="NAME", help="distillation method (default: ssd)")
-    out.add_argument("--prior", metavar="NAME|MODEL", help="2D prior, or a model: folder or hub id (default: world)")
+    out.add_argument("--prior", metavar="NAME|MODEL", help="2D prior, or a model: folder or hub id (default: tiny)")
     out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
     out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export that")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")

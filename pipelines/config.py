@@ -27,7 +27,7 @@ DEFAULT_PRESET = "cpu"
 CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "method": METHODS, "prior": PRIORS}
 """Sections whose dataclass is picked by name."""
 
-DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "world"}
+DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "tiny"}
 
 WHEN = "when"
 """A preset's section of settings that hold only with one representation or prior: `when: {nerf: {stages: ...}}`."""

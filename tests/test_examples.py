@@ -13,7 +13,8 @@ from steindreamer.representations import REPRESENTATIONS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = [
-    "stages.coarse.steps=2", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "prior.objects=1",
+    "stages.coarse.steps=2", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "prior.name=world",
+    "prior.objects=1",
     "stages.geometry.steps=2", "stages.geometry.resolution=16", "mesh.resolution=16",
     "stages.texture.steps=2", "stages.texture.resolution=16",
     "representation.samples=24",

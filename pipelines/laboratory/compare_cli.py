@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--tuples", type=int, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
     )
-    out.add_argument("--score", choices=["psnr", "world"], default="psnr", help="of convergence and quality")
+    out.add_argument("--score", choices=["world", "psnr"], default="world", help="of convergence and quality")
     out.add_argument("--clip", default="", metavar="PATH|ID", help="score by the CLIP distance of this model")
     out.add_argument("--views", type=int, default=12, metavar="N", help="held-out pictures (default: 12)")
     out.add_argument("--size", type=int, default=128, metavar="PIXELS", help="of a held-out picture (default: 128)")

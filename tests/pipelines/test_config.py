@@ -23,7 +23,7 @@ def test_later_layers_win() -> None:
 def test_names_choose_the_dataclasses() -> None:
     sds, ssd = load_config(None, method="sds"), load_config(None, method="ssd")
     assert type(sds.method) is not type(ssd.method)
-    assert sds.names == {"representation": "gaussians", "method": "sds", "prior": "world"}
+    assert sds.names == {"representation": "gaussians", "method": "sds", "prior": "tiny"}
 
 
 def test_a_model_may_stand_in_the_place_of_the_priors_name(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ SETTINGS = [
     "representation.count=60", "output.picture_size=16", "output.log_every=2",
 ]  # fmt: skip
 TINY = [
-    "--prompts", "a red mug", "--seeds", "0", "--settings", *SETTINGS, "--measurements", "2", "--tuples", "4",
-    "--views", "2", "--size", "16", "--jobs", "0",
+    "--prior", "world", "--score", "psnr", "--prompts", "a red mug", "--seeds", "0", "--settings", *SETTINGS,
+    "--measurements", "2", "--tuples", "4", "--views", "2", "--size", "16", "--jobs", "0",
 ]  # fmt: skip
 METHODS = ["--methods", "sds", "pairs=sds:method.antithetic=true"]
 
@@ -145,7 +145,7 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
 
 
 def test_a_probe_leaves_the_stage_as_it_was() -> None:
-    stage = Pipeline(trial.run_config("ssd", "a red mug", 0, "", "", "cpu", tuple(SETTINGS))).first()
+    stage = Pipeline(trial.run_config("ssd", "a red mug", 0, "", "world", "cpu", tuple(SETTINGS))).first()
     stage.step()
     before = {name: tensor.clone() for name, tensor in stage.tensors().items()}
     assert any("densifier" in name for name in before), "which counts what is drawn and differentiated"

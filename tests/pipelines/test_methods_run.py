@@ -1,4 +1,4 @@
-"""Every method takes steps on the default prior, or says in one line why not."""
+"""Every method takes steps on the exact prior, or says in one line why not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from steindreamer.pipelines.stage import Stage
 
 SETTINGS = [
     "representation.count=100", "stages.coarse.steps=4", "stages.coarse.resolution=16",
-    "stages.coarse.warmup_resolution=16", "stages.coarse.probe_every=2", "prior.objects=1",
+    "stages.coarse.warmup_resolution=16", "stages.coarse.probe_every=2", "prior.name=world",
+    "prior.objects=1",
     "prior.unconditional_objects=2", "prior.supersample=1", "export.enabled=false",
 ]  # fmt: skip
 WORDS = {

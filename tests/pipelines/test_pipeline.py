@@ -16,7 +16,7 @@ from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.pipeline import Pipeline
 
 SMALL = [
-    "prompt=a red mug", "prior.objects=1", "representation.count=300", "representation.opacity=0.5",
+    "prompt=a red mug", "prior.name=world", "prior.objects=1", "representation.count=300", "representation.opacity=0.5",
     *(f"stages.{name}.{setting}" for name in ("coarse", "geometry", "texture") for setting in (
         "steps=2", "resolution=16", "warmup_resolution=16", "probe_every=0"
     )),

@@ -21,11 +21,12 @@ SETTINGS = [
     "stages.coarse.warmup_resolution=24",
     "representation.count=400", "output.checkpoint_every=5", "output.preview_every=0", "output.turntable_frames=0",
     "output.log_every=4", "output.picture_size=32", "stages.coarse.probe_every=4", "export.resolution=32",
-    "export.texture_size=64", "export.face_budget=500", "prior.objects=2",
+    "export.texture_size=64", "export.face_budget=500",
+    "prior.name=world", "prior.objects=2",
 ]  # fmt: skip
 STAGES = {"coarse": 15, "geometry": 15, "texture": 15}
 STAGED = [
-    "--prompt", "a red mug", "prior.objects=2",
+    "--prompt", "a red mug", "prior.name=world", "prior.objects=2",
     *(f"stages.{name}.{setting}" for name, steps in STAGES.items() for setting in (
         f"steps={steps}", "resolution=32", "warmup_resolution=24", "probe_every=4"
     )),

@@ -21,7 +21,8 @@ from steindreamer.pipelines.views import ViewsConfig
 TINY = [
     "--prompt", "a red mug", "--no-refine", "stages.coarse.steps=4", "stages.coarse.resolution=16",
     "stages.coarse.warmup_resolution=16",
-    "representation.count=300", "representation.opacity=0.5", "prior.objects=1", "stages.coarse.probe_every=1",
+    "representation.count=300", "representation.opacity=0.5", "prior.name=world", "prior.objects=1",
+    "stages.coarse.probe_every=1",
     "output.log_every=2", "output.picture_size=16", "output.turntable_frames=2", "output.preview_every=2",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
     "export.face_budget=400",
