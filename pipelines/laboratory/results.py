@@ -118,7 +118,8 @@ class Results:
         for record in self.of(label):
             calls = self.calls_to(record, thresholds[record.trial.prompt])
             there = math.isfinite(calls)
-            out[record.trial.prompt, record.trial.seed] = (calls if there else record.measurements[-1].calls, there)
+            spent = calls if there else float(record.measurements[-1].calls)
+            out[record.trial.prompt, record.trial.seed] = (spent, there)
         return out
 
     def gain(self, label: str, quantity: Quantity) -> Interval:
