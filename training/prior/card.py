@@ -43,7 +43,7 @@ from steindreamer.representations import Cameras
 
 pipeline = CameraConditionedPipeline.from_pretrained("assets/tiny_world_prior")
 views = Cameras.orbit([0.0, 90.0, 180.0, 270.0], [15.0] * 4, height={size})
-pictures = pipeline({first!r}, camera_features(views, torch.ones(4, 3))).images
+pictures = pipeline("{first}", camera_features(views, torch.ones(4, 3))).images
 ```
 
 ## Samples
