@@ -114,7 +114,7 @@ class StudentTerm(nn.Module):
         noise_share: float = 1.0,
         features: int = 32,
         heads: int = 16,
-        learning_rate: float = 1e-2,
+        learning_rate: float = 3e-3,
     ) -> None:
         """
         Args:
@@ -192,7 +192,7 @@ class StudentTerm(nn.Module):
         self.network = self.optimizer = None
         if first is not None:
             self._begin(first.shape[1] // PATCH**2, self.lessons.device)
-            assert self.optimizer is not None
+            assert self.network is not None and self.optimizer is not None
             load_optimizer(self.optimizer, self.network, state_dict, f"{prefix}optimizer.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .optimizer_state import load_optimizer, save_optimizer
 from .prior import LowRankCopyable
 from .schedule import NoisySample
 
@@ -131,18 +132,8 @@ class LearnedScore(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, parameter in self.low_rank.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                destination[f"{prefix}optimizer.{name}.{key}"] = value
+        save_optimizer(self.optimizer, self.low_rank, destination, f"{prefix}optimizer.")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        state = {}
-        for index, (name, _) in enumerate(self.low_rank.named_parameters()):
-            own = f"{prefix}optimizer.{name}."
-            values = {
-                key.removeprefix(own): state_dict.pop(key).clone() for key in list(state_dict) if key.startswith(own)
-            }
-            if values:
-                state[index] = values
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        load_optimizer(self.optimizer, self.low_rank, state_dict, f"{prefix}optimizer.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,0 +1,235 @@
+"""Variance over the noise of score distillation's estimators on a learned prior, along a run and at fixed pictures.
+
+    python benchmarks/variance_network.py [--prior tiny | --prior FOLDER] [--prompt TEXT] [--steps N] [--guidance S ...]
+
+Every estimator sees the same draws and learns from them. Before it learns from a step it is measured on two fresh
+noises at that step's pictures, which nothing learns from. "along a run": Gaussians that SDS distils, the second half of
+the steps counting. "real", "blurred", "grey": other pictures from random cameras in their place, drawn from one object
+of the world that the prompt names. Writes benchmarks/results/variance_network.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from steindreamer.distill import (
+    Distiller,
+    Guide,
+    NoisePrediction,
+    NoisySample,
+    Prior,
+    SDSConfig,
+    SSDConfig,
+    TimestepConfig,
+)
+from steindreamer.pipelines.config import load_config
+from steindreamer.pipelines.estimators import EstimatorConfig, load_estimator
+from steindreamer.pipelines.pipeline import Pipeline
+from steindreamer.pipelines.stage import Stage
+from steindreamer.pipelines.views import sample_views
+from steindreamer.representations import TriangleMesh, render_mesh
+from steindreamer.training.prior.dataset import SIZE
+from steindreamer.training.world import parse_caption, sample_object
+from steindreamer.training.world.views import shade
+
+RESULT = Path(__file__).parent / "results" / "variance_network.md"
+SHIPPED = "tiny"
+TIMESTEPS = TimestepConfig(final_maximum=0.98)
+ESTIMATORS: dict[str, SDSConfig] = {
+    "SDS": SDSConfig(),
+    "`noise`": SSDConfig(baseline=["noise"]),
+    "`spectral` (default)": SSDConfig(),
+    "`noise`, `depth`": SSDConfig(baseline=["noise", "depth"]),
+    "`noise`, `normal`": SSDConfig(baseline=["noise", "normal"]),
+    "`student`": SSDConfig(baseline=["student"]),
+    "`spectral`, `student`": SSDConfig(baseline=["spectral", "student"]),
+    "antithetic": SDSConfig(antithetic=True),
+}
+STATES = ("along a run", "real", "blurred", "grey")
+PROMPT = "a red mug"
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a step gives the estimators."""
+
+    picture: Float[Tensor, "b 3 h w"]
+    guide: Guide
+    condition: Any
+
+
+def run_stage(prior: str, prompt: str, steps: int, guidance: float) -> Stage:
+    """The first stage of a Gaussians run by SDS, at the size that the prior sees."""
+    model = [] if prior == SHIPPED else [f"prior.model={Path(prior).resolve()}"]
+    config = load_config(
+        "cpu",
+        representation="gaussians",
+        method="sds",
+        prior=SHIPPED,
+        overrides=[
+            f"stages.coarse.steps={steps}",
+            f"stages.coarse.resolution={SIZE}",
+            f"method.guidance_scale={guidance}",
+            "stages.coarse.probe_every=0",
+            *model,
+        ],
+        prompt=prompt,
+        seed=0,
+        refine=False,
+    )
+    return Pipeline(config).first()
+
+
+def along_a_run(stage: Stage, generator: torch.Generator) -> Views:
+    """The views of the stage's next step."""
+    seen = stage.look(generator, stage.config.views)
+    stage.step()
+    return Views(seen.picture.detach(), seen.guide, seen.condition)
+
+
+def of_an_object(stage: Stage, mesh: TriangleMesh, state: str, generator: torch.Generator) -> Views:
+    cameras, background = sample_views(stage.config.views, SIZE, generator, 0.0)
+    output = render_mesh(mesh, cameras, background)
+    picture = output.rgb
+    if state == "blurred":
+        picture = F.avg_pool2d(F.pad(picture, (3, 3, 3, 3), mode="replicate"), 7, 1)
+    elif state == "grey":
+        picture = torch.full_like(picture, 0.5)
+    guide = Guide(output.opacity, output.depth, output.normal, cameras.camera_to_world)
+    return Views(picture, guide, stage.prior.condition(stage.embedding, cameras, background))
+
+
+@contextmanager
+def shared_calls(prior: Prior) -> Iterator[None]:
+    """Within it, the prior answers a question that has just been asked from memory."""
+    ask, known = prior.predict_noise, list[tuple[NoisySample, bool, NoisePrediction]]()
+
+    def answer(sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
+        for other, asked, prediction in known:
+            same = asked == unconditional and torch.equal(other.timestep, sample.timestep)
+            if same and torch.equal(other.noisy, sample.noisy):
+                return prediction
+        prediction = ask(sample, condition, unconditional=unconditional)
+        known.append((sample, unconditional, prediction))
+        return prediction
+
+    object.__setattr__(prior, "predict_noise", answer)
+    try:
+        yield
+    finally:
+        object.__delattr__(prior, "predict_noise")
+
+
+@dataclass
+class Tally:
+    """What one estimator's noise and time add up to."""
+
+    own: float = 0.0
+    sds: float = 0.0
+    seconds: float = 0.0
+
+
+def measure(
+    prior: Prior,
+    distillers: Mapping[str, Distiller],
+    draw: Callable[[torch.Generator], Views],
+    steps: int,
+) -> dict[str, Tally]:
+    """All learn from every step; they are measured in the second half, each step before it is learned from."""
+    generator = torch.Generator().manual_seed(2)
+    tallies = {name: Tally() for name in distillers}
+    for step in range(steps):
+        views = draw(generator)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with shared_calls(prior):
+            for name, distiller in distillers.items():
+                noise = torch.Generator().manual_seed(seed)
+                arguments = (views.picture, views.guide, views.condition)
+                distillation = distiller(*arguments, progress=0.0, generator=noise)
+                if 2 * step >= steps:
+                    probe = distiller.probe(*arguments, progress=0.0, generator=noise)
+                    tallies[name].own += probe.within_noise
+                    tallies[name].sds += probe.within_noise_sds
+                start = time.process_time()
+                distiller.update(distillation)
+                tallies[name].seconds += (time.process_time() - start) / steps
+    return tallies
+
+
+def column(prior: str, prompt: str, state: str, guidance: float, steps: int, names: Sequence[str]) -> dict[str, Tally]:
+    """One state and guidance, all estimators."""
+    stage = run_stage(prior, prompt, steps, guidance)
+    estimator = load_estimator(EstimatorConfig(), stage.prior.device)
+    distillers = {
+        name: replace(ESTIMATORS[name], guidance_scale=guidance, timesteps=TIMESTEPS).build(stage.prior, estimator)
+        for name in names
+    }
+    if state == "along a run":
+        return measure(stage.prior, distillers, lambda generator: along_a_run(stage, generator), steps)
+    caption = parse_caption(prompt)
+    mesh = shade(sample_object(caption, np.random.default_rng(0)))
+    return measure(stage.prior, distillers, lambda generator: of_an_object(stage, mesh, state, generator), steps)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prior", default=SHIPPED, help="a folder of training.prior.train; default: the shipped one")
+    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--steps", type=int, default=200, help="of four views each, learned from and then measured")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 7.5])
+    parser.add_argument("--states", nargs="+", choices=STATES, default=STATES)
+    parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
+    parser.add_argument("--result", type=Path, default=RESULT, metavar="MD")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    start, columns = time.process_time(), {}
+    for guidance in given.guidance:
+        for state in given.states:
+            title = f"{state}, CFG {guidance:g}"
+            columns[title] = column(given.prior, given.prompt, state, guidance, given.steps, given.estimators)
+            print(title, {name: round(each.own / each.sds, 3) for name, each in columns[title].items()}, flush=True)
+    given.result.write_text(report(columns, given, time.process_time() - start), encoding="utf-8")
+
+
+def report(columns: Mapping[str, Mapping[str, Tally]], given: argparse.Namespace, seconds: float) -> str:
+    lines = [
+        "# Variance over the noise on a learned prior, relative to SDS, per call of the prior",
+        "",
+        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores (1 thread), torch {torch.__version__}, "
+        f"{seconds:.0f} s of CPU time. `python benchmarks/variance_network.py --prior {Path(given.prior).name} "
+        f'--prompt "{given.prompt}" --steps {given.steps}`.',
+        "",
+        f"Prompt: {given.prompt}; one run and one object, one seed. The variance of the weighted residual at fixed",
+        "picture, camera and noise level, on noise that nothing has learned from, in the second half of the steps;",
+        "four views each. An antithetic pair costs two calls, so its variance is doubled: two independent draws give",
+        "1. Last: what learning takes per step.",
+        "",
+        "| estimator | " + " | ".join(columns) + " | learning, ms |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for name in given.estimators:
+        calls = 2 if ESTIMATORS[name].antithetic else 1
+        tallies = [tallies[name] for tallies in columns.values()]
+        cells = [f"{calls * tally.own / tally.sds:.3f}" for tally in tallies]
+        learning = 1e3 * sum(tally.seconds for tally in tallies) / len(tallies)
+        lines.append(f"| {name} | {' | '.join(cells)} | {learning:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
