@@ -188,7 +188,10 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 def record(label: str, seed: int, scores: list[float], calls: int = 10, variance: float = 1.0) -> Record:
     one = Trial(label, "sds", (), "a red mug", seed, "", "", "cpu", 1, len(scores) - 1, 4, 2, 16, "psnr", "")
-    variances = {"own": {"total": variance, "calls": 2.0}, "sds": {"total": 4.0, "calls": 1.0}}
+    variances: dict[str, dict[str, float | None]] = {
+        "own": {"total": variance, "calls": 2.0},
+        "sds": {"total": 4.0, "calls": 1.0},
+    }
     measured = [
         Measurement(calls * i, i / (len(scores) - 1), calls * i, float(value), float(value), None, variances)
         for i, value in enumerate(scores)
