@@ -1,4 +1,4 @@
-"""Nine prompts through the command line: time, memory, agreement, and the picture of the README.
+"""Nine prompts through the command line with `--prior world`: time, memory, agreement, and the picture of the README.
 
     python benchmarks/assets.py [--out DIR] [key=value ...]
 
@@ -43,6 +43,7 @@ COLUMNS = 3
 def run(prompt: str, folder: Path, settings: list[str]) -> dict[str, float]:
     """One run in a process of its own: its summary, wall-clock seconds and peak memory."""
     command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--repr", "gaussians", "--method", "ssd"]
+    command += ["--prior", "world"]  # which knows all of the prompts
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--prompt", prompt, "--out", str(folder), "--quiet", *settings])
     _, status, usage = os.wait4(process.pid, 0)
