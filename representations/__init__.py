@@ -4,6 +4,7 @@ from .base import Adaptive, AdaptReport, FieldSample, Meshable, Queryable, Rende
 from .cameras import Cameras, sphere_of_cameras
 from .densify import DensifyConfig
 from .dmtet_mesh import DmtetConfig, DmtetMesh
+from .ensemble import Ensemble, ensemble_of, particles_of
 from .gaussian_ply import read_gaussian_ply, write_gaussian_ply
 from .gaussians import Gaussians, GaussiansConfig
 from .mesh import TriangleMesh, face_normals, vertex_normals
@@ -27,6 +28,7 @@ __all__ = [
     "DensifyConfig",
     "DmtetConfig",
     "DmtetMesh",
+    "Ensemble",
     "FieldSample",
     "Gaussians",
     "GaussiansConfig",
@@ -40,7 +42,9 @@ __all__ = [
     "TextureConfig",
     "TexturedMesh",
     "TriangleMesh",
+    "ensemble_of",
     "face_normals",
+    "particles_of",
     "read_gaussian_ply",
     "render_mesh",
     "sphere_of_cameras",
