@@ -20,8 +20,8 @@ FOLDER = "tiny_geometry_estimator"
 
 @dataclass
 class EstimatorConfig:
-    """Who judges depth and normals; loaded only if a baseline asks. Always in float32: Stein's identity needs the
-    gradient of the very function that is evaluated."""
+    """Who judges depth and normals; loaded only if a baseline or a penalty asks. Always in float32: Stein's identity
+    needs the gradient of the very function that is evaluated."""
 
     model: str = SHIPPED
     """tiny (shipped), a hub id (owner/name, or owner/name@revision), or a folder with config.json and safetensors."""

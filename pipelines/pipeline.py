@@ -36,7 +36,9 @@ class Pipeline:
             self.embedding = self._embed(config.prompt, config.negative_prompt)
             for name in self.stages:
                 self._embedding_of(name)
-            needed = any(config.method_of(name).needs_estimator for name in self.stages)
+            needed = any(
+                stage.needs_estimator or config.method_of(name).needs_estimator for name, stage in self.stages.items()
+            )
             self._estimator = load_estimator(config.estimator, self.prior.device) if needed else None
 
     @property
@@ -95,7 +97,17 @@ class Pipeline:
         steps = [stage.steps for stage in self.stages.values()]
         offset = sum(steps[: list(self.stages).index(name)])
         embedding = self._embedding_of(name)
-        return Stage(scene, distiller, self.prior, embedding, config, self.generator, name=name, offset=offset)
+        return Stage(
+            scene,
+            distiller,
+            self.prior,
+            embedding,
+            config,
+            self.generator,
+            name=name,
+            offset=offset,
+            estimator=self._estimator,
+        )
 
     def _embedding_of(self, stage: str) -> Any:
         """The prompts as the stage's method puts them."""

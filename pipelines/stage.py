@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..distill import Distiller, Gram, Guide, MicroBatched, Prior, Pullback
+from ..distill import Distiller, GeometryEstimator, Gram, Guide, MicroBatched, Prior, Pullback
 from ..distill.variance_probe import REFERENCE, EstimatorVariance, ProbeView, probe_variance, sds_like
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from ..representations.environment import Environment, EnvironmentConfig, composite
 from .errors import UserError, nearest
+from .estimated_geometry import ESTIMATED, estimated_penalties
 from .out_of_memory import halve_micro_batch
 from .penalties import PENALTIES
 from .schedules import Schedule, parse_schedule
@@ -52,9 +53,9 @@ class StageConfig:
     environment: bool = False
     """A learned background, by view direction, instead of the plain colours of `views`."""
     regularisers: dict[str, Any] = field(default_factory=dict)
-    """Weight per penalty: those of `PENALTIES` on the pictures, and the representation's own. A number, or a schedule
-    `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over shares of the stage. They stand beside a distillation loss that
-    is averaged over pixels."""
+    """Weight per penalty: those of `PENALTIES` and `ESTIMATED` on the pictures, and the representation's own. A number,
+    or a schedule `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over shares of the stage. They stand beside a
+    distillation loss that is averaged over pixels."""
     rates: float = 1.0
     """Factor on all of the scene's learning rates."""
     method: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +66,11 @@ class StageConfig:
     probe_tuples: int = 0
     """Draws of noise level, camera and noise (an even number) in each of them, for the whole variance in the scene's
     parameters; 0: only that over the noise in the step's own pictures."""
+
+    @property
+    def needs_estimator(self) -> bool:
+        """Whether a penalty asks the geometry estimator."""
+        return any(self.regularisers.get(name) for name in ESTIMATED)
 
     def validate(self, path: str = "stage") -> None:
         """Raises UserError, naming the setting under `path`."""
@@ -140,8 +146,11 @@ class Stage:
         *,
         name: str = "coarse",
         offset: int = 0,
+        estimator: GeometryEstimator | None = None,
     ) -> None:
-        """`name` among the run's stages; `offset`: steps of the stages before it."""
+        """`name` among the run's stages; `offset`: steps of the stages before it; `estimator`: of the penalties that
+        ask one. Raises UserError for a penalty that this scene does not have, ValueError if the estimator is missing.
+        """
         self.name = name
         self.offset = offset
         self.representation = representation
@@ -157,6 +166,9 @@ class Stage:
         self.skipped = 0
         self._consecutive_skips = 0
         self._weights = self._schedules()
+        self._on_pictures = PENALTIES | (estimated_penalties(estimator) if estimator is not None else {})
+        if missing := self._weights.keys() & ESTIMATED.keys() - self._on_pictures.keys():
+            raise ValueError(f"regularisers {_listed(missing)} need a geometry estimator and none was given: pass one")
         self.optimizer = torch.optim.Adam(self._optimizer_groups(), betas=(0.9, 0.99), eps=1e-15)
 
     @property
@@ -313,7 +325,7 @@ class Stage:
 
     def _schedules(self) -> dict[str, Schedule]:
         """The weights that are set. Raises UserError for a penalty that this scene does not have."""
-        known = {*PENALTIES, *self.representation.render_terms, *self.representation.regularisers()}
+        known = {*PENALTIES, *ESTIMATED, *self.representation.render_terms, *self.representation.regularisers()}
         for name in self.config.regularisers:
             if name not in known:
                 raise UserError(
@@ -382,7 +394,7 @@ class Stage:
         self, output: RenderOutput, cameras: Cameras, progress: float
     ) -> dict[str, tuple[float, Float[Tensor, ""]]]:
         """(weight, value) by name, for the weights that are set."""
-        values = {name: PENALTIES[name](output, cameras) for name in self._weights if name in PENALTIES}
+        values = {name: of(output, cameras) for name, of in self._on_pictures.items() if name in self._weights}
         values |= {name: value for name, value in output.terms.items() if name in self._weights}
         if self._weights.keys() - values.keys():
             values |= self.representation.regularisers()

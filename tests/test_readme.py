@@ -15,6 +15,7 @@ import yaml
 from steindreamer.distill import BASELINES, SSDConfig
 from steindreamer.pipelines.cli import parser
 from steindreamer.pipelines.config import CHOICES, load_config
+from steindreamer.pipelines.estimated_geometry import ESTIMATED
 from steindreamer.pipelines.penalties import PENALTIES
 from steindreamer.pipelines.pipeline import Pipeline
 from steindreamer.pipelines.shading import ShadingConfig
@@ -101,7 +102,7 @@ def test_the_docs_list_every_penalty(generator: torch.Generator) -> None:
     def own(scene: Representation) -> set[str]:
         return {*scene.render_terms, *scene.regularisers()}
 
-    expected = {"every picture": set(PENALTIES), "texture": own(TexturedMesh.blank())}
+    expected = {"every picture": {*PENALTIES, *ESTIMATED}, "texture": own(TexturedMesh.blank())}
     expected |= {name: own(config().build(generator)) for name, config in REPRESENTATIONS.items()}
     listed: dict[str, set[str]] = {}
     for name, (where, _) in table("Penalties and schedules").items():
