@@ -56,6 +56,9 @@ class RunConfig:
     prompt: str = "a yellow rubber duck"
     negative_prompt: str = ""
     seed: int = 0
+    particles: int = 1
+    """Scenes that are trained as one, from different beginnings (ProlificDreamer's particles): the views of every stage
+    are drawn from them in turn, and each becomes an asset."""
     representation: Any = None
     method: Any = None
     prior: Any = None
@@ -87,6 +90,10 @@ class RunConfig:
             for name, stage in self.stages.items()
             if stage.steps and (self.refine or stage.scene == SCENES[0])
         }
+
+    def of_particle(self, index: int) -> str:
+        """Which one a message is about, counted from 0: " of particle 2"; nothing if there is only one."""
+        return f" of particle {index + 1}" if self.particles > 1 else ""
 
     def method_of(self, stage: str) -> SDSConfig:
         """The distillation method with the stage's own settings, or the stage's own method, if it names another.
@@ -289,6 +296,7 @@ def _validate(config: RunConfig) -> None:
         raise UserError("the prompt holds control characters; give one line of plain text")
     for name, value, least in (
         ("seed", config.seed, 0),
+        ("particles", config.particles, 1),
         ("output.preview_every", config.output.preview_every, 0),
         ("output.checkpoint_every", config.output.checkpoint_every, 0),
         ("output.log_every", config.output.log_every, 1),

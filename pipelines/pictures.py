@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
+from ..representations import Cameras, RenderOutput, Representation, TriangleMesh, particles_of, render_mesh
 from .devices import device_of
 from .files import write_atomically
 from .views import ViewsConfig
@@ -23,26 +23,31 @@ ELEVATION, STEEPEST = 15.0, 70.0
 
 
 def save_contact_sheet(representation: Representation, path: Path, size: int, views: ViewsConfig | None = None) -> None:
-    """Eight views and one more downwards; a row each of colour and normals (PNG).
+    """Eight views and one more downwards; a row each of colour and normals, for every particle (PNG).
 
     They are taken from around the scene, or from inside it if that is where `views` stand.
     """
-    _save_sheet(_draw(representation, sheet_cameras(size, views)), path)
+    cameras = sheet_cameras(size, views)
+    _save_picture(torch.cat([_sheet(_draw(particle, cameras)) for particle in particles_of(representation)], -2), path)
 
 
 def save_mesh_sheet(mesh: TriangleMesh, path: Path, size: int) -> None:
     """The same views of a mesh."""
     cameras, white = sheet_cameras(size), torch.ones(1, 3)
-    _save_sheet((render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras))), path)
+    _save_picture(_sheet(render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras))), path)
 
 
 def save_turntable(
     representation: Representation, path: Path, frames: int, size: int, views: ViewsConfig | None = None
 ) -> None:
-    """An animated WebP that starts at the front, one turn in three seconds; `views`: as for the contact sheet."""
+    """An animated WebP that starts at the front, one turn in three seconds; particles stand side by side.
+
+    `views`: as for the contact sheet.
+    """
     azimuth = torch.arange(frames) * 360.0 / frames
     cameras = _cameras(azimuth, torch.zeros(frames), size, views)
-    first, *rest = (_to_image(output.rgb[0]) for output in _draw(representation, cameras))
+    drawn = zip(*(_draw(particle, cameras) for particle in particles_of(representation)), strict=True)
+    first, *rest = (_to_image(torch.cat([output.rgb[0] for output in row], -1)) for row in drawn)
     buffer = io.BytesIO()
     first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=max(1, 3000 // frames), loop=0, quality=85)
     write_atomically(path, buffer.getvalue())
@@ -82,10 +87,13 @@ def _draw(representation: Representation, cameras: Cameras) -> Iterator[RenderOu
         yield output
 
 
-def _save_sheet(outputs: Iterable[RenderOutput], path: Path) -> None:
-    columns = [torch.cat([output.rgb[0], _normal_colours(output)], -2) for output in outputs]
+def _sheet(outputs: Iterable[RenderOutput]) -> Float[Tensor, "3 h w"]:
+    return torch.cat([torch.cat([output.rgb[0], _normal_colours(output)], -2) for output in outputs], -1)
+
+
+def _save_picture(picture: Float[Tensor, "3 h w"], path: Path) -> None:
     buffer = io.BytesIO()
-    _to_image(torch.cat(columns, -1)).save(buffer, "PNG")
+    _to_image(picture).save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..distill import Prior
-from ..representations import Cameras, Representation, TexturedMesh
+from ..representations import Cameras, Representation, TexturedMesh, ensemble_of, particles_of
 from .config import RunConfig
 from .conversion import likeness, to_deformable_mesh, to_textured_mesh
 from .errors import UserError
@@ -53,7 +53,7 @@ class Pipeline:
             name = next(iter(self.stages))
             scene = self._empty_scene(name, self.generator)
             if self.config.export.enabled:
-                self.config.export.check(scene)
+                self.config.export.check(particles_of(scene)[0])
             return self._stage(name, scene)
 
     def resumed(self, name: str) -> Stage:
@@ -78,10 +78,8 @@ class Pipeline:
             return None
         name, scene = names[position], stage.representation
         if self.stages[name].scene != self.stages[stage.name].scene:
-            say(f"stage '{name}': making a {self.stages[name].scene} of the {type(scene).__name__}")
-            converted = self._converted(stage, name, say)
-            say(f"  hand-over: {likeness(scene, converted):.1f} dB between before and after (PSNR over eight views)")
-            scene = converted
+            particles = enumerate(particles_of(scene))
+            scene = ensemble_of([self._handed_over(particle, k, stage, name, say) for k, particle in particles])
         out = self._stage(name, scene)
         out.skipped = stage.skipped
         return out
@@ -141,6 +139,9 @@ class Pipeline:
             self._stage(name, scene)
 
     def _empty_scene(self, name: str, generator: torch.Generator) -> Representation:
+        return ensemble_of([self._empty_particle(name, generator) for _ in range(self.config.particles)])
+
+    def _empty_particle(self, name: str, generator: torch.Generator) -> Representation:
         # Where the prior lives, the scene lives: pictures and gradients never cross devices.
         device, kind = self.prior.device, self.stages[name].scene
         if kind == "mesh":
@@ -149,14 +150,21 @@ class Pipeline:
             return TexturedMesh.blank(self.config.texture).to(device)
         return self.config.representation.build(generator, device)
 
-    def _converted(self, stage: Stage, name: str, say: Say) -> Representation:
-        config, scene, export = self.config, stage.representation, self.export_of(stage)
+    def _handed_over(self, scene: Representation, index: int, stage: Stage, name: str, say: Say) -> Representation:
+        """A particle of a finished stage as one of the stage called `name`."""
+        which, kind = self.config.of_particle(index), self.stages[name].scene
+        say(f"stage '{name}': making a {kind} of the {type(scene).__name__}{which}")
         try:
-            if self.stages[name].scene == "texture":
-                return to_textured_mesh(scene, config.texture, export, say)
-            return to_deformable_mesh(scene, config.mesh, export, self.generator)
+            converted = self._converted(scene, kind, self.export_of(stage), say)
         except ValueError as error:
-            raise UserError(f"no mesh for stage '{name}': {error}; --no-refine exports without one") from error
+            raise UserError(f"no mesh{which} for stage '{name}': {error}; --no-refine exports without one") from error
+        say(f"  hand-over: {likeness(scene, converted):.1f} dB between before and after (PSNR over eight views)")
+        return converted
+
+    def _converted(self, scene: Representation, kind: str, export: ExportConfig, say: Say) -> Representation:
+        if kind == "texture":
+            return to_textured_mesh(scene, self.config.texture, export, say)
+        return to_deformable_mesh(scene, self.config.mesh, export, self.generator)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .config import RunConfig
 from .export import ExportReport
+from .export.asset import PICTURE_NAME
 from .files import write_atomically
 
 STYLE = """
@@ -23,17 +24,14 @@ pre{background:#f7f7f7;padding:1rem;overflow:auto}
 COLOURS = ("#1a7f5a", "#c2571a")
 
 
-def write_report(folder: Path, config: RunConfig, export: ExportReport | None, seconds: float) -> None:
-    """Write `folder`/report.html from the run's own files; `export` is None for a scene without an asset."""
+def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport], seconds: float) -> None:
+    """Write `folder`/report.html from the run's own files; `exports`: one per particle, none without an asset."""
     journal = folder / "metrics.jsonl"
     records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     names = config.names
     turntable = '<img src="turntable.webp" alt="the scene turning">' if (folder / "turntable.webp").exists() else ""
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
-    asset = ""
-    if export:
-        picture = _figure("asset/asset.png", "The exported mesh with its texture; below, its normals.")
-        asset = f"<h2>The asset</h2>{picture}\n"
+    asset = "".join(_asset(export, folder, index) for index, export in enumerate(exports))
     variances = {"variance": names["method"].upper()}
     if names["method"] != "sds":
         variances["variance_sds"] = "SDS at the same draws"
@@ -42,7 +40,7 @@ def write_report(folder: Path, config: RunConfig, export: ExportReport | None, s
 <h1>{escape(config.prompt)}</h1>
 <p class="soft">{escape(names["representation"])} by {escape(names["method"])} with prior {escape(names["prior"])},
 {stages} steps, seed {config.seed}, {seconds:.0f} s</p>
-<div class="top">{turntable}<div>{_table(_facts(export)) if export else ""}<p>{_links(folder)}</p></div></div>
+<div class="top">{turntable}<div>{_table(_facts(exports[0])) if exports else ""}<p>{_links(folder)}</p></div></div>
 {asset}<h2>The scene</h2>
 {_figure("previews/final.png", "After the last step; below, the normals.")}
 <h2>Optimisation</h2>
@@ -52,6 +50,15 @@ def write_report(folder: Path, config: RunConfig, export: ExportReport | None, s
 </html>
 """
     write_atomically(folder / "report.html", page.encode())
+
+
+def _asset(export: ExportReport, folder: Path, particle: int) -> str:
+    """The section of one particle; the facts about the first stand at the top of the page."""
+    source = export.path.with_name(PICTURE_NAME).relative_to(folder).as_posix()
+    picture = _figure(source, "The exported mesh with its texture; below, its normals.")
+    if particle == 0:
+        return f"<h2>The asset</h2>{picture}\n"
+    return f"<h2>The asset of particle {particle + 1}</h2>{_table(_facts(export))}{picture}\n"
 
 
 def _facts(export: ExportReport) -> dict[str, str]:
@@ -72,12 +79,18 @@ def _table(facts: Mapping[str, str]) -> str:
 
 def _links(folder: Path) -> str:
     """Every file of the asset, and the journal."""
-    files = [*sorted((folder / "asset").glob("*")), folder / "metrics.jsonl"]
+    asset = folder / "asset"
+    files = [*sorted(asset.glob("*")), *sorted(asset.glob("*/*")), folder / "metrics.jsonl"]
     return " · ".join(
-        f'<a href="{escape(path.relative_to(folder).as_posix())}">{escape(path.name)}</a> {_size(path)}'
+        f'<a href="{escape(path.relative_to(folder).as_posix())}">{escape(_name(path, asset))}</a> {_size(path)}'
         for path in files
         if path.is_file()
     )
+
+
+def _name(path: Path, asset: Path) -> str:
+    """Without the folder of the asset."""
+    return path.relative_to(asset).as_posix() if path.is_relative_to(asset) else path.name
 
 
 def _size(path: Path) -> str:

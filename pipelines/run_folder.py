@@ -39,6 +39,12 @@ def slug(prompt: str) -> str:
     return "-".join(words)[:60].strip("-") or "asset"
 
 
+def asset_folder(folder: Path, particle: int) -> Path:
+    """Of one of the scenes that were trained as one, from 0 on: the first's files are the asset, others lie inside."""
+    asset = folder / "asset"
+    return asset / f"particle_{particle + 1}" if particle else asset
+
+
 def choose_folder(prompt: str, out: Path | None, *, existing: bool) -> Path:
     """The run's folder: `out`, or runs/<slug> with a number if that is taken; `existing`: the newest that is taken.
 

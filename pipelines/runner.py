@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..representations import Savable
+from ..representations import Savable, particles_of
 from .checkpoint import read_newest_checkpoint, write_checkpoint
 from .config import OutputConfig, RunConfig
 from .errors import Interrupted, UserError
@@ -28,7 +28,7 @@ from .memory_report import memory_lines
 from .pictures import save_contact_sheet, save_turntable
 from .pipeline import Pipeline
 from .report import write_report
-from .run_folder import check_folder, create_folder, slug, write_config
+from .run_folder import asset_folder, check_folder, create_folder, slug, write_config
 from .stage import Stage
 
 
@@ -40,6 +40,8 @@ class RunResult:
     asset: Path | None
     export: ExportReport | None
     seconds: float
+    further_exports: tuple[ExportReport, ...] = ()
+    """Those of the second particle and all after it."""
 
 
 Watch = Callable[[Stage], None]
@@ -96,43 +98,53 @@ def _generate(
     if output.turntable_frames:
         frames, size = output.turntable_frames, output.picture_size
         save_turntable(stage.representation, folder / "turntable.webp", frames, size, stage.config.views)
-    export = _export(stage, pipeline, folder, journal) if config.export.enabled else None
+    exports = _export(stage, pipeline, folder, journal) if config.export.enabled else []
     seconds = time.perf_counter() - start
-    summary = {
+    summary: dict[str, Any] = {
         "seconds": round(seconds, 1),
         "skipped_steps": stage.skipped,
-        "export": _plain(export) if export else None,
+        "export": _plain(exports[0]) if exports else None,
     }
+    if config.particles > 1:
+        summary["further_exports"] = [_plain(export) for export in exports[1:]]
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
-    write_report(folder, config, export, seconds)
-    asset = export.path if export else None
+    write_report(folder, config, exports, seconds)
+    first = exports[0] if exports else None
+    asset = first.path if first else None
     journal.say(f"done in {seconds:.0f} s: {asset or folder}")
-    return RunResult(folder, asset, export, seconds)
+    return RunResult(folder, asset, first, seconds, tuple(exports[1:]))
 
 
-def _export(stage: Stage, pipeline: Pipeline, folder: Path, journal: Journal) -> ExportReport:
-    config = pipeline.config
-    journal.say("extracting, unwrapping and baking the mesh")
-    try:
-        return export_asset(
-            stage.representation,
-            folder / "asset",
-            pipeline.export_of(stage),
-            name=slug(config.prompt),
-            provenance=provenance(config),
-            report=journal.say,
-        )
-    except ValueError as error:
-        raise UserError(
-            f"no asset: {error} (the scene is kept: --resume --out {folder} exports again, export.* may be changed)"
-        ) from error
+def _export(stage: Stage, pipeline: Pipeline, folder: Path, journal: Journal) -> list[ExportReport]:
+    """One per particle."""
+    config, reports = pipeline.config, []
+    for index, scene in enumerate(particles_of(stage.representation)):
+        which = config.of_particle(index)
+        journal.say(f"extracting, unwrapping and baking the mesh{which}")
+        try:
+            report = export_asset(
+                scene,
+                asset_folder(folder, index),
+                pipeline.export_of(stage),
+                name=slug(config.prompt),
+                provenance=provenance(config, index),
+                report=journal.say,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"no asset{which}: {error} "
+                f"(the scene is kept: --resume --out {folder} exports again, export.* may be changed)"
+            ) from error
+        reports.append(report)
+    return reports
 
 
-def provenance(config: RunConfig) -> dict[str, Any]:
-    """What the asset says about its making (glTF `asset.extras`)."""
+def provenance(config: RunConfig, particle: int = 0) -> dict[str, Any]:
+    """What the asset says about its making (glTF `asset.extras`); `particle` counts from 0."""
     return {
         "prompt": config.prompt,
         "seed": config.seed,
+        **({"particle": f"{particle + 1} of {config.particles}"} if config.particles > 1 else {}),
         **config.names,
         "steps": {name: stage.steps for name, stage in config.active_stages().items()},
         "generator": f"steindreamer {version('steindreamer')}",
@@ -143,7 +155,10 @@ def provenance(config: RunConfig) -> dict[str, Any]:
 def _announce(journal: Journal, pipeline: Pipeline, folder: Path) -> None:
     config, prior = pipeline.config, pipeline.prior
     names = config.names
-    journal.say(f"'{config.prompt}' as {names['representation']} by {names['method']} with prior '{names['prior']}'")
+    scenes = f" ({config.particles} particles)" if config.particles > 1 else ""
+    journal.say(
+        f"'{config.prompt}' as {names['representation']}{scenes} by {names['method']} with prior '{names['prior']}'"
+    )
     description = getattr(prior, "description", "")
     if description:
         journal.say(f"prior: {description}")
@@ -177,8 +192,9 @@ def _run_stages(pipeline: Pipeline, stage: Stage, folder: Path, journal: Journal
     output = pipeline.config.output
     while True:
         _optimise(stage, output, folder, journal, watch)
-        if isinstance(stage.representation, Savable):
-            journal.say(f"the scene itself: {stage.representation.save(folder / 'asset')}")
+        for index, scene in enumerate(particles_of(stage.representation)):
+            if isinstance(scene, Savable):
+                journal.say(f"the scene itself: {scene.save(asset_folder(folder, index))}")
         following = pipeline.following(stage, journal.say)
         if following is None:
             return stage

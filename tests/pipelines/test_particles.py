@@ -1,0 +1,191 @@
+"""Runs with several particles: every stage carries all of them, the learned score sees all, each becomes an asset."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from tiny_diffusion_models import save_tiny_model
+
+from steindreamer.distill import LearnedScore, Lesson
+from steindreamer.pipelines import generate, main
+from steindreamer.pipelines.config import RunConfig, load_config
+from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.pipeline import Pipeline
+from steindreamer.pipelines.stage import Stage
+from steindreamer.representations import Ensemble, particles_of
+
+QUICK = [
+    "representation.count=300", "representation.opacity=0.5",
+    *(f"stages.{name}.{setting}" for name in ("coarse", "geometry", "texture") for setting in (
+        "steps=2", "resolution=16", "warmup_resolution=16", "probe_every=0", "views.per_step=2",
+    )),
+    "mesh.resolution=16", "mesh.colour.grid={levels: 2, log2_size: 10}", "output.picture_size=16",
+    "output.turntable_frames=2", "output.preview_every=0", "export.resolution=24", "export.view_size=48",
+    "export.cameras=12", "export.texture_size=128", "export.face_budget=400", "export.padding=1",
+]  # fmt: skip
+WORLD = ["prompt=a red mug", "prior.name=world", "prior.objects=1"]
+
+
+def config(*overrides: str) -> RunConfig:
+    return load_config("cpu", overrides=[*WORLD, *QUICK, *overrides])
+
+
+def ignore(line: str) -> None:
+    del line
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run with two particles through all stages, and the kind of scene after each step."""
+    folder, kinds = tmp_path_factory.mktemp("run") / "mug", []
+
+    def watch(stage: Stage) -> None:
+        particles = particles_of(stage.representation)
+        kinds.append(f"{stage.name} {len(particles)} {type(particles[0]).__name__}")
+
+    result = generate(config("particles=2"), folder, quiet=True, watch=watch)
+    assert result.export is not None and result.asset == folder / "asset" / "asset.glb"
+    assert [export.path for export in result.further_exports] == [folder / "asset" / "particle_2" / "asset.glb"]
+    return folder, "; ".join(dict.fromkeys(kinds))
+
+
+def test_every_stage_carries_all_particles(finished: tuple[Path, str]) -> None:
+    assert finished[1] == "coarse 2 Gaussians; geometry 2 DmtetMesh; texture 2 TexturedMesh"
+
+
+def test_every_particle_becomes_an_asset(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    one, other = (folder / "asset", folder / "asset" / "particle_2")
+    meshes = [trimesh.load(place / "asset.glb", force="mesh") for place in (one, other)]
+    first, second = meshes
+    assert isinstance(first, trimesh.Trimesh) and isinstance(second, trimesh.Trimesh)
+    assert first.is_watertight or len(first.faces) > 50
+    assert first.vertices.shape != second.vertices.shape or not (first.vertices == second.vertices).all()
+    assert (one / "asset.ply").read_bytes() != (other / "asset.ply").read_bytes()
+
+    summary = json.loads((folder / "summary.json").read_text())
+    (further,) = summary["further_exports"]
+    assert summary["export"]["path"].endswith("asset/asset.glb") and further["path"].endswith("particle_2/asset.glb")
+    assert further["faces"] == len(second.faces)
+
+
+def test_pictures_and_report_show_all_particles(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    with Image.open(folder / "previews" / "final.png") as sheet, Image.open(folder / "turntable.webp") as turn:
+        assert sheet.size == (9 * 16, 2 * 2 * 16) and turn.size == (2 * 16, 16)
+        upper, lower = sheet.crop((0, 0, 144, 32)), sheet.crop((0, 32, 144, 64))
+        assert upper.tobytes() != lower.tobytes()
+    page = (folder / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert "asset/asset.png" in sources and "asset/particle_2/asset.png" in sources
+    assert "asset/particle_2/asset.glb" in sources and "particle 2" in page
+    assert all((folder / source).is_file() for source in sources)
+
+
+def test_another_asset_of_every_particle(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(finished[0], folder)
+    assert main(["--quiet", "--resume", "--out", str(folder), "export.face_budget=150"]) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["export"]["faces"] <= 150 and summary["further_exports"][0]["faces"] <= 150
+    assert main(["--quiet", "--resume", "--out", str(folder), "particles=3"]) == 1
+    assert main(["--quiet", "--overwrite", "--out", str(folder), *WORLD, *QUICK, "--no-refine"]) == 0
+    assert not (folder / "asset" / "particle_2").exists()
+    assert "further_exports" not in json.loads((folder / "summary.json").read_text())
+
+
+def test_particles_begin_differently() -> None:
+    scene = Pipeline(config("particles=3")).first().representation
+    assert isinstance(scene, Ensemble) and len(scene) == 3
+    means = [scene[k].get_parameter("means") for k in range(3)]
+    assert not means[0].equal(means[1]) and not means[1].equal(means[2])
+
+
+def test_one_particle_is_no_ensemble() -> None:
+    """The first of three begins as the only one does, under the same names as without the setting."""
+    one, three = (Pipeline(config(f"particles={count}")).first() for count in (1, 3))
+    assert not isinstance(one.representation, Ensemble)
+    assert {name for name in one.tensors() if name.startswith("representation.")} == {
+        *(f"representation.{name}" for name in one.representation.state_dict())
+    }
+    assert isinstance(three.representation, Ensemble)
+    assert one.representation.get_parameter("means").equal(three.representation[0].get_parameter("means"))
+
+
+def test_an_empty_particle_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = config("particles=2", "refine=false")
+
+    def fade(stage: Stage) -> None:
+        scene = particles_of(stage.representation)[1]
+        scene.get_parameter("opacity_logits").data.fill_(-20)
+
+    with pytest.raises(UserError, match=r"no asset of particle 2: the scene is empty.*--resume"):
+        generate(run, tmp_path / "run", quiet=True, watch=fade)
+    pipeline = Pipeline(config("particles=2"))
+    stage = pipeline.first()
+    fade(stage)
+    with pytest.raises(UserError, match=r"no mesh of particle 2 for stage 'geometry': the scene is empty"):
+        pipeline.following(stage, ignore)
+
+
+def test_no_particles_are_refused() -> None:
+    with pytest.raises(UserError, match="particles is 0; at least 1 is accepted"):
+        config("particles=0")
+
+
+def test_the_variance_is_probed_at_the_particle_whose_turn_it_is() -> None:
+    stage = Pipeline(config("particles=2", "stages.coarse.probe_every=1", "stages.coarse.probe_tuples=4")).first()
+    before = {name: tensor.clone() for name, tensor in stage.representation.named_buffers()}
+    found = stage.probe({"own": stage.distiller}, 4, torch.Generator().manual_seed(0))
+    assert found["own"].parameters.total > 0
+    assert all(tensor.equal(before[name]) for name, tensor in stage.representation.named_buffers())
+    info = stage.step()
+    assert info.values["variance"] > 0 and info.values["probe/own/within"] > 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("diffusers")
+    return save_tiny_model(tmp_path_factory.mktemp("model"), "StableDiffusionPipeline")
+
+
+def vsd(model: Path, *overrides: str) -> RunConfig:
+    settings = [
+        "representation.count=100", "stages.coarse.steps=4", "stages.coarse.resolution=32",
+        "stages.coarse.warmup_resolution=32", "stages.coarse.probe_every=2", "export.enabled=false",
+        "output.checkpoint_every=2", "output.preview_every=0", "output.turntable_frames=0", "output.picture_size=32",
+        "output.log_every=1", "particles=2", *overrides,
+    ]  # fmt: skip
+    return load_config("cpu", method="vsd", prompt="a mug", prior=str(model), refine=False, overrides=settings)
+
+
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_one_learned_score_is_taught_pictures_of_all_particles(
+    model: Path, per_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Pipeline(vsd(model, f"stages.coarse.views.per_step={per_step}")).first()
+    particles, lessons, pictures = particles_of(stage.representation), [], []
+    learn = LearnedScore.learn
+
+    def noted(score: LearnedScore, lesson: Lesson) -> None:
+        lessons.append(lesson)
+        learn(score, lesson)
+
+    monkeypatch.setattr(LearnedScore, "learn", noted)
+    for k, particle in enumerate(particles):
+        render = particle.render
+        monkeypatch.setattr(particle, "render", lambda *a, k=k, render=render: pictures.append(k) or render(*a))
+    weights = {name: p.clone() for name, p in stage.distiller.state_dict().items() if "lora_B" in name}
+    for _ in range(2):
+        stage.step()
+    assert sum(len(lesson.clean) for lesson in lessons) == 2 * per_step
+    assert sorted(set(pictures)) == [0, 1] and (per_step == 2 or pictures[:2] == [0, 1])
+    after = stage.distiller.state_dict()
+    assert weights and any(not after[name].equal(tensor) for name, tensor in weights.items())
