@@ -17,7 +17,7 @@ from .comparison import run_folder
 from .contenders import Contender, twins
 from .intervals import LEVEL, Interval
 from .plots import Panel, draw
-from .results import Results, chamfer, moment, psnr, relative, score
+from .results import DISTANCES, Results, chamfer, moment, relative, score
 
 EXTRA_STYLE = "td,th{padding-right:1.6rem}td.best{font-weight:600}td{font-variant-numeric:tabular-nums}"
 PICTURE_WIDTH = 900
@@ -116,10 +116,10 @@ def _quality(r: Results) -> str:
     out = f"<h2>Final quality</h2><h3>{escape(r.score_name)}</h3>" + _by_prompt(r, score, r.larger_is_better)
     rows = [[label, _cell(r.final(label, score), 4), _cell(r.gain(label, score))] for label in r.labels]
     out += _table(["method", "mean over all runs", f"less {r.labels[0]}"], rows)
-    if any(record.measurements[-1].chamfer is not None for record in r.records):
-        out += "<h3>Chamfer distance to the true surface (mm)</h3>" + _by_prompt(r, chamfer, False)
-        if not r.score_name.startswith("PSNR"):
-            out += "<h3>PSNR against the true object (dB)</h3>" + _by_prompt(r, psnr, True)
+    for distance in DISTANCES.values():
+        known = any(math.isfinite(distance.of(record.measurements[-1])) for record in r.records)
+        if known and distance.title != r.score_name:
+            out += f"<h3>{escape(distance.title)}</h3>" + _by_prompt(r, distance.of, distance.larger_is_better)
     return out
 
 

@@ -6,12 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from ...distill.variance_probe import REFERENCE
 from ..files import write_atomically
 from .intervals import Interval, geometric_interval, mean_interval
+from .scores import PSNR
 from .trial import OWN, Measurement, Record
 
 Quantity = Callable[[Measurement], float]
@@ -28,6 +30,33 @@ def psnr(measurement: Measurement) -> float:
 
 def chamfer(measurement: Measurement) -> float:
     return _number(measurement.chamfer)
+
+
+def normal_error(measurement: Measurement) -> float:
+    return _number(measurement.normal_error)
+
+
+def view_consistency(measurement: Measurement) -> float:
+    return _number(measurement.view_consistency)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Something to tell a scene from the true object by."""
+
+    of: Quantity
+    title: str
+    """With its unit."""
+    larger_is_better: bool
+
+
+DISTANCES = {
+    "psnr": Distance(psnr, PSNR, True),
+    "chamfer": Distance(chamfer, "Chamfer distance to the true surface (mm)", False),
+    "normal_error": Distance(normal_error, "Mean error of the normals (degrees)", False),
+    "view_consistency": Distance(view_consistency, "Share of the views that show the right side", True),
+}
+"""By field of `Measurement`."""
 
 
 def moment(name: str, estimator: str = OWN) -> Quantity:
@@ -149,8 +178,7 @@ def write_csv(results: Results, out: Path) -> None:
                 "steps": last.step,
                 "calls": last.calls,
                 "score": last.score,
-                "psnr": last.psnr,
-                "chamfer": last.chamfer,
+                **_distances(last),
                 "seconds_per_step": r.seconds_per_step,
             }
         )
@@ -160,11 +188,15 @@ def write_csv(results: Results, out: Path) -> None:
 def _flat(measurement: Measurement) -> dict[str, object]:
     m = measurement
     out: dict[str, object] = {
-        "step": m.step, "share": m.share, "calls": m.calls, "score": m.score, "psnr": m.psnr, "chamfer": m.chamfer
+        "step": m.step, "share": m.share, "calls": m.calls, "score": m.score, **_distances(m)
     }  # fmt: skip
     for estimator, values in m.variance.items():
         out |= {f"{estimator}_{name}": value for name, value in values.items()}
     return out
+
+
+def _distances(measurement: Measurement) -> dict[str, float | None]:
+    return {name: getattr(measurement, name) for name in DISTANCES}
 
 
 def _write(path: Path, rows: Sequence[dict[str, object]]) -> None:

@@ -17,6 +17,8 @@ from ...training.world.truth import held_out_cameras, held_out_psnr
 from ..devices import device_of
 from ..errors import UserError
 
+PSNR = "PSNR against the true object (dB)"
+
 
 @runtime_checkable
 class CaptionScorer(Protocol):
@@ -39,7 +41,7 @@ class Score:
 
 def psnr_score(truth: TriangleMesh, views: int, size: int) -> Score:
     """Likeness to the true object, which the procedural world knows."""
-    return Score("PSNR against the true object (dB)", True, lambda scene: held_out_psnr(scene, truth, views, size))
+    return Score(PSNR, True, lambda scene: held_out_psnr(scene, truth, views, size))
 
 
 def world_score(prompt: str, views: int, size: int) -> Score:

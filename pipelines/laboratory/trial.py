@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from ...distill.variance_probe import EstimatorVariance
-from ...representations import TriangleMesh
+from ...representations import Representation, TriangleMesh
 from ...training.world.prior import WorldEmbedding
-from ...training.world.truth import chamfer_millimetres, held_out_psnr
+from ...training.world.truth import chamfer_millimetres, held_out_psnr, mean_normal_error, view_consistency
 from ..config import RunConfig, compose, given_layers, preset_layers
 from ..errors import Interrupted, UserError
 from ..files import write_atomically
@@ -105,12 +105,16 @@ class Measurement:
     calls: int
     """Evaluations of the prior so far, probes not counted."""
     score: float | None
-    psnr: float | None
+    psnr: float | None = None
     """Against the true object, dB."""
-    chamfer: float | None
+    chamfer: float | None = None
     """Millimetres, against the true object."""
     variance: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """By estimator, "own" and "sds", at the same tuples: see `plain_variance`."""
+    normal_error: float | None = None
+    """Mean angle to the true object's normals, degrees."""
+    view_consistency: float | None = None
+    """Share of the views that show the right side, 0 to 1."""
 
 
 @dataclass
@@ -187,9 +191,8 @@ class _Measuring:
 
     def __call__(self, stage: Stage) -> Measurement:
         trial, scene, truth = self.trial, stage.representation, _truth(stage)
-        score = psnr = _finite(self.score(stage).of(scene))
-        if trial.score != "psnr":
-            psnr = None if truth is None else _finite(held_out_psnr(scene, truth, trial.views, trial.size))
+        distances = {} if truth is None else _distances(scene, truth, trial)
+        score = distances[trial.score] if trial.score in distances else _finite(self.score(stage).of(scene))
         variance = {}
         if trial.tuples:
             # The same noise levels, cameras and noises for every method after as many steps.
@@ -200,9 +203,8 @@ class _Measuring:
             stage.total / self.steps,
             stage.total * trial.calls_per_step,
             score,
-            psnr,
-            None if truth is None else _finite(chamfer_millimetres(scene, truth, size=trial.size)),
-            {name: plain_variance(each) for name, each in variance.items()},
+            variance={name: plain_variance(each) for name, each in variance.items()},
+            **distances,
         )
 
     def score(self, stage: Stage) -> Score:
@@ -224,6 +226,18 @@ def _build_score(trial: Trial, stage: Stage) -> Score:
             "--clip with a model"
         )
     return psnr_score(truth, trial.views, trial.size)
+
+
+def _distances(scene: Representation, truth: TriangleMesh, trial: Trial) -> dict[str, float | None]:
+    """To the true object, by field of `Measurement`."""
+    seen = {"views": trial.views, "size": trial.size}
+    found = {
+        "psnr": held_out_psnr(scene, truth, **seen),
+        "chamfer": chamfer_millimetres(scene, truth, size=trial.size),
+        "normal_error": mean_normal_error(scene, truth, **seen),
+        "view_consistency": view_consistency(scene, truth, **seen),
+    }
+    return {name: _finite(value) for name, value in found.items()}
 
 
 def _truth(stage: Stage) -> TriangleMesh | None:

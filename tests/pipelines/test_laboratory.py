@@ -74,12 +74,23 @@ def test_a_comparison_spends_equal_calls_and_measures_all_the_way(finished: Path
     assert len({row["sds_within"] for row in start}) == 1 and len({row["psnr"] for row in start}) == 1
     sds = [row for row in measured if row["method"] == "sds"]
     assert all(row["own_total"] == row["sds_total"] and float(row["own_total"]) > 0 for row in sds)
-    assert all(float(row["chamfer"]) > 0 for row in measured)
+    assert all(float(row["chamfer"]) > 0 and 0 < float(row["normal_error"]) < 180 for row in measured)
+    assert all(float(row["view_consistency"]) in (0, 0.5, 1) for row in measured), "of two views"
 
 
 def test_the_page_is_complete_in_itself_and_holds_the_tables(finished: Path) -> None:
     page = (finished / "compare.html").read_text()
-    for heading in ("Variance over training", "Convergence", "Final quality", "Time", "Settings", "a red mug"):
+    for heading in (
+        "Variance over training",
+        "Convergence",
+        "Final quality",
+        "Time",
+        "Settings",
+        "a red mug",
+        "Chamfer",
+        "normals (deg",
+        "right side",
+    ):
         assert heading in page
     assert "Learned and fixed" not in page
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.laboratory.scores import TransformersClip, caption_distance, psnr_score
 from steindreamer.representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
 from steindreamer.training.world.prior import WorldPrior, WorldPriorConfig
-from steindreamer.training.world.truth import chamfer_millimetres
+from steindreamer.training.world.truth import chamfer_millimetres, mean_normal_error, view_consistency
 
 
 class MeshScene(Representation):
@@ -52,6 +54,51 @@ def test_a_larger_or_empty_scene_is_farther_away(mug: TriangleMesh) -> None:
     nothing = TriangleMesh(mug.vertices, mug.faces[:0])
     assert 10 < chamfer_millimetres(larger, mug, views=6, size=32) < 100
     assert chamfer_millimetres(nothing, mug, views=6, size=32) == float("inf")
+
+
+def turned(mesh: TriangleMesh, degrees: float) -> TriangleMesh:
+    """About the vertical axis."""
+    angle = torch.tensor(degrees).deg2rad()
+    c, s = float(angle.cos()), float(angle.sin())
+    rotation = torch.tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+    normals = None if mesh.normals is None else mesh.normals @ rotation.T
+    return replace(mesh, vertices=mesh.vertices @ rotation.T, normals=normals)
+
+
+@pytest.mark.parametrize("prompt", ["a yellow duck", "a red car", "a wooden chair"])
+def test_views_are_consistent_with_the_truth_where_its_sides_are(prompt: str) -> None:
+    truth = WorldPrior(WorldPriorConfig(objects=1)).embed(prompt).objects[0]
+    found = [view_consistency(turned(truth, angle), truth, views=8, size=48) for angle in (0.0, 10.0, 90.0, -90.0)]
+    assert found == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_face_on_both_sides_costs_the_views_from_behind() -> None:
+    truth = WorldPrior(WorldPriorConfig(objects=1)).embed("a yellow duck").objects[0]
+
+    class Janus(MeshScene):
+        def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
+            behind = float(cameras.azimuth[0].abs()) > 90
+            return MeshScene(turned(truth, 180.0) if behind else truth).render(cameras, background)
+
+    assert view_consistency(Janus(truth), truth, views=8, size=48) == 0.5
+
+
+@pytest.mark.parametrize("degrees", [0.0, 7.0, 60.0])
+def test_the_error_of_normals_is_their_angle_where_both_are_solid(degrees: float, mug: TriangleMesh) -> None:
+    class Tilted(MeshScene):
+        def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
+            out, angle = super().render(cameras, background), math.radians(degrees)
+            across = torch.linalg.cross(out.normal, out.normal.roll(1, 1), dim=1)
+            tilted = math.cos(angle) * out.normal + math.sin(angle) * torch.nn.functional.normalize(across, dim=1)
+            half = torch.arange(cameras.width) < cameras.width / 2  # the rest is left out, so it cannot count
+            return replace(out, normal=tilted, opacity=out.opacity * half)
+
+    assert mean_normal_error(Tilted(mug), mug, views=2, size=32) == pytest.approx(degrees, abs=0.05)
+
+
+def test_there_is_no_error_of_normals_where_nothing_is_drawn(mug: TriangleMesh) -> None:
+    nothing = TriangleMesh(mug.vertices, mug.faces[:0])
+    assert math.isnan(mean_normal_error(nothing, mug, views=2, size=16))
 
 
 def test_any_scorer_of_captions_gives_a_distance(mug: TriangleMesh) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.spatial import KDTree
 
 from ...representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh, sphere_of_cameras
@@ -40,6 +41,49 @@ def held_out_psnr(
 ) -> float:
     """PSNR (dB) of the unlit pictures on white, mean over `held_out_cameras`; at most 100."""
     return float(np.mean(list(_psnr_per_view(shape, truth, views, size))))
+
+
+def mean_normal_error(
+    shape: Representation | TriangleMesh, truth: Representation | TriangleMesh, views: int = 16, size: int = 256
+) -> float:
+    """Degrees between the drawn normals, mean over the pixels of `held_out_cameras` that are solid in both.
+
+    nan if there is none.
+    """
+    cameras, angles = held_out_cameras(views, size), []
+    for index in range(views):
+        one, other = (_draw(each, cameras[index]) for each in (shape, truth))
+        solid = (torch.minimum(one.opacity, other.opacity) > 0.5)[:, 0]
+        cosine = F.cosine_similarity(one.normal, other.normal, dim=1)[solid]
+        angles.append(cosine.clamp(-1, 1).arccos().rad2deg())
+    return float(torch.cat(angles).mean())
+
+
+def view_consistency(
+    shape: Representation | TriangleMesh,
+    truth: Representation | TriangleMesh,
+    views: int = 16,
+    size: int = 256,
+    azimuths: int = 8,
+) -> float:
+    """Share of the pictures at `held_out_cameras` that show the side which belongs there.
+
+    A picture does if, of the truth's pictures from as many `azimuths` at equal distances around it, at the same
+    elevation, the one of its own azimuth has the least squared difference. 1 for the truth; a face at the back
+    (the Janus problem) or a scene turned about its axis costs. Says nothing for objects that look the same from several
+    sides.
+    """
+    cameras = held_out_cameras(views, size)
+    right = 0
+    for index in range(views):
+        azimuth, elevation = float(cameras.azimuth[index]), float(cameras.elevation[index])
+        around = Cameras.orbit(
+            [azimuth + 360 * k / azimuths for k in range(azimuths)], [elevation] * azimuths, height=size
+        )
+        picture = _draw(shape, cameras[index]).rgb
+        errors = [float((_draw(truth, around[k]).rgb - picture).square().mean()) for k in range(azimuths)]
+        right += errors.index(min(errors)) == 0
+    return right / views
 
 
 def held_out_cameras(views: int = 16, size: int = 256) -> Cameras:
