@@ -88,15 +88,15 @@ def tables(variances: Mapping[str, EstimatorVariance]) -> str:
     for title, space in (("in the scene's parameters", "parameters"), ("in the picture (or latent)", "picture")):
         header = [
             title, "within noise", "between", "total", "within/SDS", "total/SDS", "noise/signal", "cosine", "bias",
-            "within/SDS per call",
+            "within/SDS per call", "total/SDS per call",
         ]  # fmt: skip
         rows, base = [], getattr(sds, space)
         for name, variance in variances.items():
             m = getattr(variance, space)
             within, total = _ratio(m.within, base.within), _ratio(m.total, base.total)
             cost = _ratio(variance.calls, sds.calls)
-            values = (m.within, m.between, m.total, within, total, m.noise_to_signal, m.cosine, m.bias, within * cost)
-            rows.append([name, *map(_number, values)])
+            values = (m.within, m.between, m.total, within, total, m.noise_to_signal, m.cosine, m.bias)
+            rows.append([name, *map(_number, (*values, within * cost, total * cost))])
         out.append(table(header, rows))
     rows = [[name, f"{v.calls:g}", f"{v.seconds:.4f}"] for name, v in variances.items()]
     out.append(table(["cost of a gradient", "calls", "seconds"], rows))
