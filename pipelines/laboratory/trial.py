@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ...distill.variance_probe import EstimatorVariance
-from ...representations import Representation, TriangleMesh
+from ...representations import Representation, TriangleMesh, particles_of
 from ...training.world.prior import WorldEmbedding
 from ...training.world.truth import chamfer_millimetres, held_out_psnr, mean_normal_error, view_consistency
 from ..config import RunConfig, compose, given_layers, preset_layers
@@ -190,7 +190,8 @@ class _Measuring:
         self._score: Score | None = None
 
     def __call__(self, stage: Stage) -> Measurement:
-        trial, scene, truth = self.trial, stage.representation, _truth(stage)
+        # Of several particles the first is judged, as a run's asset is the first's.
+        trial, scene, truth = self.trial, particles_of(stage.representation)[0], _truth(stage)
         distances = {} if truth is None else _distances(scene, truth, trial)
         score = distances[trial.score] if trial.score in distances else _finite(self.score(stage).of(scene))
         variance = {}

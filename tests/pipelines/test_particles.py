@@ -11,12 +11,15 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.distill import LearnedScore, Lesson
 from steindreamer.pipelines import generate, main
 from steindreamer.pipelines.config import RunConfig, load_config
 from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.laboratory.scores import psnr_score
+from steindreamer.pipelines.laboratory.trial import Record, Trial, run_trial
 from steindreamer.pipelines.pipeline import Pipeline
 from steindreamer.pipelines.stage import Stage
 from steindreamer.representations import Ensemble, particles_of
@@ -29,6 +32,7 @@ QUICK = [
     "mesh.resolution=16", "mesh.colour.grid={levels: 2, log2_size: 10}", "output.picture_size=16",
     "output.turntable_frames=2", "output.preview_every=0", "export.resolution=24", "export.view_size=48",
     "export.cameras=12", "export.texture_size=128", "export.face_budget=400", "export.padding=1",
+    "output.checkpoint_every=1",
 ]  # fmt: skip
 WORLD = ["prompt=a red mug", "prior.name=world", "prior.objects=1"]
 
@@ -89,20 +93,40 @@ def test_pictures_and_report_show_all_particles(finished: tuple[Path, str]) -> N
     assert all((folder / source).is_file() for source in sources)
 
 
-def test_another_asset_of_every_particle(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_resumed_run_ends_in_the_same_bits_and_may_ask_for_other_assets(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    """It loses its last checkpoint and goes on in the middle of the texture stage."""
+    whole, broken = finished[0], tmp_path / "broken"
+    shutil.copytree(whole, broken)
+    for suffix in ("json", "safetensors"):
+        (broken / "checkpoints" / f"000006.{suffix}").unlink()
+    assert main(["--quiet", "--resume", "--out", str(broken), "particles=3"]) == 1
+    assert main(["--quiet", "--resume", "--out", str(broken), "export.face_budget=150"]) == 0
+    assert_same_bits(whole, broken, 6)
+    summary = json.loads((broken / "summary.json").read_text())
+    assert summary["export"]["faces"] <= 150 and summary["further_exports"][0]["faces"] <= 150
+
+
+def assert_same_bits(one: Path, other: Path, step: int) -> None:
+    first, second = (load_file(folder / "checkpoints" / f"{step:06d}.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+    assert any(name.startswith("optimizer.particles.1.") for name in first)
+
+
+def test_a_run_with_fewer_particles_leaves_no_asset_of_an_earlier_one(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
     folder = tmp_path / "again"
     shutil.copytree(finished[0], folder)
-    assert main(["--quiet", "--resume", "--out", str(folder), "export.face_budget=150"]) == 0
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["export"]["faces"] <= 150 and summary["further_exports"][0]["faces"] <= 150
-    assert main(["--quiet", "--resume", "--out", str(folder), "particles=3"]) == 1
-    assert main(["--quiet", "--overwrite", "--out", str(folder), *WORLD, *QUICK, "--no-refine"]) == 0
-    assert not (folder / "asset" / "particle_2").exists()
-    assert "further_exports" not in json.loads((folder / "summary.json").read_text())
+    less = ["stages.coarse.steps=1", "output.turntable_frames=0", "export.enabled=false", "refine=false"]
+    generate(config(*less), folder, overwrite=True, quiet=True)
+    assert [path.name for path in (folder / "asset").iterdir()] == ["asset.ply"]
+    assert json.loads((folder / "summary.json").read_text()).keys() == {"seconds", "skipped_steps", "export"}
 
 
 def test_particles_begin_differently() -> None:
-    scene = Pipeline(config("particles=3")).first().representation
+    scene = Pipeline(config("particles=3", "refine=false")).first().representation
     assert isinstance(scene, Ensemble) and len(scene) == 3
     means = [scene[k].get_parameter("means") for k in range(3)]
     assert not means[0].equal(means[1]) and not means[1].equal(means[2])
@@ -110,7 +134,7 @@ def test_particles_begin_differently() -> None:
 
 def test_one_particle_is_no_ensemble() -> None:
     """The first of three begins as the only one does, under the same names as without the setting."""
-    one, three = (Pipeline(config(f"particles={count}")).first() for count in (1, 3))
+    one, three = (Pipeline(config(f"particles={count}", "refine=false")).first() for count in (1, 3))
     assert not isinstance(one.representation, Ensemble)
     assert {name for name in one.tensors() if name.startswith("representation.")} == {
         *(f"representation.{name}" for name in one.representation.state_dict())
@@ -119,16 +143,15 @@ def test_one_particle_is_no_ensemble() -> None:
     assert one.representation.get_parameter("means").equal(three.representation[0].get_parameter("means"))
 
 
-def test_an_empty_particle_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = config("particles=2", "refine=false")
-
+def test_an_empty_particle_is_named(tmp_path: Path) -> None:
     def fade(stage: Stage) -> None:
         scene = particles_of(stage.representation)[1]
         scene.get_parameter("opacity_logits").data.fill_(-20)
 
+    run = config("particles=2", "refine=false", "stages.coarse.steps=1", "output.turntable_frames=0")
     with pytest.raises(UserError, match=r"no asset of particle 2: the scene is empty.*--resume"):
         generate(run, tmp_path / "run", quiet=True, watch=fade)
-    pipeline = Pipeline(config("particles=2"))
+    pipeline = Pipeline(config("particles=2", "stages.texture.steps=0"))
     stage = pipeline.first()
     fade(stage)
     with pytest.raises(UserError, match=r"no mesh of particle 2 for stage 'geometry': the scene is empty"):
@@ -150,10 +173,26 @@ def test_the_variance_is_probed_at_the_particle_whose_turn_it_is() -> None:
     assert info.values["variance"] > 0 and info.values["probe/own/within"] > 0
 
 
+def test_a_comparison_judges_the_first_particle(tmp_path: Path) -> None:
+    settings = (*QUICK, "particles=2", "stages.coarse.steps=1")
+    trial = Trial("two", "sds", settings, "a red mug", 0, "gaussians", "world", "cpu", 1, 1, 0, 2, 16, "psnr", "")
+    record = tmp_path / "record.json"
+    Record(trial).write(record)
+    start, end = run_trial(record, tmp_path / "run").measurements
+
+    stage = Pipeline(trial.config()).first()
+    scores = [psnr_score(stage.embedding.objects[0], 2, 16).of(scene) for scene in particles_of(stage.representation)]
+    assert start.score == pytest.approx(scores[0], abs=1e-6) and start.score != pytest.approx(scores[1], abs=1e-6)
+    assert end.score is not None and end.score != start.score
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("diffusers")
     return save_tiny_model(tmp_path_factory.mktemp("model"), "StableDiffusionPipeline")
+
+
+ONE_VIEW = "stages.coarse.views.per_step=1"
 
 
 def vsd(model: Path, *overrides: str) -> RunConfig:
@@ -189,3 +228,18 @@ def test_one_learned_score_is_taught_pictures_of_all_particles(
     assert sorted(set(pictures)) == [0, 1] and (per_step == 2 or pictures[:2] == [0, 1])
     after = stage.distiller.state_dict()
     assert weights and any(not after[name].equal(tensor) for name, tensor in weights.items())
+
+
+def test_a_resumed_run_by_vsd_ends_in_the_same_bits(model: Path, tmp_path: Path) -> None:
+    """With three particles and one view a step, the checkpoint in the middle is not the first particle's turn."""
+    whole, broken, settings = tmp_path / "whole", tmp_path / "broken", vsd(model, "particles=3", ONE_VIEW)
+    generate(settings, whole, quiet=True)
+    shutil.copytree(whole, broken)
+    for suffix in ("json", "safetensors"):
+        (broken / "checkpoints" / f"000004.{suffix}").unlink()
+    generate(settings, broken, quiet=True, resume=True)
+    assert_same_bits(whole, broken, 4)
+    saved = load_file(whole / "checkpoints" / "000002.safetensors")
+    assert int(saved["representation.turn"]) == 2
+    assert any(name.startswith("optimizer.particles.1.") for name in saved)
+    assert not any(name.startswith("optimizer.particles.2.") for name in saved), "it has not been drawn yet"
