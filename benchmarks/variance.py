@@ -40,6 +40,7 @@ ESTIMATORS: dict[str, SDSConfig] = {
     "noise + Stein depth": SSDConfig(timesteps=TIMESTEPS, baseline=["noise", "depth"]),
     "Eq. 11 by Adam on `spectral`": SSDConfig(timesteps=TIMESTEPS, coefficients="second_moment"),
     "spectral bands (default)": SSDConfig(timesteps=TIMESTEPS),
+    "spectral + `low_rank`": SSDConfig(timesteps=TIMESTEPS, baseline=["spectral", "low_rank"]),
     "spectral + depth + normal": SSDConfig(timesteps=TIMESTEPS, baseline=["spectral", "depth", "normal"]),
     "antithetic SDS (2 prior calls: double it)": SDSConfig(timesteps=TIMESTEPS, antithetic=True),
 }

@@ -58,6 +58,7 @@ ESTIMATORS: dict[str, SDSConfig] = {
     "`noise`, `normal`": SSDConfig(baseline=["noise", "normal"]),
     "`student`": SSDConfig(baseline=["student"]),
     "`spectral`, `student`": SSDConfig(baseline=["spectral", "student"]),
+    "`spectral`, `low_rank`": SSDConfig(baseline=["spectral", "low_rank"]),
     "antithetic": SDSConfig(antithetic=True),
 }
 STATES = ("along a run", "real", "blurred", "grey")

@@ -17,6 +17,7 @@ from .control_variates import ControlVariate, LearningControlVariate, NoiseTerm,
 from .distiller import Distillation, Distiller, VarianceProbe
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
+from .low_rank import LowRankTerm
 from .methods import (
     METHODS,
     ASDConfig,
@@ -86,6 +87,7 @@ __all__ = [
     "LearningControlVariate",
     "Lesson",
     "LowRankCopyable",
+    "LowRankTerm",
     "MicroBatched",
     "MixtureCondition",
     "MixturePrior",

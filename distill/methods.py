@@ -13,6 +13,7 @@ from .coefficients import Coefficients, FixedCoefficients, RunningRegression, Se
 from .control_variates import STEIN_VARIANTS, ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distiller
 from .estimator import GeometryEstimator
+from .low_rank import LowRankTerm
 from .prior import LowRankCopyable, Prior
 from .residuals import Bridge, Classifier, Interval, Inverted, NoiseFree, Residual, Shifted
 from .student import StudentTerm
@@ -55,8 +56,9 @@ class SSDConfig(SDSConfig):
 
     baseline: list[str] = field(default_factory=lambda: ["spectral"])
     """Fitted jointly, any of `control_variate_names()`: "spectral"; "noise" (SDS with a learned coefficient, which all
-    others must beat); "student", a small network that learns what is odd in the noise; "depth" and "normal", the
-    paper's Stein terms (alone they may be worse than SDS); your own."""
+    others must beat); "student", a small network that learns what is odd in the noise; "low_rank", a matrix per range
+    of timesteps that learns the same for all pictures; "depth" and "normal", the paper's Stein terms (alone they may be
+    worse than SDS); your own."""
     coefficients: str = "regression"
     """"regression": running least squares; "second_moment": the paper's Eq. 11; "fixed": initial values throughout."""
     variant: str = "corrected"
@@ -64,9 +66,9 @@ class SSDConfig(SDSConfig):
     bands: int = 12
     """Frequency bands of "spectral"."""
     timestep_bins: int = 8
-    """Coefficients are learned separately in so many ranges of the schedule."""
+    """Coefficients, and the matrices of "low_rank", are learned separately in so many ranges of the schedule."""
     decay: float = 0.999
-    """Forgetting of the regression, per picture seen in a timestep bin."""
+    """Forgetting of the regression and of "low_rank", per picture seen in a timestep bin."""
     prior_observations: float = 8.0
     """Imaginary pictures per timestep bin that hold the regression at SDS in the beginning."""
     per_channel: bool = True
@@ -96,11 +98,13 @@ class SSDConfig(SDSConfig):
                 f"variant {self.variant!r} concerns Stein terms, and baseline={names} has none: "
                 f"list one of {', '.join(BASELINES)}"
             )
-        if "student" in names and self.antithetic:
+        odd = [name for name in names if name in ("student", "low_rank")]
+        if odd and self.antithetic:
             raise ValueError(
-                "the student foretells what is odd in the noise, and that cancels in antithetic pairs: "
+                f"{odd[0]!r} foretells what is odd in the noise, and that cancels in antithetic pairs: "
                 "set antithetic=false, or leave it out of the baseline"
             )
+        noise_share = float(any(self._start(name) for name in names))
         variates: list[ControlVariate] = []
         for name in names:
             start = self._start(name)
@@ -109,15 +113,26 @@ class SSDConfig(SDSConfig):
             elif name == "spectral":
                 variates.append(SpectralTerm(self.bands, start))
             elif name == "student":
-                starts_as_sds = any(self._start(each) for each in names)
-                variates.append(StudentTerm(carries_noise=start > 0, noise_share=float(starts_as_sds)))
+                variates.append(StudentTerm(carries_noise=start > 0, noise_share=noise_share))
+            elif name == "low_rank":
+                variates.append(
+                    LowRankTerm(
+                        prior.schedule.steps,
+                        self.timestep_bins,
+                        decay=self.decay,
+                        carries_noise=start > 0,
+                        noise_share=noise_share,
+                    )
+                )
             else:
                 variates.append(SteinTerm(name, build_baseline(name, prior, estimator), self.variant, start))
         return variates
 
     def _start(self, name: str) -> float:
         """Together the terms start as SDS: one carries -noise, or the Stein terms share it (as if phi were -1)."""
-        carrier = next((known for known in ("spectral", "noise", "student") if known in self.baseline), None)
+        carrier = next(
+            (known for known in ("spectral", "noise", "student", "low_rank") if known in self.baseline), None
+        )
         return 1 / len(self.baseline) if carrier is None else float(name == carrier)
 
     def _coefficients(self, initial: list[float], steps: int) -> Coefficients:
@@ -310,7 +325,7 @@ class VSDConfig(SSDConfig):
 
 def control_variate_names() -> tuple[str, ...]:
     """What `SSDConfig.baseline` may list."""
-    return ("noise", "spectral", "student", *BASELINES)
+    return ("noise", "spectral", "student", "low_rank", *BASELINES)
 
 
 METHODS: dict[str, type[SDSConfig]] = {

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .coefficients import Observation
-from .guide import Guide
+from .matrix_term import MatrixTerm
 from .optimizer_state import load_optimizer, save_optimizer
 from .schedule import NoisySample
 
@@ -100,7 +100,7 @@ class SymmetricOperator(nn.Module):
         return (phi * torch.cat(within, 1)[:, :, None]).sum(1)
 
 
-class StudentTerm(nn.Module):
+class StudentTerm(MatrixTerm):
     """h = -A(clean, timestep) noise; A learns from past steps to foretell what `noise_share` * noise leaves of eps_hat.
 
     Weights and the optimiser's moments are its state. It has no weights before the first step, which tells it the
@@ -118,19 +118,17 @@ class StudentTerm(nn.Module):
     ) -> None:
         """
         Args:
-            carries_noise: adds the term h = -noise, with a coefficient that begins at 1: for a student alone.
-            noise_share: mu of -noise among the other terms: 1 beside SDS's, 0 where there is none (VSD).
+            carries_noise, noise_share: see `MatrixTerm`.
             heads: factors per window size.
 
         Raises ValueError for values out of range.
         """
-        super().__init__()
+        super().__init__("student", carries_noise=carries_noise, noise_share=noise_share)
         if features < 1 or features % 4 or heads < 1 or learning_rate <= 0:
             raise ValueError(
                 "a student needs features (a multiple of 4), heads and a learning rate > 0, "
                 f"got {features}, {heads}, {learning_rate}"
             )
-        self.carries_noise, self.noise_share = carries_noise, noise_share
         self.features, self.heads, self.learning_rate = features, heads, learning_rate
         self.network: SymmetricOperator | None = None
         self.optimizer: torch.optim.AdamW | None = None
@@ -138,28 +136,17 @@ class StudentTerm(nn.Module):
         self.lessons: Tensor
         """Steps learned from."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("student_noise", "student") if self.carries_noise else ("student",)
-
-    @property
-    def initial(self) -> tuple[float, ...]:
-        return (1.0, 0.0) if self.carries_noise else (0.0,)
-
-    @torch.no_grad()
-    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
-        odd = torch.zeros_like(sample.noise)
-        if self.network is not None:
-            odd, _ = self.network(sample.clean, _angle(sample), sample.noise)
-        return torch.stack([-sample.noise, -odd] if self.carries_noise else [-odd])
+    def product(self, sample: NoisySample) -> Float[Tensor, "b c h w"]:
+        if self.network is None:
+            return torch.zeros_like(sample.noise)
+        return self.network(sample.clean, _angle(sample), sample.noise)[0]
 
     @torch.enable_grad()
     def learn(self, observation: Observation) -> None:
         """Train on a step whose gradient has been used. One whose error is not finite is ignored."""
-        sample, weight = observation.sample, observation.weight
-        if sample is None:
-            raise ValueError("a student learns from single draws: the observation has no sample")
-        target = weight * (observation.prediction - self.noise_share * sample.noise)
+        weight = observation.weight
+        sample, residual = self.lesson(observation)
+        target = weight * residual
         if not target.isfinite().all():
             return
         if self.network is None:

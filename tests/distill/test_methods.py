@@ -60,7 +60,9 @@ def test_impossible_settings_are_refused(prior: TwoModes) -> None:
     with pytest.raises(ValueError, match="the 'depth' baseline needs a geometry estimator"):
         SSDConfig(baseline=["depth"]).build(prior)
     for wrong in (["dept"], ["noise", "noise"], []):
-        with pytest.raises(ValueError, match="baseline must list some of noise, spectral, student, depth, normal"):
+        with pytest.raises(
+            ValueError, match="baseline must list some of noise, spectral, student, low_rank, depth, normal"
+        ):
             SSDConfig(baseline=wrong).build(prior)
     with pytest.raises(ValueError, match="unknown Stein variant 'printed': use one of corrected, paper"):
         SSDConfig(variant="printed").build(prior)
