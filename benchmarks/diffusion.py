@@ -1,4 +1,4 @@
-"""Milliseconds and memory of a step of SDS, SSD and VSD with full-size text-to-image models on a GPU; no network needed.
+"""Milliseconds and memory of a step of SDS, SSD and VSD with full-size text-to-image models on a GPU, offline.
 
     python benchmarks/diffusion.py [--device cuda] [--models ...] [--batches 1 4] [--compile] [--work DIR]
     python benchmarks/diffusion.py --size tiny --device cpu --out FILE    # does the script still run?
