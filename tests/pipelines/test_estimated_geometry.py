@@ -97,7 +97,8 @@ def test_a_picture_of_nothing_counts_one_and_pulls_nowhere(name: str, shipped: G
         for each, channels in (("rgb", 3), ("opacity", 1), ("depth", 1), ("normal", 3))
     }
     cameras = Cameras.orbit([0.0, 90.0], [0.0, 0.0], height=16)
-    value = estimated_penalties(shipped)[name](RenderOutput(**leaves), cameras)
+    output = RenderOutput(leaves["rgb"], leaves["opacity"], leaves["depth"], leaves["normal"])
+    value = estimated_penalties(shipped)[name](output, cameras)
     value.backward()
     assert value == 1 and not any(leaf.grad is not None and bool(leaf.grad.any()) for leaf in leaves.values())
 
