@@ -47,9 +47,9 @@ def observed(sample: NoisySample, matrix: Tensor, mean: Tensor | float = 0.0) ->
 
 
 def low_rank_matrix(size: int, rank: int, seed: int = 3) -> Tensor:
-    """Symmetric, eigenvalues from 1 to 2."""
+    """Symmetric, with eigenvalues 1 and -1: of equal strength, so that the principal directions never come to rest."""
     directions = torch.linalg.qr(torch.randn(size, rank, generator=seeded(seed)))[0]
-    return directions * torch.linspace(1, 2, rank) @ directions.T
+    return directions * (-1.0) ** torch.arange(rank) @ directions.T
 
 
 def taught(term: LowRankTerm, pictures: int, matrix: Tensor, mean: Tensor | float = 0.0, **size: int) -> LowRankTerm:
