@@ -153,7 +153,7 @@ def test_rates_are_the_particles_own() -> None:
 
 def test_each_particle_adapts_as_it_would_alone(generator: torch.Generator) -> None:
     config = GaussiansConfig(count=40)
-    config.densify.interval, config.densify.start, config.densify.minimum_count = 1, 0.0, 1
+    config.densify.interval, config.densify.start, config.densify.minimum_count = 9, 0.0, 1
     config.densify.prune_radius = 0.3
     scene, alone = Ensemble([config.build(generator) for _ in range(2)]), config.build(generator)
     alone.load_tensors({key: tensor.clone() for key, tensor in scene[1].state_dict().items()})
