@@ -82,7 +82,8 @@ class SteinTerm:
     """h = phi * noise - sigma * grad phi, SteinDreamer's control variate for a scalar baseline phi.
 
     `variant="paper"` is the printed form phi * noise + grad phi (Eq. 8 and 9). It is NOT zero-mean: its mean is
-    (1 + sigma) E[grad phi], so it pulls the scene along the baseline's gradient. Kept for comparison only.
+    (1 + sigma) E[grad phi]: where the coefficient is positive, descent lowers phi, the picture's agreement with the
+    scene. Kept for comparison only.
     Raises ValueError for an unknown variant, and for a baseline that is detached from the noisy picture or does not
     answer with one number per picture.
     """
