@@ -95,7 +95,7 @@ def test_a_users_baseline_takes_a_few_lines(
 
 def test_the_docs_list_every_method_and_its_settings() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-    overview, vsd, others, *_ = re.split(r"\n## .*\n", text)
+    overview, _, vsd, others, *_ = re.split(r"\n## .*\n", text)
     assert re.findall(r"^\| `(\w+)` \|", overview, re.M) == list(METHODS)
     settings = [("vsd", *row) for row in re.findall(r"^\| `(\w+)` \| (.*?) \|", vsd, re.M)]
     settings += re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*?) \|", others, re.M)
