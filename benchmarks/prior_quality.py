@@ -2,6 +2,7 @@
 
     python benchmarks/prior_quality.py [--prior tiny | --prior FOLDER] [--prompts N | --prompts "a red mug" ...]
                                        [--no-refine] [--steps N] [--assets FOLDER] [--no-runs] [--settings k=v ...]
+                                       [--only-assets] [--name prior_quality]
 
 1. Denoising: squared errors of the prior's estimates on objects that its training has not seen, by noise level.
 2. Pictures: how often the scorer recognises kind and colour, of real renders and of the prior's samples.
@@ -9,8 +10,8 @@
    exported GLB files. Runs lie in ASSETS/PRIOR/PROMPT; those that are finished are read, the others made, or left out
    with --no-runs.
 
-Pairs of a kind and a colour that the prior's training never saw ("held out") are counted on their own. Writes
-prior_quality.md and prior_quality.png (a row per prompt: real object, samples, assets) to benchmarks/results.
+Pairs of a kind and a colour that the prior's training never saw ("held out") are counted on their own. Writes NAME.md
+and NAME.png (a row per prompt: real object, samples, assets) to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -243,6 +244,17 @@ def report(command: str, prior: LearnedPrior, tables: dict[str, str]) -> str:
     return head + "".join(f"\n## {name}\n\n{notes[name]}\n\n{table}\n" for name, table in tables.items())
 
 
+def judged_prior(prior: LearnedPrior, scorer: WorldScorer, given: argparse.Namespace) -> dict[str, str]:
+    """What does not depend on assets: Markdown tables by heading."""
+    captions = captions_of(prior.kinds)
+    captions = captions[:: max(1, len(captions) // (given.captions or len(captions)))]
+    views = {
+        "real renders": real_views(captions, elevations=ELEVATIONS, size=SIZE),
+        "samples": sampled_views(prior, captions, ELEVATIONS, given.seed),
+    }
+    return {"Denoising": denoising(prior, given.examples), "Pictures": recognised(scorer, prior, views)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", default=SHIPPED, metavar="NAME|FOLDER", help="a learned prior")
@@ -252,9 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-refine", action="store_true", help="distil the coarse stage only")
     parser.add_argument("--assets", type=Path, default=Path("runs/prior_quality"), metavar="FOLDER")
     parser.add_argument("--no-runs", action="store_true", help="judge the assets that are there, make none")
+    parser.add_argument("--only-assets", action="store_true", help="leave out denoising and pictures")
     parser.add_argument("--examples", type=int, default=160, help="views to denoise")
     parser.add_argument("--captions", type=int, help="to sample, evenly spread over all (default: all)")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
+    parser.add_argument("--name", default="prior_quality", help="of the two result files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", nargs="*", default=(), metavar="key=value", help="of the runs")
     given = parser.parse_args(arguments)
@@ -267,22 +281,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, choice in ((SHIPPED, prior.arguments), (REFERENCE, ("--prior", REFERENCE))):
         found = {c: asset(given.assets / name, c.text, choice, settings, not given.no_runs) for c in prompts}
         made[name] = [asset_views(path, caption) for caption, path in found.items() if path]
-    captions = captions_of(prior.kinds)
-    captions = captions[:: max(1, len(captions) // (given.captions or len(captions)))]
-    views = {
-        "real renders": real_views(captions, elevations=ELEVATIONS, size=SIZE),
-        "samples": sampled_views(prior, captions, ELEVATIONS, given.seed),
-    }
-    tables = {
-        "Denoising": denoising(prior, given.examples),
-        "Pictures": recognised(scorer, prior, views),
-        "Assets": assets_table(scorer, prior, made),
-    }
+    tables = {} if given.only_assets else judged_prior(prior, scorer, given)
+    tables["Assets"] = assets_table(scorer, prior, made)
     command = shlex.join(["python", "benchmarks/prior_quality.py", *(sys.argv[1:] if arguments is None else arguments)])
     given.results.mkdir(parents=True, exist_ok=True)
-    (given.results / "prior_quality.md").write_text(report(command, prior, tables))
+    (given.results / f"{given.name}.md").write_text(report(command, prior, tables))
     picture = contact_sheet(prior, prompts, made, given.seed + 1)
-    picture.save(given.results / "prior_quality.png", optimize=True)
+    picture.save(given.results / f"{given.name}.png", optimize=True)
 
 
 if __name__ == "__main__":

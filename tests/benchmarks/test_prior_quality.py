@@ -134,3 +134,6 @@ def test_the_whole_report(script: Any, folder: Path, tmp_path: Path, monkeypatch
     assert "**mean, held-out pairs, 1 assets**" in text
     with Image.open(tmp_path / "prior_quality.png") as picture:
         assert picture.size == (script.TILE * (3 + 2 * len(script.AZIMUTHS)), script.TILE * 2)
+    script.main([*options, "--only-assets", "--name", "assets_alone", "--prompts", "a red apple"])
+    alone = (tmp_path / "assets_alone.md").read_text()
+    assert "## Assets" in alone and "## Denoising" not in alone and (tmp_path / "assets_alone.png").is_file()
