@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from steindreamer.distill.moments import Moments
+from steindreamer.distill.variance_probe import EstimatorVariance
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.laboratory import comparison, trial
 from steindreamer.pipelines.laboratory.compare_cli import main as compare
@@ -28,6 +30,7 @@ from steindreamer.pipelines.laboratory.contenders import (
 from steindreamer.pipelines.laboratory.intervals import geometric_interval, mean_interval
 from steindreamer.pipelines.laboratory.probe_cli import main as probe
 from steindreamer.pipelines.laboratory.probe_cli import parser as probe_parser
+from steindreamer.pipelines.laboratory.probe_cli import tables
 from steindreamer.pipelines.laboratory.probing import probe_run
 from steindreamer.pipelines.laboratory.results import Results, moment, psnr, relative, score
 from steindreamer.pipelines.laboratory.trial import Measurement, Record, Trial
@@ -153,6 +156,20 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
     assert probe([str(run), "--method", "sds=ssd"]) == 1 and "name of plain SDS" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert probe([str(tmp_path)]) == 1 and "no run to probe" in capsys.readouterr().err
+
+
+def test_the_probes_table_charges_a_method_for_its_calls() -> None:
+    """A pair that takes away nearly all of the noise's variance, but not what lies between the views."""
+
+    def variance(within: float, calls: float) -> EstimatorVariance:
+        moments = Moments(within, 0.0, 3.0, 1.0, 1.0, 0.0)
+        return EstimatorVariance(moments, moments, (1.0,), calls, 0.1)
+
+    header, _, pairs = tables({"sds": variance(1.0, 2.0), "pairs": variance(0.1, 4.0)}).splitlines()[:3]
+    columns = [part.strip() for part in header.split("  ") if part.strip()]
+    found = dict(zip(columns[1:], pairs.split()[1:], strict=True))
+    assert float(found["within/SDS per call"]) == pytest.approx(0.2)
+    assert float(found["total/SDS per call"]) == pytest.approx(1.55)
 
 
 def test_a_probe_leaves_the_stage_as_it_was() -> None:
