@@ -158,6 +158,7 @@ class Pipeline:
             converted = self._converted(scene, kind, self.export_of(stage), say)
         except ValueError as error:
             raise UserError(f"no mesh{which} for stage '{name}': {error}; --no-refine exports without one") from error
+        converted.placement = scene.placement
         say(f"  hand-over: {likeness(scene, converted):.1f} dB between before and after (PSNR over eight views)")
         return converted
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .cameras import Cameras
 from .mesh import TriangleMesh
+from .placement import Placement
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,24 @@ class Representation(nn.Module, ABC):
 
     render_terms: tuple[str, ...] = ()
     """Names of the penalties that `render` returns in `RenderOutput.terms` whenever gradients are enabled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed = nn.Buffer(torch.zeros(5, dtype=torch.float64))
+        """`placement` as numbers; zeros: None. A buffer, so that checkpoints hold it."""
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the file that the scene started from had it; None: it started from no file.
+
+        The scene itself is always in the unit ball. The export puts the asset back.
+        """
+        return Placement.from_tensor(self.placed) if bool(self.placed[0] > 0) else None
+
+    @placement.setter
+    def placement(self, placement: Placement | None) -> None:
+        values = torch.zeros(5, dtype=torch.float64) if placement is None else placement.tensor()
+        self.placed.copy_(values)
 
     @abstractmethod
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
