@@ -11,6 +11,10 @@ class UserError(ValueError):
     """What was given, what is accepted, and what to do."""
 
 
+class SettingsError(UserError):
+    """A setting that is unknown, of the wrong kind or out of range: the call was wrong, nothing has been done."""
+
+
 class Interrupted(Exception):
     """Ctrl-C: the state was saved after `step` steps."""
 
