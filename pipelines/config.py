@@ -291,7 +291,9 @@ def _validate(config: RunConfig) -> None:
     if not prompt:
         raise SettingsError('the prompt is empty; say what to make, for example --prompt "a red mug"')
     if len(config.prompt) > MAX_PROMPT_CHARACTERS:
-        raise SettingsError(f"the prompt has {len(config.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted")
+        raise SettingsError(
+            f"the prompt has {len(config.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted"
+        )
     if any(ord(character) < 32 for character in prompt):
         raise SettingsError("the prompt holds control characters; give one line of plain text")
     for name, value, least in (
@@ -307,7 +309,9 @@ def _validate(config: RunConfig) -> None:
             raise SettingsError(f"{name} is {value}; at least {least} is accepted")
     size = config.texture.size
     if size < 0 or size & (size - 1):
-        raise SettingsError(f"texture.size is {size}; powers of two are accepted, such as 1024, and 0: export.texture_size")
+        raise SettingsError(
+            f"texture.size is {size}; powers of two are accepted, such as 1024, and 0: export.texture_size"
+        )
     for section in fields(config):
         value = getattr(config, section.name)
         validate = getattr(value, "validate", None)
@@ -323,7 +327,9 @@ def _validate_stages(config: RunConfig) -> None:
     active = config.active_stages()
     order = [SCENES.index(stage.scene) for stage in active.values()]
     if not order or order[0] != 0:
-        raise SettingsError(f"the first stage must train the coarse scene; the stages are {', '.join(active) or 'none'}")
+        raise SettingsError(
+            f"the first stage must train the coarse scene; the stages are {', '.join(active) or 'none'}"
+        )
     if order != sorted(order):
         listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
         raise SettingsError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
@@ -344,7 +350,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise SettingsError(f"'{text}' is not an override; write section.key=value, for example stages.coarse.steps=400")
+        raise SettingsError(
+            f"'{text}' is not an override; write section.key=value, for example stages.coarse.steps=400"
+        )
     try:
         parsed = yaml.safe_load(value) if value.strip() else ""
     except yaml.YAMLError:

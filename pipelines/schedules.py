@@ -66,7 +66,9 @@ def parse_schedule(value: Any, name: str) -> Schedule:
     start, target = _number(value["from"], f"{name}.from"), _number(value["to"], f"{name}.to")
     begin, end = _share(value.get("begin", 0.0), f"{name}.begin"), _share(value.get("end", 1.0), f"{name}.end")
     if begin > end:
-        raise SettingsError(f"{name} would begin at {begin:g} and end at {end:g} of the stage; begin must not exceed end")
+        raise SettingsError(
+            f"{name} would begin at {begin:g} and end at {end:g} of the stage; begin must not exceed end"
+        )
     shape = value.get("shape", "linear")
     if shape not in SHAPES:
         raise SettingsError(f"{name}.shape is {shape!r}{nearest(str(shape), SHAPES)}; accepted: {', '.join(SHAPES)}")

@@ -44,7 +44,9 @@ class ShadingConfig:
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
         if self.ambient + self.diffuse > 1 + 1e-6:
-            raise SettingsError(f"{name}.ambient and diffuse add up to more than 1, which overexposes; lower one of them")
+            raise SettingsError(
+                f"{name}.ambient and diffuse add up to more than 1, which overexposes; lower one of them"
+            )
         if not 0 <= self.light_jitter <= 10:
             raise SettingsError(f"{name}.light_jitter is {self.light_jitter}; between 0 and 10 is accepted")
         bounds = self.light_distance

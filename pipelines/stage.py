@@ -75,7 +75,9 @@ class StageConfig:
     def validate(self, path: str = "stage") -> None:
         """Raises SettingsError, naming the setting under `path`."""
         if self.scene not in SCENES:
-            raise SettingsError(f"{path}.scene is '{self.scene}'{nearest(self.scene, SCENES)}; known: {', '.join(SCENES)}")
+            raise SettingsError(
+                f"{path}.scene is '{self.scene}'{nearest(self.scene, SCENES)}; known: {', '.join(SCENES)}"
+            )
         for name, value, least in (
             ("steps", self.steps, 0),
             ("resolution", self.resolution, 16),
@@ -86,7 +88,9 @@ class StageConfig:
             if value < least:
                 raise SettingsError(f"{path}.{name} is {value}; at least {least} is accepted")
         if self.probe_tuples % 2 or self.probe_tuples == 2:
-            raise SettingsError(f"{path}.probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0")
+            raise SettingsError(
+                f"{path}.probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0"
+            )
         for name in ("warmup", "normals"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")

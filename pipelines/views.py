@@ -74,7 +74,9 @@ class ViewsConfig:
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{name}.{key} is {getattr(self, key)}; a share between 0 and 1 is accepted")
         if self.overhead_fraction + self.below_fraction > 1:
-            raise SettingsError(f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them")
+            raise SettingsError(
+                f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them"
+            )
         if self.azimuths not in AZIMUTHS:
             raise SettingsError(
                 f"{name}.azimuths is '{self.azimuths}'{nearest(self.azimuths, AZIMUTHS)}; "
@@ -83,7 +85,9 @@ class ViewsConfig:
         if self.azimuths == "antipodal" and self.per_step % 2:
             raise SettingsError(f"{name}.azimuths=antipodal pairs views; {name}.per_step is {self.per_step}, not even")
         if self.look not in LOOKS:
-            raise SettingsError(f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}")
+            raise SettingsError(
+                f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}"
+            )
         if self.look != "centre" and not self.inside:
             raise SettingsError(
                 f"{name}.look is '{self.look}', which sees nothing from outside; set {name}.inside=true too"
