@@ -31,6 +31,7 @@ from .methods import (
     SSDConfig,
     VSDConfig,
     control_variate_names,
+    register_method,
 )
 from .mixture import ExactPrior, GaussianMixture, MixtureCondition, MixturePrior, image_like_mixture
 from .predictions import PREDICTION_TYPES, clean_from_noise, noise_from_output, output_error
@@ -127,5 +128,6 @@ __all__ = [
     "noise_from_output",
     "output_error",
     "register_baseline",
+    "register_method",
     "weighted_pearson",
 ]

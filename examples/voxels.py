@@ -1,4 +1,8 @@
-"""A representation of one's own: a voxel grid, distilled by SSD into a GLB.   python examples/voxels.py "a red mug" """
+"""A representation of one's own: a voxel grid, distilled by SSD into a GLB.
+
+python examples/voxels.py "a red mug"
+python pipelines/run.py --plugin examples/voxels.py --repr voxels --prompt "a red mug"
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steindreamer.pipelines import generate, load_config
-from steindreamer.representations import REPRESENTATIONS, Cameras, RenderOutput, Representation
+from steindreamer.representations import Cameras, RenderOutput, Representation, register_representation
 
 
 @dataclass
@@ -65,7 +69,7 @@ class Voxels(Representation):
         return torch.where(drawn, F.normalize(torch.linalg.cross(down, across, dim=1), dim=1), 0.0)
 
 
-REPRESENTATIONS["voxels"] = VoxelsConfig
+register_representation("voxels", VoxelsConfig)
 
 if __name__ == "__main__":
     prompt, *overrides = sys.argv[1:] or ["a red mug"]

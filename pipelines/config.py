@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..distill import METHODS
 from ..distill.methods import SDSConfig
 from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
-from .errors import UserError, nearest
+from .errors import SettingsError, nearest
 from .estimators import EstimatorConfig
 from .export import ExportConfig
 from .priors import PRIORS, names_a_model
@@ -98,12 +98,12 @@ class RunConfig:
     def method_of(self, stage: str) -> SDSConfig:
         """The distillation method with the stage's own settings, or the stage's own method, if it names another.
 
-        Raises UserError for an unknown method, and for settings it does not have.
+        Raises SettingsError for an unknown method, and for settings it does not have.
         """
         overrides, path = dict(self.stages[stage].method), f"stages.{stage}.method."
         name = str(overrides.pop("name", self.names["method"]))
         if name not in METHODS:
-            raise UserError(f"{path}name is '{name}'{nearest(name, METHODS)}; known: {', '.join(METHODS)}")
+            raise SettingsError(f"{path}name is '{name}'{nearest(name, METHODS)}; known: {', '.join(METHODS)}")
         base = OmegaConf.structured(self.method if name == self.names["method"] else METHODS[name])
         _refuse_unknown_keys(overrides, base, path)
         return _to_object(_merge(base, overrides, path), path)
@@ -141,7 +141,7 @@ def load_config(
         overrides: `section.key=value` strings, as on the command line.
         settings: top-level values such as `prompt="a red mug"` or `seed=3`.
 
-    Raises UserError for unknown names and keys (with the nearest match), wrong types and out-of-range values.
+    Raises SettingsError for unknown names and keys (with the nearest match), wrong types and out-of-range values.
     """
     chosen = {"representation": representation, "method": method, "prior": prior}
     return compose(
@@ -187,7 +187,7 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration that an earlier run wrote. Raises UserError if it cannot be read."""
+    """The configuration that an earlier run wrote. Raises SettingsError if it cannot be read."""
     return compose([_read_yaml(path)])
 
 
@@ -195,7 +195,7 @@ def _merge(base: DictConfig, layer: Mapping[str, Any], path: str = "") -> DictCo
     try:
         merged = OmegaConf.merge(base, OmegaConf.create(_literal(layer)))
     except OmegaConfBaseException as error:
-        raise UserError(f"configuration: {path}{_first_line(error)}") from None
+        raise SettingsError(f"configuration: {path}{_first_line(error)}") from None
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -204,19 +204,19 @@ def _to_object(config: DictConfig, path: str = "") -> Any:
     try:
         return OmegaConf.to_object(config)
     except (ValueError, OmegaConfBaseException) as error:  # a dataclass refused its values
-        raise UserError(f"configuration: {path}{_first_line(error)}") from None
+        raise SettingsError(f"configuration: {path}{_first_line(error)}") from None
 
 
 def _applicable(layer: Mapping[str, Any], names: Mapping[str, str]) -> list[Mapping[str, Any]]:
     """The layer, after it what it says for this prior, and last for this representation."""
     special, known = layer.get(WHEN, {}), [*PRIORS, *REPRESENTATIONS]
     if not isinstance(special, Mapping) or not all(isinstance(part, Mapping) for part in special.values()):
-        raise UserError(
+        raise SettingsError(
             f"'{WHEN}' holds sections by representation or prior, such as {WHEN}: {{nerf: {{...}}}}; got {special!r}"
         )
     for name in special:
         if name not in known:
-            raise UserError(
+            raise SettingsError(
                 f"unknown representation or prior '{WHEN}.{name}'{nearest(str(name), known)}; known: {', '.join(known)}"
             )
     plain = {key: value for key, value in layer.items() if key != WHEN}
@@ -235,7 +235,7 @@ def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]
         if name not in CHOICES[section]:
             known = list(CHOICES[section])
             models = "; or a model: a folder that exists, or a hub id owner/name" if section == "prior" else ""
-            raise UserError(f"unknown {section} '{name}'{nearest(name, known)}; known: {', '.join(known)}{models}")
+            raise SettingsError(f"unknown {section} '{name}'{nearest(name, known)}; known: {', '.join(known)}{models}")
     return names
 
 
@@ -264,22 +264,22 @@ def _refuse_unknown_keys(given: Mapping[str, Any], known: DictConfig, path: str 
     names = [str(key) for key in known if key != "names"]
     for key, value in given.items():
         if str(key) not in names:
-            raise UserError(f"unknown key '{path}{key}'{nearest(str(key), names)}; known here: {', '.join(names)}")
+            raise SettingsError(f"unknown key '{path}{key}'{nearest(str(key), names)}; known here: {', '.join(names)}")
         child = known[key]
         if not path and key == "stages" and isinstance(value, Mapping):
             _refuse_unknown_stages(value, child)
         elif isinstance(value, Mapping) and isinstance(child, DictConfig) and OmegaConf.get_type(child) is not dict:
             _refuse_unknown_keys(value, child, f"{path}{key}.")
         elif isinstance(child, DictConfig) and not isinstance(value, Mapping):
-            raise UserError(f"'{path}{key}' is a section, got {value!r}; set one of its keys: {', '.join(child)}")
+            raise SettingsError(f"'{path}{key}' is a section, got {value!r}; set one of its keys: {', '.join(child)}")
 
 
 def _refuse_unknown_stages(given: Mapping[str, Any], known: DictConfig) -> None:
     for name, value in given.items():
         if not isinstance(value, Mapping):
-            raise UserError(f"'stages.{name}' is a section, got {value!r}; set one of its keys, such as steps")
+            raise SettingsError(f"'stages.{name}' is a section, got {value!r}; set one of its keys, such as steps")
         if name not in known and "scene" not in value:
-            raise UserError(
+            raise SettingsError(
                 f"unknown stage 'stages.{name}'{nearest(str(name), [str(key) for key in known])}; "
                 f"known: {', '.join(map(str, known))}; a new one must say its scene: {', '.join(SCENES)}"
             )
@@ -289,11 +289,13 @@ def _refuse_unknown_stages(given: Mapping[str, Any], known: DictConfig) -> None:
 def _validate(config: RunConfig) -> None:
     prompt = config.prompt.strip()
     if not prompt:
-        raise UserError('the prompt is empty; say what to make, for example --prompt "a red mug"')
+        raise SettingsError('the prompt is empty; say what to make, for example --prompt "a red mug"')
     if len(config.prompt) > MAX_PROMPT_CHARACTERS:
-        raise UserError(f"the prompt has {len(config.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted")
+        raise SettingsError(
+            f"the prompt has {len(config.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted"
+        )
     if any(ord(character) < 32 for character in prompt):
-        raise UserError("the prompt holds control characters; give one line of plain text")
+        raise SettingsError("the prompt holds control characters; give one line of plain text")
     for name, value, least in (
         ("seed", config.seed, 0),
         ("particles", config.particles, 1),
@@ -304,10 +306,12 @@ def _validate(config: RunConfig) -> None:
         ("output.picture_size", config.output.picture_size, 16),
     ):
         if value < least:
-            raise UserError(f"{name} is {value}; at least {least} is accepted")
+            raise SettingsError(f"{name} is {value}; at least {least} is accepted")
     size = config.texture.size
     if size < 0 or size & (size - 1):
-        raise UserError(f"texture.size is {size}; powers of two are accepted, such as 1024, and 0: export.texture_size")
+        raise SettingsError(
+            f"texture.size is {size}; powers of two are accepted, such as 1024, and 0: export.texture_size"
+        )
     for section in fields(config):
         value = getattr(config, section.name)
         validate = getattr(value, "validate", None)
@@ -323,18 +327,20 @@ def _validate_stages(config: RunConfig) -> None:
     active = config.active_stages()
     order = [SCENES.index(stage.scene) for stage in active.values()]
     if not order or order[0] != 0:
-        raise UserError(f"the first stage must train the coarse scene; the stages are {', '.join(active) or 'none'}")
+        raise SettingsError(
+            f"the first stage must train the coarse scene; the stages are {', '.join(active) or 'none'}"
+        )
     if order != sorted(order):
         listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
-        raise UserError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
+        raise SettingsError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
     if config.mesh.initial_mesh:
-        raise UserError(
+        raise SettingsError(
             "mesh.initial_mesh is not read: a mesh stage begins with the scene before it; "
             "to start from a mesh of your own give --repr mesh representation.initial_mesh=FILE"
         )
     refined = [name for name, stage in active.items() if stage.scene != SCENES[0]]
     if refined and not config.export.enabled:
-        raise UserError(
+        raise SettingsError(
             f"export.enabled=false needs refine=false (--no-refine): stage '{refined[0]}' trains a mesh, "
             "which is made as the export makes it"
         )
@@ -344,7 +350,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise UserError(f"'{text}' is not an override; write section.key=value, for example stages.coarse.steps=400")
+        raise SettingsError(
+            f"'{text}' is not an override; write section.key=value, for example stages.coarse.steps=400"
+        )
     try:
         parsed = yaml.safe_load(value) if value.strip() else ""
     except yaml.YAMLError:
@@ -362,7 +370,7 @@ def _read_preset(preset: str | Path) -> Mapping[str, Any]:
     path = Path(preset)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return _read_yaml(path)
-    raise UserError(
+    raise SettingsError(
         f"unknown preset '{preset}'{nearest(str(preset), list(shipped))}; "
         f"shipped: {', '.join(shipped)}; or give the path of an existing .yaml file"
     )
@@ -372,11 +380,11 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {_first_line(error)}") from None
+        raise SettingsError(f"cannot read {path}: {_first_line(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} must hold sections and values, got a {type(content).__name__}")
+        raise SettingsError(f"{path} must hold sections and values, got a {type(content).__name__}")
     return content
 
 

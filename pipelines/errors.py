@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+MAX_MESSAGE = 2000
+"""Characters of a message that is told in one line: what a user gave may be long."""
 
 
 class UserError(ValueError):
     """What was given, what is accepted, and what to do."""
+
+
+class SettingsError(UserError):
+    """A setting that is unknown, of the wrong kind or out of range: the call was wrong, nothing has been done."""
 
 
 class Interrupted(Exception):
@@ -22,3 +30,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """' (did you mean ...?)', or nothing if no known word is near."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def in_one_line(text: object) -> str:
+    """A message as one line of printable characters, at most `MAX_MESSAGE` of them."""
+    joined = re.sub(r"\s*[\r\n]\s*", " ", str(text).strip())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    return plain if len(plain) <= MAX_MESSAGE else f"{plain[: MAX_MESSAGE - 3]}..."

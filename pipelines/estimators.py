@@ -12,7 +12,7 @@ from .. import assets
 from ..distill.monocular.loading import load_monocular_estimator
 from ..distill.monocular.transformers_depth import PREDICTIONS
 from ..distill.tiny_estimator import load_tiny_estimator
-from .errors import UserError
+from .errors import SettingsError, UserError
 
 SHIPPED = "tiny"
 FOLDER = "tiny_geometry_estimator"
@@ -29,11 +29,11 @@ class EstimatorConfig:
     """Of a pretrained depth model: disparity, depth, or auto, what its configuration says."""
 
     def validate(self) -> None:
-        """Raises UserError."""
+        """Raises SettingsError."""
         if not self.model.strip():
-            raise UserError(f"estimator.model is empty; give {SHIPPED}, a hub id or a folder")
+            raise SettingsError(f"estimator.model is empty; give {SHIPPED}, a hub id or a folder")
         if self.predicts not in PREDICTIONS:
-            raise UserError(f"estimator.predicts is '{self.predicts}'; accepted: {', '.join(PREDICTIONS)}")
+            raise SettingsError(f"estimator.predicts is '{self.predicts}'; accepted: {', '.join(PREDICTIONS)}")
 
 
 def load_estimator(config: EstimatorConfig, device: torch.device) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .files import write_atomically
 from .stage import StepInfo
+from .streams import put
 
 
 class Journal:
@@ -34,7 +35,7 @@ class Journal:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            put(text)
 
     def record(self, info: StepInfo) -> None:
         now = time.perf_counter()

@@ -105,7 +105,15 @@ PRIORS: dict[str, type] = {
     "diffusers": DiffusersPriorConfig,
     "stable-diffusion": DiffusersPriorConfig,
 }
-"""Name -> config with `.build(device) -> Prior`. To add one, add an entry; `--prior NAME` and `prior.KEY=` follow."""
+"""Name -> config with `.build(device) -> Prior`. To add one, add an entry, or call `register_prior` in a plugin;
+`--prior NAME` and `prior.KEY=` follow."""
+
+
+def register_prior(name: str, config: type) -> None:
+    """Make `config`, a dataclass like the values of `PRIORS`, available under `name`. Raises ValueError if it is taken."""
+    if name in PRIORS:
+        raise ValueError(f"a prior named {name!r} exists already: choose another name")
+    PRIORS[name] = config
 
 
 def names_a_model(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError, nearest
+from .errors import SettingsError, nearest
 
 SHAPES = ("linear", "exponential", "sqrt")
 KEYS = ("from", "to", "begin", "end", "shape")
@@ -52,26 +52,28 @@ def parse_schedule(value: Any, name: str) -> Schedule:
             default 0 and 1) and `shape` (see `Schedule`, default linear).
         name: what error messages call it, such as `stages.coarse.regularisers.sparsity`.
 
-    Raises UserError for anything else.
+    Raises SettingsError for anything else.
     """
     if not isinstance(value, Mapping):
         constant = _number(value, name)
         return Schedule(constant, constant)
     for key in value:
         if key not in KEYS:
-            raise UserError(f"unknown key '{name}.{key}'{nearest(str(key), KEYS)}; known here: {', '.join(KEYS)}")
+            raise SettingsError(f"unknown key '{name}.{key}'{nearest(str(key), KEYS)}; known here: {', '.join(KEYS)}")
     missing = [key for key in ("from", "to") if key not in value]
     if missing:
-        raise UserError(f"{name} lacks '{missing[0]}'; give a number, or {{from: 0, to: 1, begin: 0.0, end: 1.0}}")
+        raise SettingsError(f"{name} lacks '{missing[0]}'; give a number, or {{from: 0, to: 1, begin: 0.0, end: 1.0}}")
     start, target = _number(value["from"], f"{name}.from"), _number(value["to"], f"{name}.to")
     begin, end = _share(value.get("begin", 0.0), f"{name}.begin"), _share(value.get("end", 1.0), f"{name}.end")
     if begin > end:
-        raise UserError(f"{name} would begin at {begin:g} and end at {end:g} of the stage; begin must not exceed end")
+        raise SettingsError(
+            f"{name} would begin at {begin:g} and end at {end:g} of the stage; begin must not exceed end"
+        )
     shape = value.get("shape", "linear")
     if shape not in SHAPES:
-        raise UserError(f"{name}.shape is {shape!r}{nearest(str(shape), SHAPES)}; accepted: {', '.join(SHAPES)}")
+        raise SettingsError(f"{name}.shape is {shape!r}{nearest(str(shape), SHAPES)}; accepted: {', '.join(SHAPES)}")
     if shape == "exponential" and not start * target > 0:
-        raise UserError(
+        raise SettingsError(
             f"{name} runs from {start:g} to {target:g}, which an exponential never does: both must be above zero, or "
             "both below; use shape: linear"
         )
@@ -87,11 +89,11 @@ def _number(value: Any, name: str) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise UserError(f"{name} is {value!r}; a finite number is accepted")
+    raise SettingsError(f"{name} is {value!r}; a finite number is accepted")
 
 
 def _share(value: Any, name: str) -> float:
     number = _number(value, name)
     if not 0 <= number <= 1:
-        raise UserError(f"{name} is {number:g}; a share of the stage between 0 and 1 is accepted")
+        raise SettingsError(f"{name} is {number:g}; a share of the stage between 0 and 1 is accepted")
     return number

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..representations import Cameras, RenderOutput
-from .errors import UserError
+from .errors import SettingsError
 
 
 @dataclass
@@ -39,17 +39,19 @@ class ShadingConfig:
     1.25 on average."""
 
     def validate(self, name: str = "shading") -> None:
-        """Raises UserError, with the key under `name`, for values that mean nothing."""
+        """Raises SettingsError, with the key under `name`, for values that mean nothing."""
         for key in ("begin", "shaded", "textureless", "ambient", "diffuse"):
             if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
+                raise SettingsError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
         if self.ambient + self.diffuse > 1 + 1e-6:
-            raise UserError(f"{name}.ambient and diffuse add up to more than 1, which overexposes; lower one of them")
+            raise SettingsError(
+                f"{name}.ambient and diffuse add up to more than 1, which overexposes; lower one of them"
+            )
         if not 0 <= self.light_jitter <= 10:
-            raise UserError(f"{name}.light_jitter is {self.light_jitter}; between 0 and 10 is accepted")
+            raise SettingsError(f"{name}.light_jitter is {self.light_jitter}; between 0 and 10 is accepted")
         bounds = self.light_distance
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-            raise UserError(f"{name}.light_distance is {list(bounds)}; give [smallest, largest], above 0")
+            raise SettingsError(f"{name}.light_distance is {list(bounds)}; give [smallest, largest], above 0")
 
 
 def shade(

@@ -18,7 +18,7 @@ from ..distill import Distiller, GeometryEstimator, Gram, Guide, MicroBatched, P
 from ..distill.variance_probe import REFERENCE, EstimatorVariance, ProbeView, probe_variance, sds_like
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from ..representations.environment import Environment, EnvironmentConfig, composite
-from .errors import UserError, nearest
+from .errors import SettingsError, UserError, nearest
 from .estimated_geometry import ESTIMATED, estimated_penalties
 from .out_of_memory import halve_micro_batch
 from .penalties import PENALTIES
@@ -73,9 +73,11 @@ class StageConfig:
         return any(self.regularisers.get(name) for name in ESTIMATED)
 
     def validate(self, path: str = "stage") -> None:
-        """Raises UserError, naming the setting under `path`."""
+        """Raises SettingsError, naming the setting under `path`."""
         if self.scene not in SCENES:
-            raise UserError(f"{path}.scene is '{self.scene}'{nearest(self.scene, SCENES)}; known: {', '.join(SCENES)}")
+            raise SettingsError(
+                f"{path}.scene is '{self.scene}'{nearest(self.scene, SCENES)}; known: {', '.join(SCENES)}"
+            )
         for name, value, least in (
             ("steps", self.steps, 0),
             ("resolution", self.resolution, 16),
@@ -84,14 +86,16 @@ class StageConfig:
             ("probe_tuples", self.probe_tuples, 0),
         ):
             if value < least:
-                raise UserError(f"{path}.{name} is {value}; at least {least} is accepted")
+                raise SettingsError(f"{path}.{name} is {value}; at least {least} is accepted")
         if self.probe_tuples % 2 or self.probe_tuples == 2:
-            raise UserError(f"{path}.probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0")
+            raise SettingsError(
+                f"{path}.probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0"
+            )
         for name in ("warmup", "normals"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
+                raise SettingsError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
         if not 0 < self.rates < math.inf:
-            raise UserError(f"{path}.rates is {self.rates}; a positive number is accepted")
+            raise SettingsError(f"{path}.rates is {self.rates}; a positive number is accepted")
         for name, weight in self.regularisers.items():
             parse_schedule(weight, f"{path}.regularisers.{name}")
         self.views.validate(f"{path}.views")

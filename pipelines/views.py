@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..representations import Cameras
-from .errors import UserError, nearest
+from .errors import SettingsError, nearest
 
 LOOKS = ("centre", "outwards", "around")
 AZIMUTHS = ("stratified", "antipodal", "independent")
@@ -54,43 +54,47 @@ class ViewsConfig:
     """Probability of a random colour; otherwise white."""
 
     def validate(self, name: str = "views") -> None:
-        """Raises UserError, with the key under `name`, for what cannot be drawn."""
+        """Raises SettingsError, with the key under `name`, for what cannot be drawn."""
         if self.per_step < 1:
-            raise UserError(f"{name}.per_step is {self.per_step}; at least 1 is accepted")
+            raise SettingsError(f"{name}.per_step is {self.per_step}; at least 1 is accepted")
         for key in ("elevation", "overhead", "below", "distance", "field_of_view"):
             bounds = getattr(self, key)
             if len(bounds) != 2 or not bounds[0] <= bounds[1]:
-                raise UserError(f"{name}.{key} is {list(bounds)}; give [smallest, largest]")
+                raise SettingsError(f"{name}.{key} is {list(bounds)}; give [smallest, largest]")
         if self.inside and not self.distance[0] > 0:
-            raise UserError(f"{name}.distance starts at {self.distance[0]}; distances above 0 are accepted")
+            raise SettingsError(f"{name}.distance starts at {self.distance[0]}; distances above 0 are accepted")
         if not self.inside and not self.distance[0] > 1:
-            raise UserError(
+            raise SettingsError(
                 f"{name}.distance starts at {self.distance[0]}; cameras must stay outside the unit ball, unless "
                 f"{name}.inside is true"
             )
         if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
-            raise UserError(f"{name}.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted")
+            raise SettingsError(f"{name}.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted")
         for key in ("overhead_fraction", "below_fraction", "random_background", "widen_until"):
             if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"{name}.{key} is {getattr(self, key)}; a share between 0 and 1 is accepted")
+                raise SettingsError(f"{name}.{key} is {getattr(self, key)}; a share between 0 and 1 is accepted")
         if self.overhead_fraction + self.below_fraction > 1:
-            raise UserError(f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them")
+            raise SettingsError(
+                f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them"
+            )
         if self.azimuths not in AZIMUTHS:
-            raise UserError(
+            raise SettingsError(
                 f"{name}.azimuths is '{self.azimuths}'{nearest(self.azimuths, AZIMUTHS)}; "
                 f"accepted: {', '.join(AZIMUTHS)}"
             )
         if self.azimuths == "antipodal" and self.per_step % 2:
-            raise UserError(f"{name}.azimuths=antipodal pairs views; {name}.per_step is {self.per_step}, not even")
+            raise SettingsError(f"{name}.azimuths=antipodal pairs views; {name}.per_step is {self.per_step}, not even")
         if self.look not in LOOKS:
-            raise UserError(f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}")
+            raise SettingsError(
+                f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}"
+            )
         if self.look != "centre" and not self.inside:
-            raise UserError(
+            raise SettingsError(
                 f"{name}.look is '{self.look}', which sees nothing from outside; set {name}.inside=true too"
             )
         for key in ("camera_perturb", "centre_perturb", "up_perturb"):
             if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
+                raise SettingsError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
 
 
 def sample_views(

@@ -17,9 +17,21 @@ REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig, "mesh": DmtetC
 """What can be trained, by name. Each value is a dataclass (usable as an OmegaConf structured config) with a method
 `build(generator, device) -> Representation`.
 
-To add a representation: write one file with such a config and a `Representation` that renders, and one entry here. The
-contract tests (tests/representations/test_contracts.py) run over this dictionary, so that registering is being tested.
+To add a representation: write one file with such a config and a `Representation` that renders, and one entry here; a
+plugin calls `register_representation`. The contract tests (tests/representations/test_contracts.py) run over this
+dictionary, so that registering is being tested.
 """
+
+
+def register_representation(name: str, config: type) -> None:
+    """Make `config`, a dataclass like the values of `REPRESENTATIONS`, available under `name`.
+
+    Raises ValueError if the name is taken.
+    """
+    if name in REPRESENTATIONS:
+        raise ValueError(f"a representation named {name!r} exists already: choose another name")
+    REPRESENTATIONS[name] = config
+
 
 __all__ = [
     "REPRESENTATIONS",
@@ -48,6 +60,7 @@ __all__ = [
     "face_normals",
     "particles_of",
     "read_gaussian_ply",
+    "register_representation",
     "render_mesh",
     "sphere_of_cameras",
     "vertex_normals",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...representations import Meshable, Queryable, Representation
-from ..errors import UserError, nearest
+from ..errors import SettingsError, UserError, nearest
 from .unwrap import MAX_FACES
 
 SOURCES = ("auto", "renders", "field", "mesh")
@@ -56,20 +56,20 @@ class ExportConfig:
     """Height of the asset; None keeps the scene's own size."""
 
     def validate(self) -> None:
-        """Raises UserError for a value out of range."""
+        """Raises SettingsError for a value out of range."""
         for key, choices in (("source", SOURCES), ("colour_source", COLOUR_SOURCES)):
             value = getattr(self, key)
             if value not in choices:
-                raise UserError(f"export.{key} is '{value}'{nearest(value, choices)}; known: {', '.join(choices)}")
+                raise SettingsError(f"export.{key} is '{value}'{nearest(value, choices)}; known: {', '.join(choices)}")
         for key, (least, most) in LIMITS.items():
             if not least <= getattr(self, key) <= most:
-                raise UserError(f"export.{key} is {getattr(self, key)}; {least} to {most} is accepted")
+                raise SettingsError(f"export.{key} is {getattr(self, key)}; {least} to {most} is accepted")
         if self.texture_size & (self.texture_size - 1):
-            raise UserError(f"export.texture_size is {self.texture_size}; powers of two are accepted, such as 1024")
+            raise SettingsError(f"export.texture_size is {self.texture_size}; powers of two are accepted, such as 1024")
         if not 0 <= self.roughness <= 1 or not 0 <= self.smallest_part < 1:
-            raise UserError("export.roughness must lie in [0, 1] and export.smallest_part in [0, 1)")
+            raise SettingsError("export.roughness must lie in [0, 1] and export.smallest_part in [0, 1)")
         if self.height_metres is not None and not 0 < self.height_metres < math.inf:
-            raise UserError(f"export.height_metres is {self.height_metres}; a positive length is accepted")
+            raise SettingsError(f"export.height_metres is {self.height_metres}; a positive length is accepted")
 
     def check(self, representation: Representation) -> None:
         """Raises UserError if this representation cannot be exported so."""
