@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -31,6 +31,9 @@ quarter of the steps or more, in case a run went wrong so slowly that nothing wa
 
 LARGEST_RECORD = 1 << 22
 """Bytes of JSON that are read."""
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 def is_checkpoint(name: str) -> bool:
     """Whether a file of this name is half of a checkpoint."""
-    return re.fullmatch(r"[0-9]{6,18}\.(json|safetensors)", name) is not None
+    found = re.fullmatch(r"([0-9]{6,18})\.(json|safetensors)", name)
+    return found is not None and f"{int(found[1]):06d}" == found[1]
 
 
-def restore_newest[Found](folder: Path, use: Callable[[Checkpoint], Found]) -> tuple[Found | None, list[str]]:
+def restore_newest(folder: Path, use: Callable[[Checkpoint], Found]) -> tuple[Found | None, list[str]]:
     """What `use` makes of the newest undamaged checkpoint (None if there never was one), and a line about each that was
     passed over; `use` may find damage too, and raise DamagedCheckpoint.
 
@@ -121,10 +125,11 @@ def _read_record(folder: Path, step: int) -> dict[str, Any]:
     """Raises DamagedCheckpoint."""
     try:
         record = json.loads(read_regular(folder / f"{step:06d}.json", LARGEST_RECORD))
+        if not isinstance(record, dict):
+            raise ValueError(f"its JSON is no record but {str(record)[:40]}")
+        digest, expected = record.pop("digest", None), _digest(record)
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"is damaged: {_told(error)}") from None
-    if not isinstance(record, dict):
-        raise DamagedCheckpoint(f"is damaged: its JSON is no record but {str(record)[:40]}")
     if _is_of_format_1(record):
         raise DamagedCheckpoint(
             f"is of format 1, which an earlier version wrote, without its settings; this one reads format {FORMAT}: "
@@ -133,8 +138,7 @@ def _read_record(folder: Path, step: int) -> dict[str, Any]:
     version = record.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise DamagedCheckpoint(f"is of format {version}, which a later version wrote; this one reads {FORMAT}")
-    digest = record.pop("digest", None)
-    if version != FORMAT or digest != _digest(record) or record.get("step") != step:
+    if version != FORMAT or digest != expected or record.get("step") != step:
         raise DamagedCheckpoint("is damaged: its JSON does not match its own digest")
     return record
 

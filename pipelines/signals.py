@@ -16,9 +16,8 @@ class Stopped(KeyboardInterrupt):
     """A signal ended the run at once; its message says how to go on."""
 
     def __init__(self, number: int, advice: str) -> None:
-        super().__init__(f"stopped by {name_of(number)}; {advice}")
-        self.status = status_of(number)
-        """Exit status of the process."""
+        super().__init__(f"interrupted by {signal.Signals(number).name}; {advice}")
+        self.signal = number
 
 
 class Signals:
@@ -71,13 +70,3 @@ def _is_ignored(name: str, number: int) -> bool:
     """Whether the run must outlive a closed terminal, as nohup asks. Shells also ignore SIGINT for what they start in
     the background; whoever sends it to such a run means it."""
     return name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
-
-
-def name_of(number: int) -> str:
-    """Such as SIGTERM."""
-    return signal.Signals(number).name
-
-
-def status_of(number: int) -> int:
-    """Exit status of a process that such a signal has ended, as shells count."""
-    return 128 + number
