@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ examples:
   run.py --prompt "a red mug" --out runs/mug
   run.py --prompt "a wooden chair" --method sds --seed 3 --no-refine
   run.py --resume --out runs/mug          after Ctrl-C, a crash or a power cut
-  run.py --resume --out runs/mug export.face_budget=5000
+  run.py --resume --overwrite --out runs/mug export.face_budget=5000
                                           the same scene as another asset
 
 A run's folder holds asset/asset.glb, turntable.webp, report.html, previews/,
@@ -60,9 +61,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export that")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
     out.add_argument("--seed", type=int, help="same seed, same machine: the same result (default: 0)")
-    earlier = out.add_mutually_exclusive_group()
-    earlier.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
-    earlier.add_argument("--overwrite", action="store_true", help="replace the earlier run in the folder")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
+    out.add_argument(
+        "--overwrite", action="store_true", help="replace the earlier run in the folder; with --resume, only its asset"
+    )
     out.add_argument("--quiet", action="store_true", help="print only errors")
     out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
     out.add_argument("--settings", action="store_true", help="print all settings as they would be used, and stop")
@@ -72,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 130 interrupted)."""
+    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 128 + its number for a signal)."""
     options = parser().parse_intermixed_args(arguments)
     # Spinning OpenMP barriers are ruinous on a busy machine; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -83,19 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("stopped; continue from the last checkpoint with --resume", file=sys.stderr)
-        return 130
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(str(stop) or "stopped; continue from the last checkpoint with --resume", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
 
 
 def _dispatch(options: argparse.Namespace) -> int:
     import yaml
 
     from .config import CHOICES, DEFAULT_PRESET, compose, given_layers, load_config, preset_layers
-    from .run_folder import choose_folder, resumed_config
+    from .resuming import resumed_config
+    from .run_folder import choose_folder
     from .runner import generate
 
     if options.list:

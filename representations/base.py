@@ -86,7 +86,9 @@ class Representation(nn.Module, ABC):
             given = tensors[name]
             if given.is_floating_point() != tensor.is_floating_point() or given.dim() != tensor.dim():
                 raise ValueError(f"'{name}' is {_described(tensor)}, got {_described(given)}")
-            if given.is_floating_point() and not bool((given.isfinite() if name in parameters else ~given.isnan()).all()):
+            if given.is_floating_point() and not bool(
+                (given.isfinite() if name in parameters else ~given.isnan()).all()
+            ):
                 raise ValueError(f"'{name}' would not be finite")
         self.check_tensors(tensors)
         for name, tensor in own.items():

@@ -23,9 +23,11 @@ from ...training.world.truth import chamfer_millimetres, held_out_psnr, mean_nor
 from ..config import RunConfig, compose, given_layers, preset_layers
 from ..errors import Interrupted, UserError
 from ..files import write_atomically
-from ..run_folder import resumed_config, slug
+from ..resuming import resumed_config
+from ..run_folder import slug
 from ..runner import generate
 from ..stage import Stage
+from .children import follow_parent
 from .contenders import shared_settings
 from .scores import Score, clip_score, psnr_score, world_score
 
@@ -260,6 +262,7 @@ def _finite(value: float) -> float | None:
 
 
 if __name__ == "__main__":
+    follow_parent(sys.argv)
     try:
         run_trial(Path(sys.argv[1]), Path(sys.argv[2]))
     except (UserError, Interrupted) as stop:
