@@ -31,10 +31,10 @@ from .report import write_report
 from .resuming import asset_settings, refuse_other_asset, refuse_other_optimisation
 from .run_folder import asset_folder, check_folder, create_folder, slug, write_config
 from .run_lock import owned
+from .run_watchdog import Watchdog, watched
 from .signals import Signals, signals_handled
 from .stage import Stage
 from .streams import put
-from .run_watchdog import Watchdog, watched
 
 
 @dataclass(frozen=True)
@@ -264,10 +264,7 @@ class _Run:
             raise Interrupted(self.folder, stage.total, self.signals.number)
 
     def _save(self, stage: Stage) -> None:
-        try:
-            stage.check_finite()
-        except UserError as error:
-            raise UserError(f"{error}; the checkpoints before it are kept, --resume goes on from them") from None
+        stage.check_finite()
         metadata = {
             "stage": stage.name,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),

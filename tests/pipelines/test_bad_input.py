@@ -109,7 +109,7 @@ CASES: list[tuple[Sequence[str], str, Callable[[Path], None]]] = [
         "overhead_fraction",
         _nothing,
     ),
-    (["--resume", "--overwrite"], "not allowed with", _nothing),
+    (["--resume", "--overwrite"], "no earlier run", _nothing),
     (["--resume"], "no earlier run", _nothing),
     (["--resume", "--out", "nowhere"], "nothing to resume", _nothing),
     (["--resume", "--out", "run", "--prompt", "a red mug"], "other settings (prompt)", _interrupted_run),
