@@ -6,9 +6,14 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from .plain_text import on_one_line
+
 
 class UserError(ValueError):
-    """What was given, what is accepted, and what to do."""
+    """What was given, what is accepted, and what to do: always on one line, whatever text it quotes."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(on_one_line(str(message)))
 
 
 class SettingsError(UserError):
