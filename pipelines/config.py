@@ -178,12 +178,12 @@ def _validate(config: RunConfig) -> None:
     for name, text in (("the prompt", config.prompt), ("negative_prompt", config.negative_prompt)):
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise SettingsError(f"{name} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted")
-    _validate_stages(config)
     scenes = {stage.scene for stage in config.active_stages().values()}
     used = [name for name in kinds_of(RunConfig) if name not in {"stages", "names", *({"mesh", "texture"} - scenes)}]
     check_ranges(config, only=used)
     for name in used:
         _check_itself(getattr(config, name), name)
+    _validate_stages(config)
     size = config.texture.size
     if "texture" in scenes and size & (size - 1):
         raise SettingsError(

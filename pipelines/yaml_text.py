@@ -36,7 +36,7 @@ class YamlError(ValueError):
 
 
 def parse_yaml(text: str) -> Any:
-    """Nested dicts and lists; scalars without quotes are `Plain`, those with quotes `str`. Nothing at all is None.
+    """Nested dicts and lists; scalars without quotes are `Plain`, others `str`. Nothing at all is None.
 
     Anchors, aliases and merge keys (`<<`) are followed. Raises YamlError for what is not YAML, for duplicate keys,
     tags, several documents, and for more than `MAX_DEPTH` levels or `MAX_VALUES` values.
@@ -100,7 +100,7 @@ class _Reader:
             raise YamlError(f"it is nested more than {MAX_DEPTH} levels deep{_place(event.start_mark)}")
         before = self._count
         if isinstance(event, yaml.ScalarEvent):
-            out: Any = Plain(event.value) if event.style is None and event.tag is None else event.value
+            out: Any = _scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
             out = [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
         else:
@@ -152,6 +152,13 @@ class _Writer(yaml.SafeDumper):
 _Writer.add_implicit_resolver(
     "number-of-yaml-1.2", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"), list("-+.0123456789")
 )
+
+
+def _scalar(event: yaml.ScalarEvent) -> str:
+    if event.style is None and event.tag is None:
+        return Plain(event.value)
+    # A paragraph (`|`, `>`) ends with the line break that its layout needs.
+    return event.value.removesuffix("\n") if event.style in ("|", ">") else event.value
 
 
 def _merged(value: Any, event: yaml.Event) -> dict[str, Any]:
