@@ -92,11 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(options: argparse.Namespace) -> int:
-    import yaml
-
     from .config import CHOICES, DEFAULT_PRESET, compose, given_layers, load_config, preset_layers
     from .run_folder import choose_folder, resumed_config
     from .runner import generate
+    from .yaml_text import write_yaml
 
     if options.list:
         _print_choices()
@@ -113,7 +112,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         config = compose([*preset_layers(options.preset or DEFAULT_PRESET), *given], chosen)
         folder = choose_folder(config.prompt, options.out, existing=options.overwrite)
     if options.settings:
-        print(yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True), end="")
+        print(write_yaml(config.to_plain()), end="")
         return 0
     generate(config, folder, resume=options.resume, overwrite=options.overwrite, quiet=options.quiet)
     return 0

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .config import RunConfig, compose, read_config
 from .errors import UserError
 from .files import write_atomically
+from .yaml_text import write_yaml
 
 ROOT = Path("runs")
 WRITTEN = (
@@ -101,8 +100,7 @@ def create_folder(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
 
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write the resolved settings."""
-    text = yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", text.encode())
+    write_atomically(folder / "config.yaml", write_yaml(config.to_plain()).encode())
 
 
 def resumed_config(folder: Path, layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> RunConfig:
