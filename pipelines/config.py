@@ -11,15 +11,15 @@ from annotated_types import Interval
 
 from ..distill import METHODS
 from ..distill.methods import SDSConfig
-from ..representations import DmtetConfig, TextureConfig
-from .composing import merge_sections, read_parts, split_name
-from .errors import SettingsError
+from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
+from .composing import active_stages, method_of, to_plain
 from .estimators import EstimatorConfig
 from .export import ExportConfig
-from .layers import CHOICES, DEFAULT_PRESET, given_layers, parts_of, preset_layers, presets, read_layer
-from .ranges import check_ranges
-from .setting_types import as_plain, build, kinds_of, read_section
-from .stage import MAX_STEPS, SCENES, StageConfig
+from .layers import DEFAULT_PRESET, given_layers, preset_layers, presets, read_layer
+from .priors import PRIORS, names_a_model
+from .schema import Schema
+from .stage import MAX_STEPS, StageConfig
+from .validation import check_itself, compose_as
 
 __all__ = [
     "CHOICES",
@@ -34,7 +34,8 @@ __all__ = [
     "read_config",
 ]
 
-MAX_PROMPT_CHARACTERS = 1000
+CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "method": METHODS, "prior": PRIORS}
+"""Sections whose dataclass is picked by name."""
 
 
 @dataclass
@@ -84,16 +85,14 @@ class RunConfig:
     """The texture of the stages with `scene: texture`."""
     export: ExportConfig = field(default_factory=ExportConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    plugins: list[str] = field(default_factory=list)
+    """Files that were run with --plugin, which a resumed run has to be given again: a name here runs nothing."""
     names: dict[str, str] = field(default_factory=dict)
     """The chosen name per section: representation, method, prior."""
 
     def active_stages(self) -> dict[str, StageConfig]:
         """The stages that run, in order."""
-        return {
-            name: stage
-            for name, stage in self.stages.items()
-            if stage.steps and (self.refine or stage.scene == SCENES[0])
-        }
+        return active_stages(self)
 
     def of_particle(self, index: int) -> str:
         """Which one a message is about, counted from 0: " of particle 2"; nothing if there is only one."""
@@ -104,20 +103,16 @@ class RunConfig:
 
         Raises SettingsError for an unknown method, and for settings it does not have.
         """
-        path, usual = f"stages.{stage}.method", self.names["method"]
-        name, given = split_name(self.stages[stage].method, usual, f"{path}.")
-        tree = read_section(kinds_of(METHODS[name]), given, f"{path}.")
-        out = build(METHODS[name], tree, f"{path}.", self.method if name == usual else None)
-        check_ranges(out, f"{path}.")
-        _check_itself(out, path)
+        out = method_of(self, stage, SCHEMA)
+        check_itself(out, f"stages.{stage}.method")
         return out
 
     def to_plain(self) -> dict[str, Any]:
         """Nested plain values as they are written to config.yaml: each chosen section starts with its name."""
-        plain = as_plain(self)
-        for section, name in plain.pop("names").items():
-            plain[section] = {"name": name, **plain[section]}
-        return plain
+        return to_plain(self)
+
+
+SCHEMA = Schema(RunConfig, StageConfig, CHOICES, names_a_model)
 
 
 def load_config(
@@ -151,83 +146,11 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
 
     A model in the place of the prior's name means the prior "diffusers" with that model. Raises SettingsError.
     """
-    parts, names = parts_of(layers, chosen or {})
-    classes = {section: CHOICES[section][name] for section, name in names.items()}
-    kinds = {**kinds_of(RunConfig), **classes}
-    del kinds["names"]
-    usual = RunConfig().stages
-    tree = merge_sections(read_parts(parts, kinds, list(usual), names["method"]))
-    given = tree.pop("stages", {})
-    tree |= {section: build(kind, tree.get(section, {}), f"{section}.") for section, kind in classes.items()}
-    stages = {
-        name: build(StageConfig, given.get(name, {}), f"stages.{name}.", usual.get(name)) for name in usual | given
-    }
-    config = build(RunConfig, tree | {"stages": stages, "names": names})
-    _validate(config)
+    config = compose_as(SCHEMA, layers, chosen)
+    assert isinstance(config, RunConfig)
     return config
 
 
 def read_config(path: Path) -> RunConfig:
     """The configuration that an earlier run wrote. Raises SettingsError if it cannot be read."""
     return compose([read_layer(path)])
-
-
-def _validate(config: RunConfig) -> None:
-    if not config.prompt.strip():
-        raise SettingsError('the prompt is empty; say what to make, for example --prompt "a red mug"')
-    for name, text in (("the prompt", config.prompt), ("negative_prompt", config.negative_prompt)):
-        if len(text) > MAX_PROMPT_CHARACTERS:
-            raise SettingsError(f"{name} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted")
-    scenes = {stage.scene for stage in config.active_stages().values()}
-    used = [name for name in kinds_of(RunConfig) if name not in {"stages", "names", *({"mesh", "texture"} - scenes)}]
-    check_ranges(config, only=used)
-    for name in used:
-        _check_itself(getattr(config, name), name)
-    _validate_stages(config)
-    size = config.texture.size
-    if "texture" in scenes and size & (size - 1):
-        raise SettingsError(
-            f"texture.size is {size}; powers of two are accepted, such as 1024, and 0: export.texture_size"
-        )
-
-
-def _check_itself(section: Any, path: str) -> None:
-    """Ask a section that can judge its own settings."""
-    validate = getattr(section, "validate", None)
-    if not callable(validate):
-        return
-    try:
-        validate()
-    except SettingsError:
-        raise
-    except ValueError as error:
-        raise SettingsError(f"{path}: {' '.join(str(error).split())}") from None
-
-
-def _validate_stages(config: RunConfig) -> None:
-    """What is switched off is not looked at, but for what switches it."""
-    for name, stage in config.stages.items():
-        check_ranges(stage, f"stages.{name}.", only=("scene", "steps"))
-    active = config.active_stages()
-    for name, stage in active.items():
-        stage.validate(f"stages.{name}")
-        config.method_of(name)
-    order = [SCENES.index(stage.scene) for stage in active.values()]
-    if not order or order[0] != 0:
-        raise SettingsError(
-            f"the first stage must train the coarse scene; the stages are {', '.join(active) or 'none'}"
-        )
-    if order != sorted(order):
-        listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
-        raise SettingsError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
-    if config.mesh.initial_mesh:
-        raise SettingsError(
-            "mesh.initial_mesh is not read: a mesh stage begins with the scene before it; "
-            "to start from a mesh of your own give --repr mesh representation.initial_mesh=FILE"
-        )
-    refined = [name for name, stage in active.items() if stage.scene != SCENES[0]]
-    if refined and not config.export.enabled:
-        raise SettingsError(
-            f"export.enabled=false needs refine=false (--no-refine): stage '{refined[0]}' trains a mesh, "
-            "which is made as the export makes it"
-        )

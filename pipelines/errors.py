@@ -24,6 +24,10 @@ class SettingsError(UserError):
     """A setting that is unknown, of the wrong kind or out of range: the call was wrong, nothing has been done."""
 
 
+class UnknownNameError(SettingsError):
+    """A component that is not registered; a plugin might do that."""
+
+
 class Interrupted(Exception):
     """Ctrl-C: the state was saved after `step` steps."""
 

@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..distill import METHODS
-from ..representations import REPRESENTATIONS
-from .errors import SettingsError, nearest
+from .errors import SettingsError, UnknownNameError, nearest
 from .plain_text import shown
-from .priors import PRIORS, names_a_model
+from .schema import Schema
 from .setting_types import mapping_of, word
 from .yaml_text import MAX_DEPTH, Given, YamlError, read_yaml
 
 DEFAULT_PRESET = "cpu"
-
-CHOICES: dict[str, Mapping[str, type]] = {"representation": REPRESENTATIONS, "method": METHODS, "prior": PRIORS}
-"""Sections whose dataclass is picked by name."""
 
 DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "tiny"}
 
@@ -59,37 +54,38 @@ def read_layer(path: Path) -> Mapping[str, Any]:
 
 
 def parts_of(
-    layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]
+    layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], schema: Schema
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What the layers say about one choice of representation, method and prior, in order; and the names chosen.
 
     `chosen` names win over the `name` keys of the layers. A model in the place of the prior's name means the prior
-    "diffusers" with that model. Raises SettingsError for unknown names.
+    "diffusers" with that model. Raises SettingsError, UnknownNameError for unknown names.
     """
     layers, chosen = [_opened(layer) for layer in layers], dict(chosen)
-    if _is_model(chosen.get("prior", "")):
+    if _is_model(chosen.get("prior", ""), schema):
         layers = [*layers, {"prior": {"model": chosen["prior"]}}]
         chosen["prior"] = "diffusers"
-    names = _choose_names(layers, chosen)
-    return [_without_foreign_sections(part, names) for layer in layers for part in _applicable(layer, names)], names
+    names = _choose_names(layers, chosen, schema)
+    parts = [part for layer in layers for part in _applicable(layer, names, schema)]
+    return [_without_foreign_sections(part, names) for part in parts], names
 
 
 def _opened(layer: Mapping[str, Any]) -> dict[str, Any]:
     """The layer, with those sections opened that have to be looked into if they were given as text."""
-    known = (*CHOICES, WHEN)
+    known = (*DEFAULT_NAMES, WHEN)
     return {key: mapping_of(value, key) if key in known else value for key, value in layer.items()}
 
 
-def _is_model(prior: str) -> bool:
+def _is_model(prior: str, schema: Schema) -> bool:
     try:
-        return names_a_model(prior)
+        return schema.names_a_model(prior)
     except (OSError, RuntimeError, ValueError):  # nothing that a path could be
         return False
 
 
-def _applicable(layer: Mapping[str, Any], names: Mapping[str, str]) -> list[Mapping[str, Any]]:
+def _applicable(layer: Mapping[str, Any], names: Mapping[str, str], schema: Schema) -> list[Mapping[str, Any]]:
     """The layer, after it what it says for this prior, and last for this representation."""
-    special, known = layer.get(WHEN, {}), [*PRIORS, *REPRESENTATIONS]
+    special, known = layer.get(WHEN, {}), [*schema.choices["prior"], *schema.choices["representation"]]
     if isinstance(special, Mapping):
         special = {name: mapping_of(part, f"{WHEN}.{word(name)}") for name, part in special.items()}
     if not isinstance(special, Mapping) or not all(isinstance(part, Mapping) for part in special.values()):
@@ -99,7 +95,7 @@ def _applicable(layer: Mapping[str, Any], names: Mapping[str, str]) -> list[Mapp
         )
     for name in special:
         if name not in known:
-            raise SettingsError(
+            raise UnknownNameError(
                 f"unknown representation or prior '{WHEN}.{word(name)}'{nearest(word(name), known)}; "
                 f"known: {', '.join(known)}"
             )
@@ -107,20 +103,20 @@ def _applicable(layer: Mapping[str, Any], names: Mapping[str, str]) -> list[Mapp
     return [plain, *(_opened(special.get(names[section], {})) for section in ("prior", "representation"))]
 
 
-def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, str]:
+def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], schema: Schema) -> dict[str, str]:
     names = dict(DEFAULT_NAMES)
     for layer in layers:
-        for section in CHOICES:
+        for section in DEFAULT_NAMES:
             value = layer.get(section)
             if isinstance(value, Mapping) and "name" in value:
                 names[section] = str(value["name"])
     names.update(chosen)
     for section, name in names.items():
-        if name not in CHOICES[section]:
-            known = list(CHOICES[section])
+        if name not in schema.choices[section]:
+            known = list(schema.choices[section])
             models = "; or a model: a folder that exists, or a hub id owner/name" if section == "prior" else ""
             near = nearest(word(name), known)
-            raise SettingsError(f"unknown {section} '{word(name)}'{near}; known: {', '.join(known)}{models}")
+            raise UnknownNameError(f"unknown {section} '{word(name)}'{near}; known: {', '.join(known)}{models}")
     return names
 
 

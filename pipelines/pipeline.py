@@ -16,7 +16,8 @@ from .conversion import likeness, to_deformable_mesh, to_textured_mesh
 from .errors import UserError
 from .estimators import load_estimator
 from .export import ExportConfig
-from .stage import SCENES, Stage
+from .schema import SCENES
+from .stage import Stage
 
 Say = Callable[[str], None]
 

@@ -113,7 +113,10 @@ PRIORS: dict[str, type] = {
 
 
 def register_prior(name: str, config: type) -> None:
-    """Make `config`, a dataclass like the values of `PRIORS`, available under `name`. Raises ValueError if it is taken."""
+    """Make `config`, a dataclass like the values of `PRIORS`, available under `name`.
+
+    Raises ValueError if the name is taken.
+    """
     if name in PRIORS:
         raise ValueError(f"a prior named {name!r} exists already: choose another name")
     PRIORS[name] = config

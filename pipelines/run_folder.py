@@ -6,12 +6,18 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .config import RunConfig, compose, read_config
+from .composing import to_plain
 from .errors import UserError
 from .files import write_atomically
+from .layers import read_layer
+from .schema import Schema
+from .validation import compose_as
 from .yaml_text import write_yaml
+
+if TYPE_CHECKING:
+    from .config import RunConfig
 
 ROOT = Path("runs")
 WRITTEN = (
@@ -25,7 +31,7 @@ WRITTEN = (
     "report.html",
 )
 """Everything that a run writes; --overwrite removes these and nothing else."""
-AFTERWARDS = ("export.", "output.", "refine")
+AFTERWARDS = ("export.", "output.", "refine", "plugins")
 """Settings that do not touch what has been optimised: another value may be given when resuming."""
 
 OWN_NAMES = (*WRITTEN, *(f".{name}.partial" for name in WRITTEN))
@@ -103,17 +109,22 @@ def write_config(folder: Path, config: RunConfig) -> None:
     write_atomically(folder / "config.yaml", write_yaml(config.to_plain()).encode())
 
 
-def resumed_config(folder: Path, layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> RunConfig:
-    """The configuration that `folder` was started with, under what is given now.
-
-    Raises UserError if that would change the optimisation; the asset and the pictures may be asked for anew.
-    """
+def saved_settings(folder: Path) -> Mapping[str, Any]:
+    """What the config.yaml of an earlier run holds. Raises UserError."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"nothing to resume: {path} does not exist; give the run's folder with --out")
-    saved = read_config(path).to_plain()
-    wanted = compose([saved, *layers], chosen)
-    differing = [key for key in _differences(saved, wanted.to_plain()) if not key.startswith(AFTERWARDS)]
+    return read_layer(path)
+
+
+def resumed_config(folder: Path, layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], schema: Schema) -> Any:
+    """The configuration, a `schema.run`, that `folder` was started with, under what is given now.
+
+    Raises UserError if that would change the optimisation; the asset and the pictures may be asked for anew.
+    """
+    saved = to_plain(compose_as(schema, [saved_settings(folder)]))
+    wanted = compose_as(schema, [saved, *layers], chosen)
+    differing = [key for key in _differences(saved, to_plain(wanted)) if not key.startswith(AFTERWARDS)]
     if differing:
         raise UserError(
             f"{folder} was started with other settings ({', '.join(sorted(differing)[:6])}); "

@@ -25,14 +25,12 @@ from .out_of_memory import halve_micro_batch
 from .penalties import PENALTIES
 from .ranges import check_ranges
 from .schedules import Schedule, parse_schedule
+from .schema import SCENES
 from .shading import ShadingConfig, shade
 from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
 MAX_STEPS = 10_000_000
-
-SCENES = ("coarse", "mesh", "texture")
-"""What a stage can train, in the order in which they follow each other."""
 
 
 @dataclass

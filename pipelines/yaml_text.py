@@ -65,9 +65,12 @@ def read_yaml(path: Path) -> Any:
         raise YamlError(f"byte {error.start} is no {error.encoding.upper()}; save it as UTF-8") from None
 
 
-def write_yaml(values: Mapping[str, Any]) -> str:
-    """Text that `parse_yaml` reads as the same values: whatever could be taken for something else is quoted."""
-    return yaml.dump(dict(values), Dumper=_Writer, sort_keys=False, allow_unicode=True)
+def write_yaml(values: Mapping[str, Any], *, letters: bool = True) -> str:
+    """Text that `parse_yaml` reads as the same values: whatever could be taken for something else is quoted.
+
+    Without `letters`, those beyond ASCII are escaped.
+    """
+    return yaml.dump(dict(values), Dumper=_Writer, sort_keys=False, allow_unicode=letters)
 
 
 class _Reader:

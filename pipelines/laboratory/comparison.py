@@ -17,6 +17,7 @@ from ..config import RunConfig
 from ..errors import UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
+from ..streams import put
 from .contenders import Contender, texts_of
 from .trial import Record, Trial, run_config, run_trial
 
@@ -43,6 +44,8 @@ class Comparison:
     size: int = 128
     score: str = "psnr"
     clip: str = ""
+    plugins: tuple[str, ...] = ()
+    """Files that have been run with --plugin."""
 
 
 def plan(comparison: Comparison) -> list[Trial]:
@@ -69,7 +72,7 @@ def plan(comparison: Comparison) -> list[Trial]:
     return trials
 
 
-def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1, say: Callable[[str], None] = print) -> list[Record]:
+def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1, say: Callable[[str], None] = put) -> list[Record]:
     """Run what is not finished yet in `out`, each in a process of its own, `jobs` at a time (0: all in this process).
 
     Raises UserError if a run of the same name was started with other settings, or a run fails.
@@ -124,17 +127,19 @@ def _run_one(trial: Trial, out: Path, jobs: int) -> None:
         return
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     command = [sys.executable, "-m", "steindreamer.pipelines.laboratory.trial", str(record), str(folder)]
+    command += [word for plugin in trial.plugins for word in ("--plugin", plugin)]
     environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise UserError(f"{trial.name}: {lines[-1] if lines else f'ended with status {done.returncode}'}")
+        told = lines[-1].removeprefix("error: ") if lines else f"ended with status {done.returncode}"
+        raise UserError(f"{trial.name}: {told}")
 
 
 def _config(comparison: Comparison, contender: Contender, settings: Sequence[str]) -> RunConfig:
     c = comparison
     settings = (*c.settings, *settings)
-    return run_config(contender.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings)
+    return run_config(contender.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings, c.plugins)
 
 
 def _trials(comparison: Comparison, contender: Contender, steps: tuple[str, ...], per_step: int) -> list[Trial]:
@@ -156,6 +161,7 @@ def _trials(comparison: Comparison, contender: Contender, steps: tuple[str, ...]
             size=c.size,
             score=c.score,
             clip=c.clip,
+            plugins=c.plugins,
         )
         for prompt in c.prompts
         for seed in c.seeds

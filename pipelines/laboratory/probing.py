@@ -32,6 +32,8 @@ class RunProbe:
     """Of the run."""
     variances: dict[str, EstimatorVariance]
     """By label; "sds" is always there."""
+    damage: tuple[str, ...] = ()
+    """A line about each damaged checkpoint that was passed over."""
 
 
 def probe_run(
@@ -46,7 +48,7 @@ def probe_run(
     if not (folder / "config.yaml").is_file():
         raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
     config = read_config(folder / "config.yaml")
-    checkpoint, _ = read_newest_checkpoint(folder / "checkpoints")
+    checkpoint, damage = read_newest_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
     stage = Pipeline(config).resumed(str(checkpoint.metadata["stage"]))
@@ -57,7 +59,7 @@ def probe_run(
     if not contenders:
         distillers = {OWN: stage.distiller}
     found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
-    return RunProbe(stage.name, stage.total, found)
+    return RunProbe(stage.name, stage.total, found, tuple(damage))
 
 
 def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int) -> Distiller:

@@ -260,7 +260,7 @@ def test_a_damaged_record_and_bad_numbers_are_one_line(tmp_path: Path, capsys: p
     for wrong, message in (
         (["--tuples", "3"], "even numbers"), (["--views", "0"], "at least 1"), (["--methods", "sdss"], "did you mean")
     ):  # fmt: skip
-        assert compare([*METHODS, *TINY, "--out", str(tmp_path), *wrong]) == 1
+        assert compare([*METHODS, *TINY, "--out", str(tmp_path), *wrong]) == 2
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1
 
