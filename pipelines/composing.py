@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..distill import METHODS
+from .annotations import kinds_of
 from .errors import SettingsError, nearest
 from .plain_text import shown
-from .setting_types import kinds_of, mapping_of, read_as, read_section, word
+from .setting_types import mapping_of, read_as, read_section, word
 from .stage import SCENES, StageConfig
 
 MAX_STAGES = 32

@@ -12,13 +12,15 @@ from annotated_types import Interval
 from ..distill import METHODS
 from ..distill.methods import SDSConfig
 from ..representations import DmtetConfig, TextureConfig
+from .annotations import kinds_of
 from .composing import merge_sections, read_parts, split_name
 from .errors import SettingsError
 from .estimators import EstimatorConfig
 from .export import ExportConfig
 from .layers import CHOICES, DEFAULT_PRESET, given_layers, parts_of, preset_layers, presets, read_layer
 from .ranges import check_ranges
-from .setting_types import as_plain, build, kinds_of, read_section
+from .sections import as_plain, build
+from .setting_types import read_section
 from .stage import MAX_STEPS, SCENES, StageConfig
 
 __all__ = [
