@@ -8,12 +8,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from .annotations import kinds_of
 from .errors import SettingsError, UnknownNameError, nearest
 from .layers import parts_of
 from .plain_text import shown
 from .ranges import check_ranges
 from .schema import SCENES, Schema
-from .setting_types import as_plain, build, kinds_of, mapping_of, read_as, read_section, word
+from .sections import as_plain, build
+from .setting_types import mapping_of, read_as, read_section, word
 
 MAX_STAGES = 32
 

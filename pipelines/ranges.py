@@ -12,9 +12,9 @@ from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Interval
 
+from .annotations import kinds_of
 from .errors import SettingsError, nearest
 from .plain_text import shown
-from .setting_types import kinds_of
 
 
 def check_ranges(settings: Any, path: str = "", only: Collection[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def check_ranges(settings: Any, path: str = "", only: Collection[str] | None = N
     """
     for name, kind in kinds_of(type(settings)).items():
         if only is None or name in only:
-            _check(kind, getattr(settings, name), f"{path}{name}")
+            check_range(kind, getattr(settings, name), f"{path}{name}")
 
 
 def accepted(interval: Interval) -> str:
@@ -41,15 +41,16 @@ def accepted(interval: Interval) -> str:
     return " and ".join([*below, *above])
 
 
-def _check(kind: Any, value: Any, path: str) -> None:
+def check_range(kind: Any, value: Any, path: str) -> None:
+    """Raises SettingsError, naming `path`, if the annotation `kind` excludes the value or one inside it."""
     if is_dataclass(value):
         check_ranges(value, f"{path}.")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _check(_inside(kind), item, f"{path}[{index}]")
+            check_range(_inside(kind), item, f"{path}[{index}]")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            _check(_inside(kind), item, f"{path}.{key}")
+            check_range(_inside(kind), item, f"{path}.{key}")
     elif value is not None:
         for limit in limits_of(kind):
             if isinstance(value, str) == isinstance(limit, tuple):

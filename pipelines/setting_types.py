@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import enum
 import math
 import numbers
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from dataclasses import is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
+from .annotations import alternatives, bare, kinds_of, section_of
 from .errors import SettingsError, nearest
 from .plain_text import shown, why_refused
+from .sections import build
 from .yaml_text import MAX_DEPTH, Given, Plain, Unread, YamlError, parse_yaml
 
 MAX_ITEMS = 1000
@@ -26,26 +26,6 @@ _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NULLS = ("null", "Null", "NULL", "~")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _FLAGS_OF_YAML = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-
-
-@cache
-def kinds_of(section: type) -> dict[str, Any]:
-    """The annotation of every setting of a dataclass, with what `Annotated` says."""
-    hints = get_type_hints(section, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(section) if field.init}
-
-
-def bare(kind: Any) -> Any:
-    """The annotation without `Annotated`."""
-    while get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    return kind
-
-
-def section_of(kind: Any) -> type | None:
-    """The dataclass that an annotation names, alone or beside None; or None."""
-    kinds = [bare(kind), *(bare(part) for part in _alternatives(bare(kind)))]
-    return next((part for part in kinds if isinstance(part, type) and is_dataclass(part)), None)
 
 
 def mapping_of(value: Any, path: str) -> Any:
@@ -87,8 +67,8 @@ def read_as(kind: Any, value: Any, path: str) -> Any:
     kind = bare(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         return read_section(kinds_of(kind), value, f"{path}.")
-    if alternatives := _alternatives(kind):
-        return _first_that_fits(alternatives, value, path)
+    if several := alternatives(kind):
+        return _first_that_fits(several, value, path)
     if kind in _SCALARS:
         return _SCALARS[kind](value, path)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -130,45 +110,6 @@ def read_anything(value: Any, path: str, depth: int = 0) -> Any:
     raise SettingsError(
         f"{path} is {shown(value)}; text, numbers, true, false, lists and sections of them are accepted"
     )
-
-
-def build(section: type, tree: Mapping[str, Any], path: str = "", base: Any = None) -> Any:
-    """An instance of a dataclass from what `read_section` made, over the settings of `base` or else the defaults.
-
-    Raises SettingsError for a setting without a value, and for values that the dataclass refuses, as `ValueError`.
-    """
-    kinds, values = kinds_of(section), {}
-    for field in fields(section):
-        if not field.init:
-            continue
-        default, where = _default(field, base), f"{path}{field.name}"
-        if field.name not in tree:
-            if default is MISSING:
-                raise SettingsError(f"{where} is missing, and has no default; give {where}=VALUE")
-            values[field.name] = default
-            continue
-        value, inner = tree[field.name], section_of(kinds[field.name])
-        if inner is not None and isinstance(value, Mapping):
-            given = default if is_dataclass(default) else None
-            value = build(inner if given is None else type(given), value, f"{where}.", given)
-        values[field.name] = value
-    try:
-        return section(**values)
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"{path.rstrip('.') or 'the settings'}: {' '.join(str(error).split())}") from None
-
-
-def as_plain(value: Any) -> Any:
-    """Nested dicts, lists and scalars, as `read_as` reads them."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {key: as_plain(getattr(value, key)) for key in kinds_of(type(value))}
-    if isinstance(value, Mapping):
-        return {key: as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(item) for item in value]
-    if isinstance(value, enum.Enum):
-        return value.name
-    return str(value) if isinstance(value, Path) else value
 
 
 def word(text: Any) -> str:
@@ -225,10 +166,6 @@ _SCALARS: dict[Any, Any] = {
     str: text_of,
     Path: lambda value, path: value if isinstance(value, Path) else Path(text_of(value, path)),
 }
-
-
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
 
 
 def _first_that_fits(kinds: Sequence[Any], value: Any, path: str) -> Any:
@@ -320,9 +257,3 @@ def _of_yaml(value: Plain) -> Any:
     if _WHOLE.fullmatch(value):
         return int(value)
     return float(value) if _NUMBER.fullmatch(value) else str(value)
-
-
-def _default(field: Any, base: Any) -> Any:
-    if base is not None:
-        return copy.deepcopy(getattr(base, field.name))
-    return field.default if field.default_factory is MISSING else field.default_factory()

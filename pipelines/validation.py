@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .annotations import kinds_of
 from .composing import active_stages, assemble, method_of
 from .errors import SettingsError
 from .ranges import check_ranges
 from .schema import SCENES, Schema
-from .setting_types import kinds_of
 
 MAX_PROMPT_CHARACTERS = 1000
 

@@ -19,6 +19,7 @@ from ...distill.variance_probe import EstimatorVariance
 from ...representations import Representation, TriangleMesh, particles_of
 from ...training.world.prior import WorldEmbedding
 from ...training.world.truth import chamfer_millimetres, held_out_psnr, mean_normal_error, view_consistency
+from ..annotations import kinds_of
 from ..command import Parser, exit_status
 from ..config import SCHEMA, RunConfig
 from ..errors import UserError, in_one_line
@@ -26,7 +27,8 @@ from ..files import write_atomically
 from ..plugins import load_plugins
 from ..run_folder import resumed_config, slug
 from ..runner import generate
-from ..setting_types import build, kinds_of, read_section
+from ..sections import build
+from ..setting_types import read_section
 from ..stage import Stage
 from ..streams import repair_streams
 from .scores import Score, clip_score, psnr_score, world_score
