@@ -1,73 +1,96 @@
 """Checkpoints: safetensors for the state, JSON for what it is, written so that a kill at any moment loses nothing.
 
-A checkpoint is two files, `000200.safetensors` and `000200.json`. The JSON holds the SHA-256 of the tensors and is
-written last: a checkpoint without it does not exist.
+A checkpoint is two files, `000200.safetensors` and `000200.json`. The JSON is written last: a checkpoint without it
+does not exist. It holds the SHA-256 of the tensors, and one of itself, so that a checkpoint is believed as a whole, its
+settings too, or not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .errors import UserError
-from .files import write_atomically
+from .checkpoint_record import checkpoint_steps, is_checkpoint, kept_steps, new_record, read_record
+from .errors import DamagedCheckpoint, UserError
+from .files import read_regular, write_atomically
 
-KEPT = 2
-"""Older checkpoints are removed; the one before the newest stays, in case the newest is damaged later."""
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """What was saved; `metadata` is its JSON."""
+
     step: int
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
 
 
 def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write the state after `step` steps; `metadata` is JSON."""
+    """Write the state after `step` steps; `metadata` is JSON. Raises ValueError for tensors that hold NaN."""
+    if spoiled := holding_nan(tensors):
+        raise ValueError(f"refusing to save step {step}: {', '.join(spoiled[:3])} holds NaN")
     folder.mkdir(parents=True, exist_ok=True)
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     write_atomically(folder / f"{step:06d}.safetensors", content)
-    record = {"step": step, "sha256": hashlib.sha256(content).hexdigest(), **metadata}
-    write_atomically(folder / f"{step:06d}.json", json.dumps(record, indent=1).encode())
-    for old in checkpoint_steps(folder)[:-KEPT]:
-        # The JSON goes first: without it the tensors are no checkpoint.
-        (folder / f"{old:06d}.json").unlink(missing_ok=True)
-        (folder / f"{old:06d}.safetensors").unlink(missing_ok=True)
+    record = new_record(step, hashlib.sha256(content).hexdigest(), metadata)
+    write_atomically(folder / f"{step:06d}.json", record)
+    _prune(folder, step)
 
 
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints, ascending."""
-    return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
+def restore_newest(folder: Path, use: Callable[[Checkpoint], Found]) -> tuple[Found | None, list[str]]:
+    """What `use` makes of the newest undamaged checkpoint (None if there never was one), and a line about each that was
+    passed over; `use` may find damage too, and raise DamagedCheckpoint.
 
-
-def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest undamaged checkpoint (None if there never was one), and a line about each damaged one passed over.
-
-    Raises UserError if there are checkpoints and all are damaged.
+    Raises UserError if there are checkpoints and none can be used.
     """
     damage: list[str] = []
     for step in reversed(checkpoint_steps(folder)):
         try:
-            return _read(folder, step), damage
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            damage.append(f"checkpoint {folder / f'{step:06d}'} is damaged: {error}")
+            return use(_read(folder, step)), damage
+        except DamagedCheckpoint as error:
+            damage.append(f"checkpoint {folder / f'{step:06d}'} {error}")
     if damage:
         raise UserError(f"{damage[0]}; nothing to resume from, start again with --overwrite or another --out")
     return None, []
 
 
+def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest undamaged checkpoint itself; see `restore_newest`."""
+    return restore_newest(folder, lambda checkpoint: checkpoint)
+
+
+def holding_nan(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN."""
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
+
+
 def _read(folder: Path, step: int) -> Checkpoint:
-    record = json.loads((folder / f"{step:06d}.json").read_text())
-    content = (folder / f"{step:06d}.safetensors").read_bytes()
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        raise ValueError("its checksum does not match")
-    return Checkpoint(int(record["step"]), load(content), record)
+    """Raises DamagedCheckpoint."""
+    record = read_record(folder, step)
+    try:
+        content = read_regular(folder / f"{step:06d}.safetensors")
+        tensors = load(content) if hashlib.sha256(content).hexdigest() == record.get("sha256") else None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise DamagedCheckpoint(f"is damaged: {' '.join(str(error).split())[:200]}") from None
+    if tensors is None:
+        raise DamagedCheckpoint("is damaged: its checksum does not match")
+    if spoiled := holding_nan(tensors):
+        raise DamagedCheckpoint(f"is damaged: {', '.join(spoiled[:3])} holds NaN")
+    return Checkpoint(step, tensors, record)
+
+
+def _prune(folder: Path, newest: int) -> None:
+    """Remove what is not to be kept: most of the older ones, and those of a future that was passed over."""
+    kept = {f"{step:06d}" for step in kept_steps([step for step in checkpoint_steps(folder) if step <= newest])}
+    # The JSON goes first: without it the tensors are no checkpoint.
+    for path in sorted(folder.iterdir()):
+        if is_checkpoint(path.name) and path.stem not in kept:
+            path.unlink(missing_ok=True)

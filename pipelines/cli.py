@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from .layers import DEFAULT_PRESET, given_layers, preset_layers, presets
 from .outline import outline, summary_of
 from .plugins import check_plugin_files, installed_plugins, load_plugins, refuse_missing_plugins
 from .precheck import check_named_files, check_words, refused_early
-from .run_folder import check_folder, choose_folder, resumed_config, saved_settings
+from .resuming import readable_settings, resumed_config
+from .run_folder import check_folder, choose_folder
 from .schema import Schema
-from .streams import put, repair_streams
+from .streams import complain, put, repair_streams
 from .validation import compose_as
 from .yaml_text import write_yaml
 
@@ -37,7 +38,7 @@ examples:
   run.py --prompt "a red mug" --out runs/mug
   run.py --prompt "a wooden chair" --method sds --seed 3 --no-refine
   run.py --resume --out runs/mug          after Ctrl-C, a crash or a power cut
-  run.py --resume --out runs/mug export.face_budget=5000
+  run.py --resume --overwrite --out runs/mug export.face_budget=5000
                                           the same scene as another asset
 
 A run's folder holds asset/asset.glb, turntable.webp, report.html, previews/,
@@ -63,9 +64,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export that")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
     out.add_argument("--seed", type=int, help="same seed, same machine: the same result (default: 0)")
-    earlier = out.add_mutually_exclusive_group()
-    earlier.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
-    earlier.add_argument("--overwrite", action="store_true", help="replace the earlier run in the folder")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
+    out.add_argument(
+        "--overwrite", action="store_true", help="replace the earlier run in the folder; with --resume, only its asset"
+    )
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--quiet", action="store_true", help="print only errors")
     out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
@@ -100,15 +102,17 @@ def _dispatch(options: argparse.Namespace) -> None:
     from .config import SCHEMA
     from .runner import generate
 
-    config, folder = _asked_for(options, SCHEMA, plugins)
+    config, folder = _asked_for(options, SCHEMA, plugins, complain)
     if options.settings:
         put(_as_yaml(config), end="")
         return
     generate(config, folder, resume=options.resume, overwrite=options.overwrite, quiet=options.quiet)
 
 
-def _asked_for(options: argparse.Namespace, schema: Schema, plugins: Sequence[str]) -> tuple[Any, Path]:
-    """The settings, a `schema.run`, and the folder. Raises UserError."""
+def _asked_for(
+    options: argparse.Namespace, schema: Schema, plugins: Sequence[str], tell: Callable[[str], None]
+) -> tuple[Any, Path]:
+    """The settings, a `schema.run`, and the folder; `tell` is told what else is to be known. Raises UserError."""
     refine = False if options.no_refine else None
     texts = {"prompt": options.prompt, "seed": options.seed, "refine": refine, "plugins": list(plugins) or None}
     given = given_layers(options.overrides, texts)
@@ -119,8 +123,8 @@ def _asked_for(options: argparse.Namespace, schema: Schema, plugins: Sequence[st
             prompt = compose_as(schema, preset_layers(options.preset or DEFAULT_PRESET)).prompt
         folder = choose_folder(prompt, options.out, existing=True)
         layers = [*(preset_layers(options.preset) if options.preset else []), *given]
-        refuse_missing_plugins([saved_settings(folder), *layers], options.plugin)
-        config = resumed_config(folder, layers, chosen, schema)
+        refuse_missing_plugins([*readable_settings(folder), *layers], options.plugin)
+        config = resumed_config(folder, layers, chosen, schema, tell)
     else:
         layers = [*preset_layers(options.preset or DEFAULT_PRESET), *given]
         refuse_missing_plugins(layers, options.plugin)
@@ -132,7 +136,7 @@ def _asked_for(options: argparse.Namespace, schema: Schema, plugins: Sequence[st
 
 def _check_early(options: argparse.Namespace, schema: Schema) -> None:
     """Raises UserError for what can be seen before the program is loaded."""
-    config, folder = _asked_for(options, schema, [str(path) for path in options.plugin])
+    config, folder = _asked_for(options, schema, [str(path) for path in options.plugin], lambda line: None)
     if not options.settings:
         if not options.resume:
             check_folder(folder, overwrite=options.overwrite)

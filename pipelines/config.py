@@ -52,6 +52,8 @@ class OutputConfig:
     """Frames of turntable.webp; 0: none."""
     picture_size: Annotated[int, Interval(ge=16, le=2048)] = 256
     """Pixels of a preview view and of the turntable."""
+    watchdog_seconds: float = 1800
+    """What a step or an export may take before the stacks of all threads go to watchdog.txt; 0: no limit."""
 
 
 @dataclass

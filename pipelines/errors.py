@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,11 +29,18 @@ class UnknownNameError(SettingsError):
     """A component that is not registered; a plugin might do that."""
 
 
-class Interrupted(Exception):
-    """Ctrl-C: the state was saved after `step` steps."""
+class DamagedCheckpoint(UserError):
+    """What is wrong with a checkpoint that an older one may stand in for; begins with "is" or "does"."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(f"interrupted; step {step} is saved, continue with --resume --out {folder}")
+
+class Interrupted(Exception):
+    """Ctrl-C, or another signal that ends a run: the state was saved after `step` steps."""
+
+    def __init__(self, folder: Path, step: int, number: int = signal.SIGINT) -> None:
+        """`number` of the signal."""
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        super().__init__(f"interrupted{by}; step {step} is saved, continue with --resume --out {folder}")
+        self.signal = number
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .files import write_atomically
+from .files import append_text, write_atomically
 from .stage import StepInfo
 from .streams import put
 
@@ -68,8 +68,7 @@ class Journal:
         seconds = sum(self._seconds) / len(self._seconds)
         line["seconds_per_step"] = round(seconds, 4)
         self._pending = []
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(self.path, json.dumps(line) + "\n")
         self.say(self._line(line, seconds))
 
     def _line(self, line: dict[str, Any], seconds: float) -> str:

@@ -1,13 +1,45 @@
-"""What to do about a step for which the memory of the device was not enough."""
+"""Memory that is not enough: how it is told from other errors, and what to do about it."""
 
 from __future__ import annotations
 
+import errno
 import gc
 
 import torch
 
 from ..distill import MicroBatched, Prior
 from .errors import UserError
+
+ADVICE = "out of memory; lower the stages' resolution, mesh.resolution, export.resolution or the size of the scene"
+
+_SIGNS = (
+    # torch, on the CPU: no class of its own. Linux and macOS, Windows, sizes beyond 64 bits.
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+    # numpy, for sizes that no machine has, as ValueError
+    "array is too big",
+    "Maximum allowed dimension exceeded",
+    "Maximum allowed size exceeded",
+    # C++, and CUDA's libraries
+    "std::bad_alloc",
+    "CUDA out of memory",
+    "ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether there was not enough memory, on any device, whichever library says so; also as the cause of `error`."""
+    while error is not None:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):  # numpy's and numba's are MemoryErrors
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError | ValueError) and any(sign in str(error) for sign in _SIGNS):
+            return True
+        error = error.__cause__
+    return False
 
 
 def halve_micro_batch(prior: Prior, views: int) -> str:

@@ -16,6 +16,7 @@ from .conversion import likeness, to_deformable_mesh, to_textured_mesh
 from .errors import UserError
 from .estimators import load_estimator
 from .export import ExportConfig
+from .out_of_memory import ADVICE, is_out_of_memory
 from .schema import SCENES
 from .stage import Stage
 
@@ -158,7 +159,10 @@ class Pipeline:
         try:
             converted = self._converted(scene, kind, self.export_of(stage), say)
         except ValueError as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"no mesh{which} for stage '{name}': {error}; --no-refine exports without one") from error
+        converted.placement = scene.placement
         say(f"  hand-over: {likeness(scene, converted):.1f} dB between before and after (PSNR over eight views)")
         return converted
 
@@ -176,11 +180,20 @@ def _try_renderer(scene: Representation, device: torch.device) -> None:
 
 @contextmanager
 def _users_errors() -> Iterator[None]:
-    """What a setting or a missing file breaks is told in one line."""
+    """What a setting, a missing or a strange file, or too little memory breaks is told in one line.
+
+    Whatever a file of somebody else's makes a library raise is an error of that file; --debug shows where.
+    """
     try:
         yield
-    except OSError as error:
-        what = f"cannot read {error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(ADVICE) from error
+        what = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename:
+            what = f"cannot read {error.filename}: {error.strerror}"
+        elif not isinstance(error, OSError | ValueError | ImportError):
+            what = f"{type(error).__name__}: {what}; --debug shows where"
         raise UserError(what) from error
-    except (ValueError, ImportError) as error:
-        raise UserError(" ".join(str(error).split())) from error

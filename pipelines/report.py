@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from .config import RunConfig
 from .export import ExportReport
 from .export.asset import PICTURE_NAME
-from .files import write_atomically
+from .files import read_regular, write_atomically
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222}
@@ -25,9 +26,11 @@ COLOURS = ("#1a7f5a", "#c2571a")
 
 
 def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport], seconds: float) -> None:
-    """Write `folder`/report.html from the run's own files; `exports`: one per particle, none without an asset."""
-    journal = folder / "metrics.jsonl"
-    records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    """Write `folder`/report.html from the run's own files.
+
+    `exports`: one per particle, none without an asset; `seconds`: of the whole run.
+    """
+    records = _records(folder / "metrics.jsonl")
     names = config.names
     turntable = '<img src="turntable.webp" alt="the scene turning">' if (folder / "turntable.webp").exists() else ""
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
@@ -39,7 +42,7 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
 <style>{STYLE}</style>
 <h1>{escape(config.prompt)}</h1>
 <p class="soft">{escape(names["representation"])} by {escape(names["method"])} with prior {escape(names["prior"])},
-{stages} steps, seed {config.seed}, {seconds:.0f} s</p>
+{stages} steps, seed {config.seed}, {seconds:.0f} s in all</p>
 <div class="top">{turntable}<div>{_table(_facts(exports[0])) if exports else ""}<p>{_links(folder)}</p></div></div>
 {asset}<h2>The scene</h2>
 {_figure("previews/final.png", "After the last step; below, the normals.")}
@@ -49,7 +52,23 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
 <details><summary>Settings</summary><pre>{escape((folder / "config.yaml").read_text(encoding="utf-8"))}</pre></details>
 </html>
 """
-    write_atomically(folder / "report.html", page.encode())
+    write_atomically(folder / "report.html", page.encode("utf-8", "replace"))
+
+
+def _records(journal: Path) -> list[dict[str, float]]:
+    """What is a number in its lines; those that are no records are left out."""
+    if not journal.exists():
+        return []
+    found = []
+    for line in read_regular(journal).decode("utf-8", "replace").splitlines():
+        try:
+            record = json.loads(line)
+            values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+        except (ValueError, AttributeError, OverflowError, RecursionError):
+            continue
+        if "step" in values:
+            found.append({key: value for key, value in values.items() if math.isfinite(value)})
+    return found
 
 
 def _asset(export: ExportReport, folder: Path, particle: int) -> str:
@@ -103,7 +122,7 @@ def _figure(source: str, caption: str) -> str:
     return f'<figure><a href="{source}"><img src="{source}" alt="{text}"></a><figcaption>{text}</figcaption></figure>'
 
 
-def _chart(records: Sequence[Mapping[str, float | int]], curves: Mapping[str, str], title: str = "") -> str:
+def _chart(records: Sequence[Mapping[str, float]], curves: Mapping[str, str], title: str = "") -> str:
     """Curves over the steps on one linear axis from 0; nothing if there are fewer than two points."""
     points = {key: [(record["step"], record[key]) for record in records if key in record] for key in curves}
     if min(len(curve) for curve in points.values()) < 2:
@@ -123,4 +142,4 @@ def _chart(records: Sequence[Mapping[str, float | int]], curves: Mapping[str, st
 <path d="M{left} 8V{height - bottom}H{width - 10}" fill="none" stroke="#bbb"/>
 <text x="{left - 6}" y="16" text-anchor="end">{top:.2g}</text>
 <text x="{left - 6}" y="{height - bottom}" text-anchor="end">0</text>
-<text x="{width - 10}" y="{height - 8}" text-anchor="end">step {last}</text>{lines}</svg></figure>"""
+<text x="{width - 10}" y="{height - 8}" text-anchor="end">step {last:.0f}</text>{lines}</svg></figure>"""

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .composing import to_plain
 from .errors import UserError
 from .files import write_atomically
-from .layers import read_layer
-from .schema import Schema
-from .validation import compose_as
+from .manifest import FILES, FOLDERS, Manifest, check_kinds, is_leftover
+from .run_lock import NAME as LOCK
 from .yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from .config import RunConfig
 
 ROOT = Path("runs")
-WRITTEN = (
-    "config.yaml",
-    "metrics.jsonl",
-    "summary.json",
-    "checkpoints",
-    "previews",
-    "turntable.webp",
-    "asset",
-    "report.html",
-)
-"""Everything that a run writes; --overwrite removes these and nothing else."""
-AFTERWARDS = ("export.", "output.", "refine", "plugins")
-"""Settings that do not touch what has been optimised: another value may be given when resuming."""
-
-OWN_NAMES = (*WRITTEN, *(f".{name}.partial" for name in WRITTEN))
-"""The same, with what a kill in the middle of a write leaves behind."""
 
 
 def slug(prompt: str) -> str:
@@ -70,20 +50,32 @@ def choose_folder(prompt: str, out: Path | None, *, existing: bool) -> Path:
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises UserError if a new run in `folder` would touch anything that an earlier run or the user left there."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give a folder with --out")
-    if not folder.exists() or not any(folder.iterdir()):
+    check_kinds(folder)
+    if is_empty(folder):
         return
     if not overwrite:
         raise UserError(
             f"{folder} is not empty; continue it with --resume, replace it with --overwrite, "
             "or choose another folder with --out"
         )
-    if not (folder / "config.yaml").is_file():
+    if not holds_a_run(folder):
         raise UserError(f"{folder} does not hold an earlier run (no config.yaml); --overwrite will not empty it")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_NAMES)
+    foreign = Manifest(folder).foreign()
     if foreign:
         raise UserError(f"{folder} also holds {', '.join(foreign[:5])}; move that away before --overwrite")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is nothing but what a kill during the first write leaves behind."""
+    if not folder.exists():
+        return True
+    return all(path.name == LOCK or is_leftover(path.name) for path in folder.iterdir())
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Also if its config.yaml is lost."""
+    signs = ("config.yaml", "metrics.jsonl", "summary.json")
+    return any((folder / name).is_file() for name in signs) or any((folder / "checkpoints").glob("*.json"))
 
 
 def create_folder(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
@@ -93,52 +85,29 @@ def create_folder(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     """
     try:
         check_folder(folder, overwrite=overwrite)
-        for path in (folder / name for name in OWN_NAMES):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
+        for name in FOLDERS:
+            _remove_folder(folder / name)
+        # config.yaml is replaced, not removed: at no moment is this no run's folder.
+        for path in folder.iterdir():
+            if path.name != "config.yaml" and (path.name in FILES or is_leftover(path.name)):
+                path.unlink()
         write_config(folder, config)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another with --out") from None
 
 
+def _remove_folder(folder: Path) -> None:
+    """Its files, all of them known to be a run's, and what is empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+    if folder.exists():
+        folder.rmdir()
+
+
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write the resolved settings."""
     write_atomically(folder / "config.yaml", write_yaml(config.to_plain()).encode())
-
-
-def saved_settings(folder: Path) -> Mapping[str, Any]:
-    """What the config.yaml of an earlier run holds. Raises UserError."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"nothing to resume: {path} does not exist; give the run's folder with --out")
-    return read_layer(path)
-
-
-def resumed_config(folder: Path, layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], schema: Schema) -> Any:
-    """The configuration, a `schema.run`, that `folder` was started with, under what is given now.
-
-    Raises UserError if that would change the optimisation; the asset and the pictures may be asked for anew.
-    """
-    saved = to_plain(compose_as(schema, [saved_settings(folder)]))
-    wanted = compose_as(schema, [saved, *layers], chosen)
-    differing = [key for key in _differences(saved, to_plain(wanted)) if not key.startswith(AFTERWARDS)]
-    if differing:
-        raise UserError(
-            f"{folder} was started with other settings ({', '.join(sorted(differing)[:6])}); "
-            "resume with the same ones, or start anew in another folder"
-        )
-    return wanted
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> list[str]:
-    out: list[str] = []
-    for key in a.keys() | b.keys():
-        one, other = a.get(key), b.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            out += _differences(one, other, f"{path}{key}.")
-        elif one != other:
-            out.append(f"{path}{key}")
-    return out

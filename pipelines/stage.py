@@ -19,9 +19,9 @@ from ..distill import Distiller, GeometryEstimator, Gram, Guide, MicroBatched, P
 from ..distill.variance_probe import REFERENCE, EstimatorVariance, ProbeView, probe_variance, sds_like
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from ..representations.environment import Environment, EnvironmentConfig, composite
-from .errors import SettingsError, UserError, nearest
+from .errors import DamagedCheckpoint, SettingsError, UserError, nearest
 from .estimated_geometry import ESTIMATED, estimated_penalties
-from .out_of_memory import halve_micro_batch
+from .out_of_memory import halve_micro_batch, is_out_of_memory
 from .penalties import PENALTIES
 from .ranges import check_ranges
 from .schedules import Schedule, parse_schedule
@@ -31,6 +31,9 @@ from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
 MAX_STEPS = 10_000_000
+
+LARGEST_GRADIENT = 1e18
+"""What is larger counts as not finite: Adam squares it, and single precision ends at 3e38."""
 
 
 @dataclass
@@ -172,22 +175,47 @@ class Stage:
     def step(self) -> StepInfo:
         """Take one step; where memory is not enough, again with the same draws and fewer views at a time in the prior.
 
-        Raises UserError if nothing finite has come out for a while, or if not even one view fits into memory.
+        Raises UserError if nothing finite has come out for a while, if the scene itself is not finite any more, or if
+        not even one view fits into memory.
         """
         undo, notes = self._undo(), []
         while True:
             try:
                 info = self._try_step()
                 break
-            except torch.OutOfMemoryError:
-                pass  # the error holds the pictures that did not fit; it must be gone before the next attempt
+            except (RuntimeError, MemoryError, OSError, ValueError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # The error held the pictures that did not fit; it is gone before the next attempt.
             notes.append(halve_micro_batch(self.prior, self.config.views.per_step))
             undo()
         if not info.skipped:
             self.optimizer.step()
             if isinstance(self.representation, Adaptive):
                 self.representation.adapt(self.done, self.config.steps, self.optimizer, self.generator)
+            self.check_finite({f"representation.{k}": v for k, v in self.representation.named_parameters()})
         return replace(info, notes=tuple(notes))
+
+    @property
+    def has_learned_nothing(self) -> bool:
+        """Whether the stage is over and every one of its steps was skipped."""
+        return 0 < self.config.steps <= self.done == self._consecutive_skips
+
+    def check_finite(self, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Raises UserError that names the first of `tensors` (default: all of the state) which is not finite.
+
+        What a scene notes in buffers may be infinite, such as a density that is not known yet, but never NaN.
+        """
+        buffers = {f"representation.{name}" for name, _ in self.representation.named_buffers()}
+        for name, tensor in (self.tensors() if tensors is None else tensors).items():
+            if not tensor.is_floating_point() or is_finite(tensor):
+                continue
+            if name not in buffers or bool(tensor.isnan().any()):
+                raise UserError(
+                    f"'{name}' is not finite any more after step {self.total}, in stage '{self.name}': the run has "
+                    f"diverged, and this state is not saved; lower stages.{self.name}.rates, the scene's own learning "
+                    "rates or the guidance scale, and start anew"
+                )
 
     def _try_step(self) -> StepInfo:
         """All of a step before the scene is moved; `_undo` knows what it changes."""
@@ -291,7 +319,7 @@ class Stage:
         return out
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from a saved state. Raises UserError if it belongs to another configuration."""
+        """Continue from a saved state. Raises DamagedCheckpoint if it is not one of this stage."""
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -302,14 +330,44 @@ class Stage:
             if self.environment is not None:
                 self.environment.load_state_dict(under("environment."))
             for group in self.optimizer.param_groups:
-                state = under(f"optimizer.{group['name']}.")
-                if state:
-                    self.optimizer.state[group["params"][0]] = {k: v.clone() for k, v in state.items()}
+                self._load_moments(group, under(f"optimizer.{group['name']}."))
+            self._load_counters(tensors["counters"])
             self.generator.set_state(tensors["generator"])
-            self.done, self.skipped, self._consecutive_skips = (int(v) for v in tensors["counters"])
-        except (KeyError, RuntimeError) as error:
-            message = " ".join(str(error).split())
-            raise UserError(f"the checkpoint does not fit this configuration: {message}") from None
+            self.check_finite()
+        except (KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+            if is_out_of_memory(error):
+                raise
+            message = error.args[0] if isinstance(error, KeyError) and error.args else error
+            raise DamagedCheckpoint(
+                f"does not fit this configuration, or is damaged: {' '.join(str(message).split())}"
+            ) from None
+
+    def _load_moments(self, group: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+        """Adam's, of one parameter. Raises ValueError for another shape than the parameter's."""
+        parameter = group["params"][0]
+        self.optimizer.state.pop(parameter, None)
+        if not state:
+            return  # before its first step
+        if state.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"the optimizer's state of '{group['name']}' is {_listed(state)}")
+        for name, value in state.items():
+            expected = torch.Size() if name == "step" else parameter.shape
+            if value.shape != expected or not value.is_floating_point():
+                raise ValueError(
+                    f"the optimizer's {name} of '{group['name']}' is {value.dtype} {tuple(value.shape)}, the parameter "
+                    f"{tuple(parameter.shape)}"
+                )
+        self.optimizer.state[parameter] = {
+            k: v.to("cpu" if k == "step" else parameter.device).clone() for k, v in state.items()
+        }
+
+    def _load_counters(self, counters: Tensor) -> None:
+        if counters.shape != (3,) or counters.is_floating_point():
+            raise ValueError(f"the counters are {counters.dtype} {tuple(counters.shape)}")
+        done, skipped, consecutive = (int(v) for v in counters)
+        if not (0 <= consecutive <= done <= self.config.steps and 0 <= consecutive <= skipped):
+            raise ValueError(f"the counters are {done}, {skipped}, {consecutive} of {self.config.steps} steps")
+        self.done, self.skipped, self._consecutive_skips = done, skipped, consecutive
 
     def _schedules(self) -> dict[str, Schedule]:
         """The weights that are set. Raises UserError for a penalty that this scene does not have."""
@@ -323,7 +381,9 @@ class Stage:
         return {name: parse_schedule(value, name) for name, value in self.config.regularisers.items() if value}
 
     def _optimizer_groups(self) -> list[dict[str, Any]]:
+        """Raises UserError for rates that are no rates."""
         groups = self.representation.optimizer_groups()
+        _check_rates({str(group["name"]): group["lr"] for group in groups})
         if self.environment is not None:
             rates, prefix = self.environment.learning_rates(""), "environment."
             groups += [
@@ -334,6 +394,7 @@ class Stage:
 
     def _set_learning_rates(self, progress: float) -> None:
         rates = self.representation.learning_rates(progress)
+        _check_rates(rates)
         for group in self.optimizer.param_groups:
             if group["name"] in rates:
                 group["lr"] = rates[group["name"]] * self.config.rates
@@ -394,8 +455,10 @@ class Stage:
             if not math.isfinite(value):
                 return f"loss '{name}'"
         for name, parameter in self.representation.named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                return f"gradient of '{name}'"
+            if parameter.grad is not None and parameter.grad.numel():
+                # NaN is not smaller than anything.
+                if not bool(parameter.grad.abs().amax() < LARGEST_GRADIENT):
+                    return f"gradient of '{name}'"
         return ""
 
     def _skip(self, culprit: str, values: dict[str, float]) -> StepInfo:
@@ -426,6 +489,19 @@ class Stage:
             return product
 
         return gram
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all of its numbers are."""
+    # Their sum is, almost always, and costs no second tensor of that size.
+    return math.isfinite(float(tensor.detach().sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _check_rates(rates: Mapping[str, Any]) -> None:
+    """Raises UserError."""
+    for name, rate in rates.items():
+        if not 0 <= rate < math.inf:
+            raise UserError(f"the learning rate of '{name}' is {rate}; a finite number from 0 on is accepted")
 
 
 def _guide(output: RenderOutput, cameras: Cameras) -> Guide:

@@ -10,6 +10,7 @@ from .gaussians import Gaussians, GaussiansConfig
 from .mesh import TriangleMesh, face_normals, vertex_normals
 from .mesh_render import render_mesh
 from .nerf import Nerf, NerfConfig
+from .placement import Placement
 from .textured_mesh import TextureConfig, TexturedMesh
 
 REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig, "mesh": DmtetConfig, "nerf": NerfConfig}
@@ -47,6 +48,7 @@ __all__ = [
     "Meshable",
     "Nerf",
     "NerfConfig",
+    "Placement",
     "Queryable",
     "RenderOutput",
     "Representation",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .cameras import Cameras
 from .mesh import TriangleMesh
+from .placement import Placement
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,24 @@ class Representation(nn.Module, ABC):
     render_terms: tuple[str, ...] = ()
     """Names of the penalties that `render` returns in `RenderOutput.terms` whenever gradients are enabled."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed = nn.Buffer(torch.zeros(5, dtype=torch.float64))
+        """`placement` as numbers; zeros: None. A buffer, so that checkpoints hold it."""
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the file that the scene started from had it; None: it started from no file.
+
+        The scene itself is always in the unit ball. The export puts the asset back.
+        """
+        return Placement.from_tensor(self.placed) if bool(self.placed[0] > 0) else None
+
+    @placement.setter
+    def placement(self, placement: Placement | None) -> None:
+        values = torch.zeros(5, dtype=torch.float64) if placement is None else placement.tensor()
+        self.placed.copy_(values)
+
     @abstractmethod
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         """Draw the scene, one picture per camera, over one background colour (sRGB in [0, 1]) per camera."""
@@ -52,17 +71,43 @@ class Representation(nn.Module, ABC):
         return {}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Restore parameters and buffers in place, whatever their size (densification changes sizes).
+        """Restore parameters and buffers in place, whatever their number (densification changes it).
 
         Gradients are dropped. Earlier pictures may still be held, but not be differentiated any more.
-        Raises KeyError naming what is missing or unexpected; nothing is changed then.
+        Raises KeyError naming what is missing or unexpected, ValueError for what is not finite (in buffers: NaN), of
+        another type, or refused by `check_tensors`; nothing is changed then.
         """
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        parameters = dict(self.named_parameters())
+        own = {**parameters, **dict(self.named_buffers())}
         missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
         if missing or unexpected:
             raise KeyError(f"{type(self).__name__}: missing {missing}, unexpected {unexpected}")
         for name, tensor in own.items():
+            given = tensors[name]
+            if given.is_floating_point() != tensor.is_floating_point() or given.dim() != tensor.dim():
+                raise ValueError(f"'{name}' is {_described(tensor)}, got {_described(given)}")
+            if given.is_floating_point() and not bool(
+                (given.isfinite() if name in parameters else ~given.isnan()).all()
+            ):
+                raise ValueError(f"'{name}' would not be finite")
+        self.check_tensors(tensors)
+        for name, tensor in own.items():
             replace_data(tensor, tensors[name].to(tensor.device, tensor.dtype).clone())
+
+    def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises ValueError for shapes that this scene cannot have: only a tensor's first size may be another one than
+        now, and parameters of one module that have as many rows now must go on so.
+        """
+        rows: dict[tuple[str, int], tuple[str, int]] = {}
+        for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
+            given = tensors[name]
+            if given.shape[1:] != tensor.shape[1:]:
+                raise ValueError(f"'{name}' is {_described(tensor)}, got {_described(given)}")
+            if isinstance(tensor, nn.Parameter) and tensor.dim():
+                module = name.rpartition(".")[0]
+                first, count = rows.setdefault((module, len(tensor)), (name, len(given)))
+                if count != len(given):
+                    raise ValueError(f"'{first}' would have {count} rows, '{name}' {len(given)}")
 
     def optimizer_groups(self, progress: float = 0.0) -> list[dict[str, object]]:
         """One optimizer group per trainable parameter. Raises ValueError unless the rates cover exactly those."""
@@ -74,6 +119,10 @@ class Representation(nn.Module, ABC):
                 f"missing {sorted(trainable.keys() - rates.keys())}, unknown {sorted(rates.keys() - trainable.keys())}"
             )
         return [{"name": name, "params": [p], "lr": rates[name]} for name, p in trainable.items()]
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
 def replace_data(tensor: Tensor, data: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -84,6 +85,24 @@ class TexturedMesh(Representation):
         faces = torch.zeros(0, 3, dtype=torch.int64)
         mesh = TriangleMesh(nothing, faces, nothing, uvs=torch.zeros(0, 2), texture=torch.full((3, 1, 1), 0.5))
         return cls(mesh, TriangleMesh(nothing, faces), TextureConfig() if config is None else config)
+
+    def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Representation`: a mesh and a texture of any size that fit each other."""
+        points, details = len(tensors["vertices"]), len(tensors["detail_vertices"])
+        faces, finer = len(tensors["faces"]), len(tensors["detail_faces"])
+        texture = tuple(tensors["texture_logits"].shape[1:])
+        expected = {
+            "vertices": (points, 3), "faces": (faces, 3), "normals": (points, 3), "uvs": (points, 2),
+            "detail_vertices": (details, 3), "detail_faces": (finer, 3), "charts": texture,
+            "texture_logits": (3, *texture),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(f"'{name}' would be {tuple(tensors[name].shape)}, where the others want {shape}")
+        for name, count in (("faces", points), ("detail_faces", details)):
+            corners = tensors[name]
+            if corners.numel() and not 0 <= int(corners.min()) <= int(corners.max()) < count:
+                raise ValueError(f"'{name}' would name vertices that there are not")
 
     @property
     def texture(self) -> Float[Tensor, "3 h w"]:

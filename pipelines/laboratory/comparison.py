@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +15,9 @@ from ..config import RunConfig
 from ..errors import UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
+from ..signals import signals_handled
 from ..streams import put
+from .children import Children
 from .contenders import Contender, texts_of
 from .trial import Record, Trial, run_config, run_trial
 
@@ -81,20 +81,25 @@ def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1, say: Callable[[st
     waiting = [trial for trial in trials if not _prepared(trial, out).finished]
     say(f"{len(trials)} runs, {len(trials) - len(waiting)} of them finished before")
 
+    children = Children()
+
     def run(trial: Trial) -> None:
-        _run_one(trial, out, jobs)
+        _run_one(trial, out, jobs, children)
         say(f"finished: {trial.label}, '{trial.prompt}', seed {trial.seed}")
 
-    if jobs:
-        with ThreadPoolExecutor(jobs) as pool:
-            try:
-                list(pool.map(run, waiting))
-            except BaseException:  # Ctrl-C among them: those that wait must not begin
-                pool.shutdown(cancel_futures=True)
-                raise
-    else:
-        for trial in waiting:
-            run(trial)
+    with signals_handled(lambda: "the same command goes on from here"):
+        if jobs:
+            with ThreadPoolExecutor(jobs) as pool:
+                try:
+                    list(pool.map(run, waiting))
+                except BaseException as error:
+                    pool.shutdown(wait=False, cancel_futures=True)  # those that wait must not begin
+                    if not isinstance(error, Exception):  # Ctrl-C and the like
+                        children.end()
+                    raise
+        else:
+            for trial in waiting:
+                run(trial)
     return [Record.read(_record_path(trial, out)) for trial in trials]
 
 
@@ -120,20 +125,18 @@ def _prepared(trial: Trial, out: Path) -> Record:
     return record
 
 
-def _run_one(trial: Trial, out: Path, jobs: int) -> None:
+def _run_one(trial: Trial, out: Path, jobs: int, children: Children) -> None:
     record, folder = _record_path(trial, out), run_folder(trial, out)
     if not jobs:
         run_trial(record, folder)
         return
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    command = [sys.executable, "-m", "steindreamer.pipelines.laboratory.trial", str(record), str(folder)]
-    command += [word for plugin in trial.plugins for word in ("--plugin", plugin)]
     environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        told = lines[-1].removeprefix("error: ") if lines else f"ended with status {done.returncode}"
-        raise UserError(f"{trial.name}: {told}")
+    plugins = [word for plugin in trial.plugins for word in ("--plugin", plugin)]
+    module = "steindreamer.pipelines.laboratory.trial"
+    status, told = children.run(module, [str(record), str(folder), *plugins], environment)
+    if status:
+        raise UserError(f"{trial.name}: {told.removeprefix('error: ') or f'ended with status {status}'}")
 
 
 def _config(comparison: Comparison, contender: Contender, settings: Sequence[str]) -> RunConfig:

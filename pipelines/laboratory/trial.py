@@ -25,12 +25,14 @@ from ..config import SCHEMA, RunConfig
 from ..errors import UserError, in_one_line
 from ..files import write_atomically
 from ..plugins import load_plugins
-from ..run_folder import resumed_config, slug
+from ..resuming import resumed_config
+from ..run_folder import slug
 from ..runner import generate
 from ..sections import build
 from ..setting_types import read_section
 from ..stage import Stage
 from ..streams import repair_streams
+from .children import FOLLOW, follow_parent
 from .scores import Score, clip_score, psnr_score, world_score
 from .trial_settings import trial_settings
 
@@ -282,11 +284,14 @@ def _finite(value: float) -> float | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one trial, as the comparison does in processes of their own; returns the exit status."""
     repair_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    follow_parent(words)
     options = Parser(prog="trial")
     options.add_argument("record", type=Path)
     options.add_argument("folder", type=Path)
     options.add_argument("--plugin", type=Path, action="append", default=[])
-    given = options.parse_args(arguments)
+    options.add_argument(FOLLOW, action="store_true", help="see `follow_parent`")
+    given = options.parse_args(words)
 
     def work() -> None:
         load_plugins(given.plugin)
