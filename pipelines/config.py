@@ -52,7 +52,7 @@ class OutputConfig:
     """Frames of turntable.webp; 0: none."""
     picture_size: Annotated[int, Interval(ge=16, le=2048)] = 256
     """Pixels of a preview view and of the turntable."""
-    watchdog_seconds: float = 1800
+    watchdog_seconds: Annotated[float, Interval(ge=0, le=1e6)] = 1800.0
     """What a step or an export may take before the stacks of all threads go to watchdog.txt; 0: no limit."""
 
 

@@ -23,16 +23,17 @@ from .outline import FILE, SCALARS, summary_of
 def settings_file() -> str:
     """The content of the file, of the components that ship. Raises ValueError for a type that `outline` cannot tell."""
     classes: dict[str, Any] = {}
-    for kind in (SCHEMA.run, SCHEMA.stage, *(kind for known in CHOICES.values() for kind in known.values())):
+    shipped = {
+        section: {name: kind for name, kind in known.items() if kind.__module__.startswith("steindreamer.")}
+        for section, known in CHOICES.items()
+    }
+    for kind in (SCHEMA.run, SCHEMA.stage, *(kind for known in shipped.values() for kind in known.values())):
         _describe(kind, classes)
     plain = {
         "run": SCHEMA.run.__name__,
         "stage": SCHEMA.stage.__name__,
         "choices": {
-            section: {
-                name: kind.__name__ for name, kind in known.items() if kind.__module__.startswith("steindreamer.")
-            }
-            for section, known in CHOICES.items()
+            section: {name: kind.__name__ for name, kind in known.items()} for section, known in shipped.items()
         },
         "models": list(MODELS),
         "hub_id": HUB_ID.pattern,

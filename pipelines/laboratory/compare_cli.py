@@ -21,6 +21,18 @@ from .contenders import parse_contenders, with_fixed_twins
 from .places import check_output_folder
 from .trial_settings import trial_settings
 
+LIMITS = {
+    "measurements": (1, 1000),
+    "views": (1, 1024),
+    "size": (16, 4096),
+    "jobs": (0, 1024),
+    "calls": (0, 10**12),
+    "tuples": (0, 100_000),
+}
+"""Smallest and largest accepted, by option."""
+MAX_SEED = 2**63 - 1
+"""Of torch's generators."""
+
 EPILOGUE = """\
 methods:
   NAME, NAME:section.key=value[:section.key=value...] or LABEL=NAME:..., for example
@@ -127,11 +139,12 @@ def _run(options: argparse.Namespace, command: str) -> None:
 def _check(options: argparse.Namespace) -> None:
     check_plugin_files(options.plugin)
     check_output_folder(options.out, "--out")
-    for name, least in (
-        ("measurements", 1), ("views", 1), ("size", 16), ("jobs", 0), ("calls", 0), ("tuples", 0)
-    ):  # fmt: skip
-        if getattr(options, name) < least:
-            raise SettingsError(f"--{name} is {getattr(options, name)}; at least {least} is accepted")
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(options, name) <= most:
+            raise SettingsError(f"--{name} is {getattr(options, name)}; {least} to {most} is accepted")
+    for seed in options.seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise SettingsError(f"--seeds holds {seed}; 0 to {MAX_SEED} is accepted")
     if options.tuples % 2 or options.tuples == 2:
         raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted, and 0")
 

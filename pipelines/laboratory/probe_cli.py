@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from ..command import PLUGIN_HELP, Parser, exit_status
 from ..composing import to_plain
 from ..errors import SettingsError, UserError
-from ..layers import given_layers
+from ..layers import given_layers, read_layer
 from ..plugins import check_plugin_files, load_plugins, refuse_missing_plugins
 from ..precheck import refused_early
-from ..run_folder import saved_settings
 from ..schema import Schema
 from ..streams import put, repair_streams
 from ..validation import compose_as
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**63 - 1
 """Of torch's generators."""
+MAX_DRAWS = 100_000
 
 EPILOGUE = """\
 examples:
@@ -98,10 +98,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     check_plugin_files(options.plugin)
-    if options.tuples < 4 or options.tuples % 2:
-        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted")
-    if options.learn < 0:
-        raise SettingsError(f"--learn is {options.learn}; at least 0 is accepted")
+    if not 4 <= options.tuples <= MAX_DRAWS or options.tuples % 2:
+        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 to {MAX_DRAWS} are accepted")
+    if not 0 <= options.learn <= MAX_DRAWS:
+        raise SettingsError(f"--learn is {options.learn}; 0 to {MAX_DRAWS} is accepted")
     if not 0 <= options.seed <= MAX_SEED:
         raise SettingsError(f"--seed is {options.seed}; 0 to {MAX_SEED} is accepted")
     if options.json is not None:
@@ -112,7 +112,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _check_early(options: argparse.Namespace, known: Schema) -> None:
     """Raises UserError for what can be seen before the program is loaded."""
-    saved = saved_settings(options.run)
+    saved = read_layer(options.run / "config.yaml")
     refuse_missing_plugins([saved], options.plugin)
     config = compose_as(known, [saved])
     for contender in parse_contenders(options.method, known.choices["method"]):
