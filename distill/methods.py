@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Interval as Range
 
 from .baselines import BASELINES, build_baseline
 from .coefficients import Coefficients, FixedCoefficients, RunningRegression, SecondMomentDescent
@@ -19,17 +22,20 @@ from .residuals import Bridge, Classifier, Interval, Inverted, NoiseFree, Residu
 from .student import StudentTerm
 from .timesteps import TimestepConfig
 from .vsd import LearnedScore
+from .weighting import WEIGHTINGS
+
+COEFFICIENTS = ("regression", "second_moment", "fixed")
 
 
 @dataclass
 class SDSConfig:
     """Score distillation sampling (DreamFusion): the residual eps_hat - noise."""
 
-    guidance_scale: float = 7.5
+    guidance_scale: Annotated[float, Range(ge=-1000, le=1000)] = 7.5
     """Classifier-free guidance e_0 + s (e_c - e_0); 1 is conditional only. At 100, guidance and camera dominate the
     variance and control variates have little left to remove."""
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
-    weighting: str = "sigma_squared"
+    weighting: Annotated[str, tuple(WEIGHTINGS)] = "sigma_squared"
     """One of `WEIGHTINGS`."""
     antithetic: bool = False
     """Average each draw with its mirror image -noise: two prior calls per step. What is odd in the noise cancels, among
@@ -39,6 +45,9 @@ class SDSConfig:
     def needs_estimator(self) -> bool:
         """Whether `build` must be given a geometry estimator."""
         return False
+
+    def validate(self) -> None:
+        """Raises ValueError for settings that are in range but do not go together."""
 
     def texts(self, prompt: str, negative_prompt: str) -> tuple[str, str]:
         """The run's prompt and negative prompt ("": none) as this method puts them to the prior."""
@@ -59,26 +68,31 @@ class SSDConfig(SDSConfig):
     others must beat); "student", a small network that learns what is odd in the noise; "low_rank", a matrix per range
     of timesteps that learns the same for all pictures; "depth" and "normal", the paper's Stein terms (alone they may be
     worse than SDS); your own."""
-    coefficients: str = "regression"
+    coefficients: Annotated[str, COEFFICIENTS] = "regression"
     """"regression": running least squares; "second_moment": the paper's Eq. 11; "fixed": initial values throughout."""
-    variant: str = "corrected"
+    variant: Annotated[str, STEIN_VARIANTS] = "corrected"
     """Of the Stein terms; "paper" is the printed form, which is not zero-mean: for comparison only."""
-    bands: int = 12
+    bands: Annotated[int, Range(ge=1, le=1024)] = 12
     """Frequency bands of "spectral"."""
-    timestep_bins: int = 8
+    timestep_bins: Annotated[int, Range(ge=1, le=1000)] = 8
     """Coefficients, and the matrices of "low_rank", are learned separately in so many ranges of the schedule."""
-    decay: float = 0.999
+    decay: Annotated[float, Range(gt=0, le=1)] = 0.999
     """Forgetting of the regression and of "low_rank", per picture seen in a timestep bin."""
-    prior_observations: float = 8.0
+    prior_observations: Annotated[float, Range(gt=0, le=1e9)] = 8.0
     """Imaginary pictures per timestep bin that hold the regression at SDS in the beginning."""
     per_channel: bool = True
     """Whether the regression learns each channel by itself."""
-    learning_rate: float = 1e-2
+    learning_rate: Annotated[float, Range(gt=0, le=100)] = 1e-2
     """Adam's, for "second_moment"."""
 
     @property
     def needs_estimator(self) -> bool:
         return any(name in BASELINES and BASELINES[name].needs_estimator for name in self.baseline)
+
+    def validate(self) -> None:
+        """Raises ValueError for unknown, repeated or missing baselines, and for a `variant` that is unknown or concerns
+        none of the terms."""
+        self._check_terms()
 
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
         """Raises ValueError for unknown, repeated or missing baselines, for one that lacks the estimator it needs, and
@@ -87,7 +101,7 @@ class SSDConfig(SDSConfig):
         initial = [value for variate in variates for value in variate.initial]
         return _distiller(self, prior, variates, self._coefficients(initial, prior.schedule.steps))
 
-    def _control_variates(self, prior: Prior, estimator: GeometryEstimator | None) -> list[ControlVariate]:
+    def _check_terms(self) -> None:
         names, known = list(self.baseline), control_variate_names()
         if not names or len(set(names)) != len(names) or not set(names) <= set(known):
             raise ValueError(f"baseline must list some of {', '.join(known)}, each once; got {names}")
@@ -104,6 +118,10 @@ class SSDConfig(SDSConfig):
                 f"{odd[0]!r} foretells what is odd in the noise, and that cancels in antithetic pairs: "
                 "set antithetic=false, or leave it out of the baseline"
             )
+
+    def _control_variates(self, prior: Prior, estimator: GeometryEstimator | None) -> list[ControlVariate]:
+        self._check_terms()
+        names = list(self.baseline)
         noise_share = float(any(self._start(name) for name in names))
         variates: list[ControlVariate] = []
         for name in names:
@@ -159,6 +177,10 @@ class ResidualConfig(SSDConfig, ABC):
     baseline: list[str] = field(default_factory=list)
     """Of SSD's terms; none: the method as published."""
 
+    def validate(self) -> None:
+        if self.baseline:
+            self._check_terms()
+
     @abstractmethod
     def residual(self) -> Residual:
         """Raises ValueError for settings out of range."""
@@ -183,9 +205,9 @@ class CSDConfig(ResidualConfig):
     guidance_scale is 1 there; with Adam, only penalties notice.
     """
 
-    negative_weight: float = 1.0
+    negative_weight: Annotated[float, Range(ge=-100, le=100)] = 1.0
     """How far the negative prompt takes the place of no prompt at the start of the stage;"""
-    final_negative_weight: float = 0.5
+    final_negative_weight: Annotated[float, Range(ge=-100, le=100)] = 0.5
     """at its end, linearly between. Of no account without negative_prompt."""
 
     def residual(self) -> Residual:
@@ -196,7 +218,7 @@ class CSDConfig(ResidualConfig):
 class NFSDConfig(ResidualConfig):
     """Noise-free score distillation (2310.17590), with the paper's guidance 7.5, threshold and negative prompt."""
 
-    threshold: float = 0.2
+    threshold: Annotated[float, Range(ge=0, le=1)] = 0.2
     """Share of the schedule below which the unconditional prediction is taken as it is."""
     negative_prompt: str = (
         "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
@@ -216,7 +238,7 @@ class BridgeConfig(ResidualConfig):
     """The second stage of SDS-Bridge (2406.09417): from what the scene looks like to what it shall look like. Words and
     guidance are the defaults of its code; the first stage is `sds`."""
 
-    guidance_scale: float = 30.0
+    guidance_scale: Annotated[float, Range(ge=-1000, le=1000)] = 30.0
     target: str = ", detailed high resolution, high quality, sharp"
     """Appended to the prompt."""
     source: str = ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
@@ -234,7 +256,7 @@ class ASDConfig(ResidualConfig):
     """Asynchronous score distillation (ScaleDreamer, 2407.02040): VSD without a copy of the model, for any prior.
     Defaults are those of its code, but for noise levels that do not fall during the run there."""
 
-    shift: float = 0.1
+    shift: Annotated[float, Range(ge=0, le=10)] = 0.1
     """How much noisier the counterpart's pictures are: this share of the way from timesteps.minimum."""
 
     def residual(self) -> Residual:
@@ -247,10 +269,10 @@ class ISMConfig(ResidualConfig):
     0.1 at first there."""
 
     timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(anneal=0.3))
-    weighting: str = "sigma_over_alpha"
-    interval: float = 0.08
+    weighting: Annotated[str, tuple(WEIGHTINGS)] = "sigma_over_alpha"
+    interval: Annotated[float, Range(gt=0, lt=1)] = 0.08
     """Between the two noise levels, a share of the schedule."""
-    stride: float = 0.2
+    stride: Annotated[float, Range(ge=0.001, le=1)] = 0.2
     """Of a move of the inversion, a share of the schedule: the smaller, the more calls of the prior."""
 
     def residual(self) -> Residual:
@@ -263,10 +285,10 @@ class SDIConfig(ResidualConfig):
     threestudio's, but that no noise is added on the way (0.3 there)."""
 
     timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(order="linear"))
-    weighting: str = "sigma_over_alpha"
-    inversion_scale: float = -7.5
+    weighting: Annotated[str, tuple(WEIGHTINGS)] = "sigma_over_alpha"
+    inversion_scale: Annotated[float, Range(ge=-1000, le=1000)] = -7.5
     """Guidance of the inversion."""
-    stride: float = 0.1
+    stride: Annotated[float, Range(ge=0.001, le=1)] = 0.1
     """Of a move of the inversion, a share of the schedule: the smaller, the more calls of the prior."""
 
     def residual(self) -> Residual:
@@ -283,19 +305,23 @@ class VSDConfig(SSDConfig):
 
     baseline: list[str] = field(default_factory=list)
     """Of SSD's terms; none: VSD as published."""
-    rank: int = 4
+    rank: Annotated[int, Range(ge=1, le=1024)] = 4
     """Of the copy's low-rank updates (LoRA)."""
-    copy_rate: float = 1e-4
+    copy_rate: Annotated[float, Range(gt=0, le=100)] = 1e-4
     """Learning rate of the copy (AdamW)."""
-    copy_steps: int = 1
+    copy_steps: Annotated[int, Range(ge=0, le=1000)] = 1
     """Training steps of the copy per step of the scene, each with noise of its own."""
     camera: bool = True
     """Whether the copy is told the camera."""
-    camera_weight: float = 1.0
+    camera_weight: Annotated[float, Range(ge=-10, le=10)] = 1.0
     """Below 1, the copy's prediction is mixed with the one that is not told the camera, down to that alone at 0 (ESD,
     entropic score distillation): against several faces. Set prior.view_dependent=false, for words tell the view too."""
-    camera_dropout: float = 0.1
+    camera_dropout: Annotated[float, Range(ge=0, le=1)] = 0.1
     """Share of pictures whose camera is not told in training."""
+
+    def validate(self) -> None:
+        if self.baseline:
+            self._check_terms()
 
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
         """Raises ValueError like SSD's, for settings out of range, and for a prior without a network to copy."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -20,14 +22,14 @@ class TimestepConfig:
     High noise first decides the layout; once it is there, high noise only undoes detail (ProlificDreamer, sec. 4.1).
     """
 
-    minimum: float = 0.02
-    maximum: float = 0.98
+    minimum: Annotated[float, Interval(ge=0, le=1)] = 0.02
+    maximum: Annotated[float, Interval(ge=0, le=1)] = 0.98
     """At the start of the run."""
-    final_maximum: float = 0.5
+    final_maximum: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """At the end; equal to `maximum`: no annealing."""
-    anneal: float = 0.8
+    anneal: Annotated[float, Interval(ge=0, le=1)] = 0.8
     """The fraction of the run after which the final maximum is reached."""
-    order: str = "random"
+    order: Annotated[str, ORDERS] = "random"
     """`linear`, `dreamtime`: not drawn, but falling from `maximum` to `minimum` over the run, all pictures of a step
     alike: evenly (SDI), or as in DreamTime (2306.12422), slowly where content is decided."""
     stratified: bool = False

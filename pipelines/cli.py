@@ -6,14 +6,24 @@ import argparse
 import dataclasses
 import os
 import shutil
-import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
-from .errors import Interrupted, UserError
+from .command import PLUGIN_HELP, Parser, exit_status
+from .composing import to_plain
+from .layers import DEFAULT_PRESET, given_layers, preset_layers, presets
+from .outline import outline, summary_of
+from .plugins import check_plugin_files, installed_plugins, load_plugins, refuse_missing_plugins
+from .precheck import check_named_files, check_words, refused_early
+from .resuming import readable_settings, resumed_config
+from .run_folder import check_folder, choose_folder
+from .schema import Schema
+from .streams import complain, put, repair_streams
+from .validation import compose_as
+from .yaml_text import write_yaml
 
 EPILOGUE = """\
 settings:
@@ -37,16 +47,9 @@ is replaced without --overwrite.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong call in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The options of the command line."""
-    out = _Parser(
+    out = Parser(
         prog="run.py",
         description="Text to a game-ready textured mesh by score distillation.",
         epilog=EPILOGUE,
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--overwrite", action="store_true", help="replace the earlier run in the folder; with --resume, only its asset"
     )
+    out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--quiet", action="store_true", help="print only errors")
     out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
     out.add_argument("--settings", action="store_true", help="print all settings as they would be used, and stop")
@@ -74,70 +78,99 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 128 + its number for a signal)."""
+    """Run the command line; returns the exit status: 0 done, 1 error, 2 wrong call, 128 + a signal's number."""
+    repair_streams()
     options = parser().parse_intermixed_args(arguments)
     # Spinning OpenMP barriers are ruinous on a busy machine; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        return _dispatch(options)
-    except UserError as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(str(stop) or "stopped; continue from the last checkpoint with --resume", file=sys.stderr)
-        return 128 + getattr(stop, "signal", signal.SIGINT)
+    return exit_status(
+        lambda: _dispatch(options),
+        debug=options.debug,
+        stopped="stopped; continue from the last checkpoint with --resume",
+    )
 
 
-def _dispatch(options: argparse.Namespace) -> int:
-    import yaml
+def _dispatch(options: argparse.Namespace) -> None:
+    check_plugin_files(options.plugin)
+    if options.list:
+        _print_choices(options)
+        return
+    with refused_early(options.plugin) as known:
+        _check_early(options, known)
+    plugins = load_plugins(options.plugin)
 
-    from .config import CHOICES, DEFAULT_PRESET, compose, given_layers, load_config, preset_layers
-    from .resuming import resumed_config
-    from .run_folder import choose_folder
+    from .config import SCHEMA
     from .runner import generate
 
-    if options.list:
-        _print_choices()
-        return 0
+    config, folder = _asked_for(options, SCHEMA, plugins, complain)
+    if options.settings:
+        put(_as_yaml(config), end="")
+        return
+    generate(config, folder, resume=options.resume, overwrite=options.overwrite, quiet=options.quiet)
+
+
+def _asked_for(
+    options: argparse.Namespace, schema: Schema, plugins: Sequence[str], tell: Callable[[str], None]
+) -> tuple[Any, Path]:
+    """The settings, a `schema.run`, and the folder; `tell` is told what else is to be known. Raises UserError."""
     refine = False if options.no_refine else None
-    given = given_layers(options.overrides, {"prompt": options.prompt, "seed": options.seed, "refine": refine})
-    chosen = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
+    texts = {"prompt": options.prompt, "seed": options.seed, "refine": refine, "plugins": list(plugins) or None}
+    given = given_layers(options.overrides, texts)
+    chosen = {name: getattr(options, name) for name in schema.choices if getattr(options, name) is not None}
     if options.resume:
-        prompt = options.prompt if options.prompt is not None else load_config(options.preset or DEFAULT_PRESET).prompt
+        prompt = options.prompt
+        if prompt is None:
+            prompt = compose_as(schema, preset_layers(options.preset or DEFAULT_PRESET)).prompt
         folder = choose_folder(prompt, options.out, existing=True)
         layers = [*(preset_layers(options.preset) if options.preset else []), *given]
-        config = resumed_config(folder, layers, chosen)
+        refuse_missing_plugins([*readable_settings(folder), *layers], options.plugin)
+        config = resumed_config(folder, layers, chosen, schema, tell)
     else:
-        config = compose([*preset_layers(options.preset or DEFAULT_PRESET), *given], chosen)
+        layers = [*preset_layers(options.preset or DEFAULT_PRESET), *given]
+        refuse_missing_plugins(layers, options.plugin)
+        config = compose_as(schema, layers, chosen)
         folder = choose_folder(config.prompt, options.out, existing=options.overwrite)
-    if options.settings:
-        print(yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True), end="")
-        return 0
-    generate(config, folder, resume=options.resume, overwrite=options.overwrite, quiet=options.quiet)
-    return 0
+    refuse_missing_plugins([{"plugins": config.plugins}], options.plugin)
+    return config, folder
 
 
-def _print_choices() -> None:
-    from .config import CHOICES, presets
+def _check_early(options: argparse.Namespace, schema: Schema) -> None:
+    """Raises UserError for what can be seen before the program is loaded."""
+    config, folder = _asked_for(options, schema, [str(path) for path in options.plugin], lambda line: None)
+    if not options.settings:
+        if not options.resume:
+            check_folder(folder, overwrite=options.overwrite)
+        check_named_files(config)
+        check_words(config.names["prior"], config.prior, config.prompt, config.negative_prompt)
 
-    for section, choices in CHOICES.items():
-        print(f"{section}:")
-        for name, config in choices.items():
+
+def _as_yaml(config: Any) -> str:
+    """Letters that standard output lacks are escaped."""
+    letters = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    return write_yaml(to_plain(config), letters=letters)
+
+
+def _print_choices(options: argparse.Namespace) -> None:
+    choices, summaries = outline().schema.choices, outline().summaries
+    if options.plugin or installed_plugins():
+        load_plugins(options.plugin)
+
+        from .config import CHOICES
+
+        choices = CHOICES
+    for section, known in choices.items():
+        put(f"{section}:")
+        for name, config in known.items():
             settings = ", ".join(field.name for field in dataclasses.fields(config))
-            _print_entry(name, _first_paragraph(config), f"settings: {settings}")
-    print("preset:")
+            summary = summaries[section].get(name) or summary_of(config)
+            _print_entry(name, summary, f"settings: {settings}")
+    put("preset:")
     for name, path in presets().items():
         _print_entry(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
 
 
 def _print_entry(name: str, *paragraphs: str) -> None:
     width = max(40, min(shutil.get_terminal_size().columns, 120))
-    print(f"  {name}")
+    put(f"  {name}")
     for text in paragraphs:
-        print(textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 8))
-
-
-def _first_paragraph(config: type) -> str:
-    return " ".join((config.__doc__ or "").split("\n\n")[0].split())
+        put(textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 8))

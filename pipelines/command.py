@@ -16,7 +16,11 @@ from .streams import complain, output_lost, put
 DONE, ERROR, USAGE = 0, 1, 2
 """Exit statuses; one that was stopped by a signal ends with 128 + its number."""
 
-OUT_OF_MEMORY = "out of memory; lower the stages' resolution, export.resolution, export.texture_size or the scene's size"
+PLUGIN_HELP = "run this file first, which registers components of your own; may be given again"
+
+OUT_OF_MEMORY = (
+    "out of memory; lower the stages' resolution, export.resolution, export.texture_size or the scene's size"
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,16 +8,25 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+from .plain_text import on_one_line
+
 MAX_MESSAGE = 2000
 """Characters of a message that is told in one line: what a user gave may be long."""
 
 
 class UserError(ValueError):
-    """What was given, what is accepted, and what to do."""
+    """What was given, what is accepted, and what to do: always on one line, whatever text it quotes."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(on_one_line(str(message)))
 
 
 class SettingsError(UserError):
     """A setting that is unknown, of the wrong kind or out of range: the call was wrong, nothing has been done."""
+
+
+class UnknownNameError(SettingsError):
+    """A component that is not registered; a plugin might do that."""
 
 
 class DamagedCheckpoint(UserError):
@@ -41,7 +50,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def in_one_line(text: object) -> str:
-    """A message as one line of printable characters, at most `MAX_MESSAGE` of them."""
-    joined = re.sub(r"\s*[\r\n]\s*", " ", str(text).strip())
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    """A message as one line of what a terminal can show, at most `MAX_MESSAGE` characters of it."""
+    plain = on_one_line(re.sub(r"\s*[\r\n]\s*", " ", str(text).strip()))
     return plain if len(plain) <= MAX_MESSAGE else f"{plain[: MAX_MESSAGE - 3]}..."

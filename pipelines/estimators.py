@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from ..distill.monocular.loading import load_monocular_estimator
 from ..distill.monocular.transformers_depth import PREDICTIONS
 from ..distill.tiny_estimator import load_tiny_estimator
 from .errors import SettingsError, UserError
+from .ranges import check_ranges
 
 SHIPPED = "tiny"
 FOLDER = "tiny_geometry_estimator"
@@ -25,15 +27,14 @@ class EstimatorConfig:
 
     model: str = SHIPPED
     """tiny (shipped), a hub id (owner/name, or owner/name@revision), or a folder with config.json and safetensors."""
-    predicts: str = "auto"
+    predicts: Annotated[str, PREDICTIONS] = "auto"
     """Of a pretrained depth model: disparity, depth, or auto, what its configuration says."""
 
     def validate(self) -> None:
         """Raises SettingsError."""
+        check_ranges(self, "estimator.")
         if not self.model.strip():
             raise SettingsError(f"estimator.model is empty; give {SHIPPED}, a hub id or a folder")
-        if self.predicts not in PREDICTIONS:
-            raise SettingsError(f"estimator.predicts is '{self.predicts}'; accepted: {', '.join(PREDICTIONS)}")
 
 
 def load_estimator(config: EstimatorConfig, device: torch.device) -> nn.Module:

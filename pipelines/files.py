@@ -7,14 +7,14 @@ import os
 import stat
 from pathlib import Path
 
-from ..representations import atomic_file
-
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that no reader and no kill ever sees half of it; what was there stays if writing fails.
 
     A link in its place is replaced, not followed. Raises OSError that names `path`.
     """
+    from ..representations import atomic_file  # and torch with it: reading and looking around does without
+
     try:
         atomic_file.write_atomically(path, content)
     except OSError as error:

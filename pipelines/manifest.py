@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..representations.atomic_file import is_temporary
 from .checkpoint_record import is_checkpoint
 from .errors import UserError
 from .files import read_regular, write_atomically
@@ -114,7 +113,11 @@ def is_leftover(name: str) -> bool:
     """Whether a kill in the middle of a write has left this file behind; also those of earlier versions."""
     last = name.rpartition("/")[2]
     usual = re.fullmatch(r"\.(.+\.(yaml|jsonl|json|webp|html|safetensors|png|glb|ply))\.partial", last)
-    return is_temporary(last) or usual is not None
+    if usual is not None or not last.endswith(".partial"):
+        return usual is not None
+    from ..representations.atomic_file import is_temporary  # and torch with it: only where there is need
+
+    return is_temporary(last)
 
 
 def check_kinds(folder: Path) -> None:

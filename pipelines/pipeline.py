@@ -17,7 +17,8 @@ from .errors import UserError
 from .estimators import load_estimator
 from .export import ExportConfig
 from .out_of_memory import ADVICE, is_out_of_memory
-from .stage import SCENES, Stage
+from .schema import SCENES
+from .stage import Stage
 
 Say = Callable[[str], None]
 

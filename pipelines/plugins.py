@@ -7,13 +7,16 @@ A plugin is run when it is named on the command line (`--plugin FILE.py`) or ins
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from .errors import SettingsError, UserError, in_one_line
 
@@ -37,9 +40,13 @@ def load_plugins(files: Sequence[Path]) -> list[str]:
     Raises SettingsError for what is no Python file, UserError for a plugin that fails, with its file and line.
     """
     check_plugin_files(files)
-    for point in installed_plugins():
+    installed = installed_plugins()
+    for point in installed:
         _load_installed(point)
-    return [_load_file(file.resolve()) for file in dict.fromkeys(files)]
+    loaded = [_load_file(file.resolve()) for file in dict.fromkeys(files)]
+    if installed or loaded:
+        _check_entries()
+    return loaded
 
 
 def installed_plugins() -> tuple[EntryPoint, ...]:
@@ -47,10 +54,14 @@ def installed_plugins() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=GROUP))
 
 
-def refuse_missing_plugins(recorded: Iterable[str], given: Iterable[Path]) -> None:
-    """Raises SettingsError if settings were made with a plugin that is not given now; its file may have moved."""
+def refuse_missing_plugins(layers: Iterable[Mapping[str, Any]], given: Iterable[Path]) -> None:
+    """Raises SettingsError if settings were made with a plugin that is not given now; its file may have moved.
+
+    `layers`: what config.yaml or a preset holds.
+    """
     present = {file.name for file in given}
-    missing = [file for file in recorded if Path(file).name not in present]
+    recorded = [plugins for layer in layers if isinstance(plugins := layer.get("plugins"), list)]
+    missing = [str(file) for plugins in recorded for file in plugins if Path(str(file)).name not in present]
     if missing:
         again = " ".join(f"--plugin {shlex.quote(file)}" for file in missing)
         raise SettingsError(
@@ -87,6 +98,32 @@ def _load_installed(point: EntryPoint) -> None:
             "mend or uninstall it"
         ) from error
     _loaded[point.value] = loaded
+
+
+def _check_entries() -> None:
+    """Raises UserError for a registered component whose settings cannot be read or that cannot be built."""
+    from ..distill import SDSConfig
+    from .config import CHOICES
+
+    for section, known in CHOICES.items():
+        for name, config in known.items():
+            problem = _problem(name, config)
+            if not problem and section == "method" and not issubclass(config, SDSConfig):
+                problem = "does not inherit SDSConfig, whose settings every method has"
+            if problem:
+                raise UserError(f"the {section} {name!r} that a plugin has registered {problem}")
+
+
+def _problem(name: Any, config: Any) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+        return "has no usable name: letters, digits, '_', '-', '.' and '+' are accepted"
+    if not isinstance(config, type) or not is_dataclass(config) or not callable(getattr(config, "build", None)):
+        return f"is {config!r}; a dataclass with a method build is accepted"
+    try:
+        config()
+    except Exception as error:
+        return f"({config.__name__}) cannot be made of its defaults: {_described(error)}"
+    return ""
 
 
 def _place(error: BaseException, path: Path) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 
 from ..distill import Prior
 from ..distill.diffusion import DiffusersPrior, FamilyOptions
 from ..distill.diffusion.model_sources import MODELS, is_hub_id
+from ..distill.diffusion.prior import PRECISIONS
 from ..training.world.prior import WorldPriorConfig
 
 
@@ -25,19 +28,19 @@ class DiffusersPriorConfig:
     model: str = "stable-diffusion-2-1-base"
     """A name that docs/models.md lists, a hub id (owner/name, or owner/name@revision), or a folder in diffusers' layout
     with safetensors."""
-    precision: str = "auto"
+    precision: Annotated[str, ("auto", *PRECISIONS)] = "auto"
     """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
     view_dependent: bool = True
     """Whether the prompt tells the model which side it looks at."""
     perp_neg: bool = False
     """Whether the other sides are negative prompts (Perp-Neg, 2304.04968), against several faces: up to two more rows
     of the denoiser per view."""
-    micro_batch: int = 0
+    micro_batch: Annotated[int, Interval(ge=0, le=4096)] = 0
     """Views per call of the denoiser and the autoencoder; 0: all. Less memory, the same result; the autoencoder's
     layers are then computed twice."""
-    picture_size: int = 0
+    picture_size: Annotated[int, Interval(ge=0, le=4096)] = 0
     """Pixels of the pictures that the model sees; 0: the size it was trained on."""
-    embedded_guidance: float = 1.0
+    embedded_guidance: Annotated[float, Interval(ge=0, le=1000)] = 1.0
     """The guidance that FLUX.1-dev takes as an input. Above 1 set method.guidance_scale=1, else it is guided twice."""
     shifted_noise: bool = False
     """Whether Stable Diffusion 3 and FLUX.1 space their noise levels as their samplers do; false: evenly."""
@@ -76,9 +79,9 @@ class TinyPriorConfig:
 
     model: str = ""
     """Folder of another one that `steindreamer.training.prior` made; empty: the one that ships."""
-    precision: str = "auto"
+    precision: Annotated[str, ("auto", *PRECISIONS)] = "auto"
     """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
-    micro_batch: int = 0
+    micro_batch: Annotated[int, Interval(ge=0, le=4096)] = 0
     """Views per call of the denoiser; 0: all."""
     cache_text: bool = True
     """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
@@ -110,7 +113,10 @@ PRIORS: dict[str, type] = {
 
 
 def register_prior(name: str, config: type) -> None:
-    """Make `config`, a dataclass like the values of `PRIORS`, available under `name`. Raises ValueError if it is taken."""
+    """Make `config`, a dataclass like the values of `PRIORS`, available under `name`.
+
+    Raises ValueError if the name is taken.
+    """
     if name in PRIORS:
         raise ValueError(f"a prior named {name!r} exists already: choose another name")
     PRIORS[name] = config

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .checkpoint_record import newest_record
-from .config import RunConfig, compose
-from .errors import UserError
+from .composing import to_plain
+from .errors import UnknownNameError, UserError
 from .files import read_regular
+from .layers import read_layer
 from .manifest import Manifest
+from .schema import Schema
 from .streams import complain
+from .validation import compose_as
 
-AFTERWARDS = ("export.", "output.", "refine")
+AFTERWARDS = ("export.", "output.", "refine", "plugins")
 """Settings that do not touch what has been optimised: another value may be given when resuming."""
 
 ASSET = ("export.", "refine")
@@ -26,34 +28,49 @@ _LARGEST = 1 << 20
 """Bytes of config.yaml that are read."""
 
 
-def resumed_config(folder: Path, layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> RunConfig:
-    """The configuration that `folder` was started with, under what is given now.
+def resumed_config(
+    folder: Path,
+    layers: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, str],
+    schema: Schema,
+    tell: Callable[[str], None] = complain,
+) -> Any:
+    """The configuration, a `schema.run`, that `folder` was started with, under what is given now.
 
-    If config.yaml is damaged or lost, the newest checkpoint's copy is taken, and a line on standard error says so.
+    If config.yaml is damaged or lost, the newest checkpoint's copy is taken, and `tell` is called with a line about it.
     Raises UserError if both are lost, if they differ, and for settings that would change the optimisation; the asset
     and the pictures may be asked for anew.
     """
-    saved = _saved_settings(folder)
-    wanted = compose([saved, *layers], chosen)
+    saved = _saved_settings(folder, schema, tell)
+    wanted = compose_as(schema, [saved, *layers], chosen)
     refuse_other_optimisation(saved, wanted, f"{folder} was started with other settings")
     return wanted
 
 
-def refuse_other_optimisation(saved: Mapping[str, Any], wanted: RunConfig, what: str) -> None:
+def readable_settings(folder: Path) -> list[Mapping[str, Any]]:
+    """What the copies of a run's settings say, as far as they can be read, unchecked."""
+    out: list[Mapping[str, Any]] = []
+    with suppress(UserError):
+        out.append(read_layer(folder / "config.yaml"))
+    copy = newest_record(folder / "checkpoints").get("settings")
+    return [*out, copy] if isinstance(copy, Mapping) else out
+
+
+def refuse_other_optimisation(saved: Mapping[str, Any], wanted: Any, what: str) -> None:
     """Raises UserError that begins with `what` unless both settings lead to the same scene."""
-    differing = [key for key in differences(saved, wanted.to_plain()) if not key.startswith(AFTERWARDS)]
+    differing = [key for key in differences(saved, to_plain(wanted)) if not key.startswith(AFTERWARDS)]
     if differing:
         raise UserError(
             f"{what} ({', '.join(differing[:6])}); resume with the same ones, or start anew in another folder"
         )
 
 
-def refuse_other_asset(folder: Path, config: RunConfig) -> None:
+def refuse_other_asset(folder: Path, config: Any, schema: Schema) -> None:
     """Raises UserError if a resumed run would replace an asset that was made with other settings."""
     if not config.export.enabled or not (folder / "asset" / "asset.glb").is_file():
         return
-    made = Manifest(folder).asset or asset_settings(_saved_settings(folder))
-    differing = differences(made, asset_settings(config.to_plain()))
+    made = Manifest(folder).asset or asset_settings(_saved_settings(folder, schema, complain))
+    differing = differences(made, asset_settings(to_plain(config)))
     if differing:
         raise UserError(
             f"{folder / 'asset' / 'asset.glb'} was made with other settings ({', '.join(differing[:6])}); add "
@@ -72,20 +89,20 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return sorted(_differences(_as_json(a), _as_json(b), ""))
 
 
-def _saved_settings(folder: Path) -> dict[str, Any]:
+def _saved_settings(folder: Path, schema: Schema, tell: Callable[[str], None]) -> dict[str, Any]:
     path = folder / "config.yaml"
     record = newest_record(folder / "checkpoints")
     copy, name = record.get("settings"), f"checkpoint {record.get('step', 0):06d}"
     if not isinstance(copy, dict):
         copy = None
     try:
-        found = _complete(path)
+        found = _complete(path, schema)
     except UserError as error:
         if copy is None:
             if not path.exists():
                 raise UserError(f"nothing to resume: {path} does not exist; give the run's folder with --out") from None
             raise UserError(f"{error}; no checkpoint has a copy of it: put it right, or start anew") from None
-        complain(f"{error}: taking the settings that {name} was made with")
+        tell(f"{error}: taking the settings that {name} was made with")
         return copy
     changed = [] if copy is None else [k for k in differences(copy, found) if not k.startswith(AFTERWARDS)]
     if changed:
@@ -96,16 +113,17 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _complete(path: Path) -> dict[str, Any]:
+def _complete(path: Path, schema: Schema) -> dict[str, Any]:
     """The settings of a file that has every key. Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     try:
-        found = yaml.safe_load(read_regular(path, _LARGEST))
-        if not isinstance(found, Mapping):
-            raise ValueError("it holds no settings")
-        whole = compose([found]).to_plain()
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        read_regular(path, _LARGEST)
+        found = read_layer(path)
+        whole = to_plain(compose_as(schema, [found]))
+    except UnknownNameError:
+        raise  # there may be a plugin that adds it
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     missing = _missing(found, whole, "")
     if missing:

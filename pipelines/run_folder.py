@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
-
-from .config import RunConfig
 from .errors import UserError
 from .files import write_atomically
 from .manifest import FILES, FOLDERS, Manifest, check_kinds, is_leftover
 from .run_lock import NAME as LOCK
+from .yaml_text import write_yaml
+
+if TYPE_CHECKING:
+    from .config import RunConfig
 
 ROOT = Path("runs")
 
@@ -108,5 +110,4 @@ def _remove_folder(folder: Path) -> None:
 
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write the resolved settings."""
-    text = yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", text.encode())
+    write_atomically(folder / "config.yaml", write_yaml(config.to_plain()).encode())

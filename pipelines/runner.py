@@ -17,7 +17,7 @@ import torch
 
 from ..representations import Savable, particles_of
 from .checkpoint import Checkpoint, restore_newest, write_checkpoint
-from .config import RunConfig
+from .config import SCHEMA, RunConfig
 from .errors import DamagedCheckpoint, Interrupted, UserError
 from .export import ExportReport, export_asset
 from .files import write_atomically
@@ -138,7 +138,7 @@ class _Run:
     def resume(self, overwrite: bool) -> RunResult:
         """An earlier one; `overwrite`: also if its asset is replaced by another one."""
         if not overwrite:
-            refuse_other_asset(self.folder, self.config)
+            refuse_other_asset(self.folder, self.config, SCHEMA)
         self._load()
         self._open()
         return self._finish(self._restore())

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import SettingsError, nearest
+from .plain_text import shown
+from .setting_types import number_of, word
 
 SHAPES = ("linear", "exponential", "sqrt")
 KEYS = ("from", "to", "begin", "end", "shape")
+LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def parse_schedule(value: Any, name: str) -> Schedule:
         return Schedule(constant, constant)
     for key in value:
         if key not in KEYS:
-            raise SettingsError(f"unknown key '{name}.{key}'{nearest(str(key), KEYS)}; known here: {', '.join(KEYS)}")
+            raise SettingsError(
+                f"unknown key '{name}.{word(key)}'{nearest(word(key), KEYS)}; known here: {', '.join(KEYS)}"
+            )
     missing = [key for key in ("from", "to") if key not in value]
     if missing:
         raise SettingsError(f"{name} lacks '{missing[0]}'; give a number, or {{from: 0, to: 1, begin: 0.0, end: 1.0}}")
@@ -71,7 +76,9 @@ def parse_schedule(value: Any, name: str) -> Schedule:
         )
     shape = value.get("shape", "linear")
     if shape not in SHAPES:
-        raise SettingsError(f"{name}.shape is {shape!r}{nearest(str(shape), SHAPES)}; accepted: {', '.join(SHAPES)}")
+        raise SettingsError(
+            f"{name}.shape is {shown(shape)}{nearest(word(shape), SHAPES)}; accepted: {', '.join(SHAPES)}"
+        )
     if shape == "exponential" and not start * target > 0:
         raise SettingsError(
             f"{name} runs from {start:g} to {target:g}, which an exponential never does: both must be above zero, or "
@@ -81,15 +88,10 @@ def parse_schedule(value: Any, name: str) -> Schedule:
 
 
 def _number(value: Any, name: str) -> float:
-    # Text is tried too, because YAML 1.1 reads `1e-3` (without a point) as text.
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    raise SettingsError(f"{name} is {value!r}; a finite number is accepted")
+    number = number_of(value, name)
+    if abs(number) > LARGEST:
+        raise SettingsError(f"{name} is {number:g}; -{LARGEST:g} to {LARGEST:g} is accepted")
+    return number
 
 
 def _share(value: Any, name: str) -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
 from ..representations import Cameras, RenderOutput
 from .errors import SettingsError
+from .ranges import check_ranges
 
 
 @dataclass
@@ -19,39 +22,35 @@ class ShadingConfig:
     those of threestudio's DreamFusion configuration."""
 
     enabled: bool = False
-    begin: float = 0.2
+    begin: Annotated[float, Interval(ge=0, le=1)] = 0.2
     """Share of the stage before which colours are shown as they are (2000 of 10000 steps)."""
-    shaded: float = 0.75
+    shaded: Annotated[float, Interval(ge=0, le=1)] = 0.75
     """Probability, after that, that a view is shaded at all."""
-    textureless: float = 0.5
+    textureless: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Probability that a shaded view shows white instead of its colours."""
-    ambient: float = 0.1
+    ambient: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Light from everywhere, as a factor on the colours (DreamFusion);"""
-    diffuse: float = 0.9
+    diffuse: Annotated[float, Interval(ge=0, le=1)] = 0.9
     """and from the lamp onto what faces it."""
     soft: bool = False
     """Draw `diffuse` uniformly from [0, 1] for every view, `ambient` being the rest (Magic3D [Lin et al. 2023])."""
-    light_jitter: float = 0.8
+    light_jitter: Annotated[float, Interval(ge=0, le=10)] = 0.8
     """The lamp stands in the direction of the camera's position plus this many camera distances of normal noise, per
     axis;"""
-    light_distance: list[float] = field(default_factory=lambda: [0.64, 1.2])
+    light_distance: list[Annotated[float, Interval(gt=0, le=100)]] = field(default_factory=lambda: [0.64, 1.2])
     """and this far from the centre, in camera distances. DreamFusion: noise 1 and 0.8 to 1.5 metres, for cameras at
     1.25 on average."""
 
     def validate(self, name: str = "shading") -> None:
         """Raises SettingsError, with the key under `name`, for values that mean nothing."""
-        for key in ("begin", "shaded", "textureless", "ambient", "diffuse"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise SettingsError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
+        check_ranges(self, f"{name}.")
         if self.ambient + self.diffuse > 1 + 1e-6:
             raise SettingsError(
                 f"{name}.ambient and diffuse add up to more than 1, which overexposes; lower one of them"
             )
-        if not 0 <= self.light_jitter <= 10:
-            raise SettingsError(f"{name}.light_jitter is {self.light_jitter}; between 0 and 10 is accepted")
         bounds = self.light_distance
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-            raise SettingsError(f"{name}.light_distance is {list(bounds)}; give [smallest, largest], above 0")
+        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+            raise SettingsError(f"{name}.light_distance is {list(bounds)}; give [smallest, largest]")
 
 
 def shade(

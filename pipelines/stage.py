@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,34 +23,34 @@ from .errors import DamagedCheckpoint, SettingsError, UserError, nearest
 from .estimated_geometry import ESTIMATED, estimated_penalties
 from .out_of_memory import halve_micro_batch, is_out_of_memory
 from .penalties import PENALTIES
+from .ranges import check_ranges
 from .schedules import Schedule, parse_schedule
+from .schema import SCENES
 from .shading import ShadingConfig, shade
 from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
+MAX_STEPS = 10_000_000
 
 LARGEST_GRADIENT = 1e18
 """What is larger counts as not finite: Adam squares it, and single precision ends at 3e38."""
-
-SCENES = ("coarse", "mesh", "texture")
-"""What a stage can train, in the order in which they follow each other."""
 
 
 @dataclass
 class StageConfig:
     """One stage of optimisation."""
 
-    scene: str = "coarse"
+    scene: Annotated[str, SCENES] = "coarse"
     """What is trained: `coarse`, the representation that was chosen; `mesh`, a deformable mesh with its colours;
     `texture`, the texture of a fixed mesh. Where it differs from the stage before, the scene is converted."""
-    steps: int = 400
-    resolution: int = 128
+    steps: Annotated[int, Interval(ge=0, le=MAX_STEPS)] = 400
+    resolution: Annotated[int, Interval(ge=16, le=4096)] = 128
     """Pixels of a training view (square)."""
-    warmup_resolution: int = 64
+    warmup_resolution: Annotated[int, Interval(ge=16, le=4096)] = 64
     """Pixels during the first `warmup` of the steps: coarse shape first, and faster."""
-    warmup: float = 0.3
+    warmup: Annotated[float, Interval(ge=0, le=1)] = 0.3
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    normals: float = 0.0
+    normals: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the steps that distil the picture of the normals (on black) instead of the colours: Fantasia3D's way to
     a shape."""
     shading: ShadingConfig = field(default_factory=ShadingConfig)
@@ -59,14 +60,14 @@ class StageConfig:
     """Weight per penalty: those of `PENALTIES` and `ESTIMATED` on the pictures, and the representation's own. A number,
     or a schedule `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over shares of the stage. They stand beside a
     distillation loss that is averaged over pixels."""
-    rates: float = 1.0
+    rates: Annotated[float, Interval(gt=0, le=10000)] = 1.0
     """Factor on all of the scene's learning rates."""
     method: dict[str, Any] = field(default_factory=dict)
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""
-    probe_every: int = 20
+    probe_every: Annotated[int, Interval(ge=0, le=MAX_STEPS)] = 20
     """Steps between measurements of the gradient's variance; 0: never."""
-    probe_tuples: int = 0
+    probe_tuples: Annotated[int, Interval(ge=0, le=100_000)] = 0
     """Draws of noise level, camera and noise (an even number) in each of them, for the whole variance in the scene's
     parameters; 0: only that over the noise in the step's own pictures."""
 
@@ -77,28 +78,11 @@ class StageConfig:
 
     def validate(self, path: str = "stage") -> None:
         """Raises SettingsError, naming the setting under `path`."""
-        if self.scene not in SCENES:
-            raise SettingsError(
-                f"{path}.scene is '{self.scene}'{nearest(self.scene, SCENES)}; known: {', '.join(SCENES)}"
-            )
-        for name, value, least in (
-            ("steps", self.steps, 0),
-            ("resolution", self.resolution, 16),
-            ("warmup_resolution", self.warmup_resolution, 16),
-            ("probe_every", self.probe_every, 0),
-            ("probe_tuples", self.probe_tuples, 0),
-        ):
-            if value < least:
-                raise SettingsError(f"{path}.{name} is {value}; at least {least} is accepted")
+        check_ranges(self, f"{path}.")
         if self.probe_tuples % 2 or self.probe_tuples == 2:
             raise SettingsError(
                 f"{path}.probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0"
             )
-        for name in ("warmup", "normals"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
-        if not 0 < self.rates < math.inf:
-            raise SettingsError(f"{path}.rates is {self.rates}; a positive number is accepted")
         for name, weight in self.regularisers.items():
             parse_schedule(weight, f"{path}.regularisers.{name}")
         self.views.validate(f"{path}.views")

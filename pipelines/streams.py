@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
-from typing import TextIO
 
 _GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET)
 """Nobody reads any more, as after `| head -1`: no error."""
@@ -58,7 +58,7 @@ def output_lost() -> str:
     return _lost.pop() if _lost else ""
 
 
-def _printable(text: str, stream: TextIO | None, errors: str) -> str:
+def _printable(text: str, stream: object, errors: str) -> str:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, errors).decode(encoding)
 
@@ -75,5 +75,5 @@ def _silence(error: OSError | ValueError) -> None:
         sys.stdout = _null()
 
 
-def _null() -> TextIO:
+def _null() -> io.TextIOWrapper:
     return open(os.devnull, "w", encoding="utf-8")

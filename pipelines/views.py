@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
 from ..representations import Cameras
-from .errors import SettingsError, nearest
+from .errors import SettingsError
+from .ranges import check_ranges
 
 LOOKS = ("centre", "outwards", "around")
 AZIMUTHS = ("stratified", "antipodal", "independent")
@@ -20,81 +23,61 @@ AZIMUTHS = ("stratified", "antipodal", "independent")
 class ViewsConfig:
     """Where training looks from. Angles in degrees, distances in metres."""
 
-    per_step: int = 2
+    per_step: Annotated[int, Interval(ge=1, le=1024)] = 2
     """Views per step."""
-    azimuths: str = "stratified"
+    azimuths: Annotated[str, AZIMUTHS] = "stratified"
     """Of a step's views. `stratified`: evenly over the circle from a random one on; `antipodal`: so too, and those that
     are opposite share elevation, distance and field of view; `independent`."""
-    elevation: list[float] = field(default_factory=lambda: [-15.0, 45.0])
-    overhead_fraction: float = 0.2
+    elevation: list[Annotated[float, Interval(ge=-90, le=90)]] = field(default_factory=lambda: [-15.0, 45.0])
+    overhead_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.2
     """Share of the views drawn from `overhead` instead, so that the top is seen too."""
-    overhead: list[float] = field(default_factory=lambda: [45.0, 85.0])
-    below_fraction: float = 0.0
+    overhead: list[Annotated[float, Interval(ge=-90, le=90)]] = field(default_factory=lambda: [45.0, 85.0])
+    below_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the views drawn from `below`."""
-    below: list[float] = field(default_factory=lambda: [-60.0, -15.0])
-    distance: list[float] = field(default_factory=lambda: [3.1, 3.3])
+    below: list[Annotated[float, Interval(ge=-90, le=90)]] = field(default_factory=lambda: [-60.0, -15.0])
+    distance: list[Annotated[float, Interval(gt=0, le=1000)]] = field(default_factory=lambda: [3.1, 3.3])
     """From the centre of the world to the camera."""
-    field_of_view: list[float] = field(default_factory=lambda: [40.0, 40.0])
-    widen_until: float = 0.0
+    field_of_view: list[Annotated[float, Interval(gt=0, lt=180)]] = field(default_factory=lambda: [40.0, 40.0])
+    widen_until: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the stage during which the azimuths widen from the front to the whole circle (threestudio's progressive
     views); 0: the whole circle from the start."""
     inside: bool = False
     """A scene around the cameras: they may stand at any distance above 0."""
-    look: str = "centre"
+    look: Annotated[str, LOOKS] = "centre"
     """`centre`: at the middle of the world. Inside also `outwards`, away from it, and `around`, standing in any
     direction from it. The angles above are those of looking: elevation 30 looks down by 30 degrees in each of them."""
-    camera_perturb: float = 0.0
+    camera_perturb: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Standard deviation of what is added to the camera's position, metres (threestudio: 0.1);"""
-    centre_perturb: float = 0.0
+    centre_perturb: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """to the point looked at, metres (0.2): the middle of the world, or else a point a metre ahead, where 0.2 turns the
     view by some 11 degrees to each side;"""
-    up_perturb: float = 0.0
+    up_perturb: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """and to the unit vector that is upwards in the picture (0.02)."""
-    random_background: float = 0.5
+    random_background: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Probability of a random colour; otherwise white."""
 
     def validate(self, name: str = "views") -> None:
         """Raises SettingsError, with the key under `name`, for what cannot be drawn."""
-        if self.per_step < 1:
-            raise SettingsError(f"{name}.per_step is {self.per_step}; at least 1 is accepted")
+        check_ranges(self, f"{name}.")
         for key in ("elevation", "overhead", "below", "distance", "field_of_view"):
             bounds = getattr(self, key)
             if len(bounds) != 2 or not bounds[0] <= bounds[1]:
                 raise SettingsError(f"{name}.{key} is {list(bounds)}; give [smallest, largest]")
-        if self.inside and not self.distance[0] > 0:
-            raise SettingsError(f"{name}.distance starts at {self.distance[0]}; distances above 0 are accepted")
         if not self.inside and not self.distance[0] > 1:
             raise SettingsError(
                 f"{name}.distance starts at {self.distance[0]}; cameras must stay outside the unit ball, unless "
                 f"{name}.inside is true"
             )
-        if not 0 < self.field_of_view[0] <= self.field_of_view[1] < 180:
-            raise SettingsError(f"{name}.field_of_view is {self.field_of_view}; degrees between 0 and 180 are accepted")
-        for key in ("overhead_fraction", "below_fraction", "random_background", "widen_until"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise SettingsError(f"{name}.{key} is {getattr(self, key)}; a share between 0 and 1 is accepted")
         if self.overhead_fraction + self.below_fraction > 1:
             raise SettingsError(
                 f"{name}.overhead_fraction and below_fraction are shares of one whole; lower one of them"
             )
-        if self.azimuths not in AZIMUTHS:
-            raise SettingsError(
-                f"{name}.azimuths is '{self.azimuths}'{nearest(self.azimuths, AZIMUTHS)}; "
-                f"accepted: {', '.join(AZIMUTHS)}"
-            )
         if self.azimuths == "antipodal" and self.per_step % 2:
             raise SettingsError(f"{name}.azimuths=antipodal pairs views; {name}.per_step is {self.per_step}, not even")
-        if self.look not in LOOKS:
-            raise SettingsError(
-                f"{name}.look is '{self.look}'{nearest(self.look, LOOKS)}; accepted: {', '.join(LOOKS)}"
-            )
         if self.look != "centre" and not self.inside:
             raise SettingsError(
                 f"{name}.look is '{self.look}', which sees nothing from outside; set {name}.inside=true too"
             )
-        for key in ("camera_perturb", "centre_perturb", "up_perturb"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise SettingsError(f"{name}.{key} is {getattr(self, key)}; between 0 and 1 is accepted")
 
 
 def sample_views(

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -26,25 +28,25 @@ SPLIT_SHRINK = 1.6
 class DensifyConfig:
     """Thresholds of growing and pruning; lengths in metres, the object lives in the unit ball."""
 
-    interval: int = 50
+    interval: Annotated[int, Interval(ge=0, le=1_000_000)] = 50
     """Optimizer steps between two rounds; 0 switches growing and pruning off."""
-    start: float = 0.1
+    start: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Progress of the stage, in [0, 1], at which rounds begin."""
-    stop: float = 0.7
+    stop: Annotated[float, Interval(ge=0, le=1)] = 0.7
     """Progress after which Gaussians are only pruned."""
-    grow_fraction: float = 0.08
+    grow_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.08
     """Part of the Gaussians that a round clones or splits."""
-    split_scale: float = 0.03
+    split_scale: Annotated[float, Interval(ge=0, le=1000)] = 0.03
     """Gaussians longer than this are split in two, shorter ones are cloned."""
-    prune_opacity: float = 0.01
+    prune_opacity: Annotated[float, Interval(ge=0, le=1)] = 0.01
     """Gaussians fainter than this are dropped,"""
-    prune_scale: float = 0.4
+    prune_scale: Annotated[float, Interval(ge=0, le=1000)] = 0.4
     """and those longer than this,"""
-    prune_radius: float = 1.2
+    prune_radius: Annotated[float, Interval(ge=0, le=1000)] = 1.2
     """and those whose centre is farther from the origin."""
-    minimum_count: int = 100
+    minimum_count: Annotated[int, Interval(ge=0, le=5_000_000)] = 100
     """Pruning spares the most opaque ones below this number."""
-    maximum_count: int = 20_000
+    maximum_count: Annotated[int, Interval(ge=0, le=5_000_000)] = 20_000
     """Growing stops here."""
 
     def check(self) -> None:

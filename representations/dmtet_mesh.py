@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from .mesh import TriangleMesh, vertex_normals
 from .mesh_file import read_mesh
 from .mesh_penalties import edge_normal_consistency, laplacian
 from .mesh_render import draw_mesh
+from .rasterization.dispatch import BACKENDS
 from .signed_distance import signed_distance
 from .surface_samples import sample_surface
 
@@ -35,27 +38,27 @@ _CHECKED_POINTS = 4096
 class DmtetConfig:
     """Deformable mesh: how the surface starts and how fast it learns."""
 
-    resolution: int = 48
+    resolution: Annotated[int, Interval(ge=4, le=256)] = 48
     """Nodes per axis of each of the grid's two lattices; twice its cube are trained."""
-    extent: float = 1.05
+    extent: Annotated[float, Interval(gt=0, le=100)] = 1.05
     """Half the side of the grid's cube (metres); its outermost nodes stay outside, so 1 would cut the unit ball."""
-    radius: float = 0.6
+    radius: Annotated[float, Interval(gt=0, le=100)] = 0.6
     """It starts as a sphere of this radius (metres),"""
-    bumps: float = 0.05
+    bumps: Annotated[float, Interval(ge=0, le=10)] = 0.05
     """with random bumps about this high (metres). Pictures move a surface mainly at its outlines; bumps give it some
     everywhere, so that holes open sooner."""
     initial_mesh: str = ""
     """Start from this mesh file (.glb, .obj, .ply, .stl) instead, closed, in metres and +Y up, inside [-1, 1]^3."""
-    backend: str = "auto"
+    backend: Annotated[str, ("auto", *BACKENDS)] = "auto"
     """See `mesh_render.draw_mesh`."""
-    sdf_rate: float = 1e-3
+    sdf_rate: Annotated[float, Interval(ge=0, le=100)] = 1e-3
     """Adam's learning rate of the signed distances (metres) at the start of a stage,"""
-    sdf_rate_end: float = 3e-4
+    sdf_rate_end: Annotated[float, Interval(ge=0, le=100)] = 3e-4
     """and at its end; exponential in between."""
-    coarse_sdf_rate: float = 2e-2
+    coarse_sdf_rate: Annotated[float, Interval(ge=0, le=100)] = 2e-2
     """The same for the coarse part of the signed distances, which opens holes and moves the surface as a whole."""
-    coarse_sdf_rate_end: float = 2e-3
-    deformation_rate: float = 2e-3
+    coarse_sdf_rate_end: Annotated[float, Interval(ge=0, le=100)] = 2e-3
+    deformation_rate: Annotated[float, Interval(ge=0, le=100)] = 2e-3
     """Of the nodes' displacements, in units of half a cell."""
     colour: ColourFieldConfig = field(default_factory=ColourFieldConfig)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from scipy.spatial import KDTree
 from torch import Tensor, nn
@@ -14,35 +16,35 @@ from torch import Tensor, nn
 from .base import AdaptReport, FieldSample, RenderOutput, Representation
 from .cameras import Cameras
 from .densify import Densifier, DensifyConfig
-from .splatting import check_backend, gaussian_field, splat
+from .splatting import BACKENDS, check_backend, gaussian_field, splat
 
 
 @dataclass
 class GaussiansConfig:
     """Anisotropic 3D Gaussians, drawn by splatting: how the scene starts and how fast it learns."""
 
-    count: int = 4000
+    count: Annotated[int, Interval(ge=1, le=5_000_000)] = 4000
     """Gaussians at the start; `densify` changes the number."""
-    radius: float = 0.6
+    radius: Annotated[float, Interval(gt=0, le=100)] = 0.6
     """They start uniformly distributed in a ball of this radius (metres)."""
-    opacity: float = 0.1
+    opacity: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Initial opacity, in (0, 1)."""
-    colour: float = 0.5
+    colour: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Initial sRGB grey, in (0, 1)."""
     initial_ply: str = ""
     """Start from this splat file (3DGS .ply) instead; the settings above then do not matter."""
-    relative_scale: float = 0.6
+    relative_scale: Annotated[float, Interval(gt=0, le=100)] = 0.6
     """Initial standard deviation, in units of the distance to the nearest neighbours."""
-    backend: str = "auto"
+    backend: Annotated[str, ("auto", *BACKENDS)] = "auto"
     """auto, cpu, torch or gsplat; see `splatting.splat`."""
-    means_rate: float = 5e-3
+    means_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
     """Adam's learning rate of the positions at the start of a stage,"""
-    means_rate_end: float = 1e-4
+    means_rate_end: Annotated[float, Interval(ge=0, le=100)] = 1e-4
     """and at its end; exponential in between."""
-    log_scales_rate: float = 5e-3
-    quaternions_rate: float = 5e-3
-    opacity_logits_rate: float = 5e-2
-    colour_logits_rate: float = 2e-2
+    log_scales_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
+    quaternions_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
+    opacity_logits_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-2
+    colour_logits_rate: Annotated[float, Interval(ge=0, le=100)] = 2e-2
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
     def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:

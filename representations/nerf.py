@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -41,17 +43,17 @@ class NerfConfig:
     For a scene with the cameras inside, give a box that holds the scene and a negative `radiance.blob.bias`.
     """
 
-    bound: float = 1.0
+    bound: Annotated[float, Interval(gt=0, le=1000)] = 1.0
     """Half the side of the box around the origin, metres. Nothing is outside."""
-    near: float = 0.05
+    near: Annotated[float, Interval(ge=0, le=1000)] = 0.05
     """Metres in front of a camera from which it sees."""
-    samples: int = 128
+    samples: Annotated[int, Interval(ge=1, le=4096)] = 128
     """Steps along the diagonal of the box; sets the length of a step everywhere."""
-    early_stop: float = 1e-3
+    early_stop: Annotated[float, Interval(ge=0, lt=1)] = 1e-3
     """Samples that less than this share of the light reaches are left out."""
-    start_levels: int = 0
+    start_levels: Annotated[int, Interval(ge=0, le=32)] = 0
     """Coarse to fine: begin with this many levels of the hash grid; 0 for all."""
-    all_levels_at: float = 0.5
+    all_levels_at: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of the steps at which all levels are in use."""
     radiance: RadianceFieldConfig = field(default_factory=RadianceFieldConfig)
     occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float, Int32
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -19,19 +21,20 @@ from .gaussians import logit
 from .mesh import TriangleMesh, vertex_normals
 from .mesh_render import draw_mesh
 from .rasterization import rasterize
+from .rasterization.dispatch import BACKENDS
 
 
 @dataclass
 class TextureConfig:
     """Texture on a fixed mesh."""
 
-    size: int = 0
+    size: Annotated[int, Interval(ge=0, le=8192)] = 0
     """Texels per side, a power of two; 0: as many as the mesh's texture has."""
-    rate: float = 2e-2
+    rate: Annotated[float, Interval(ge=0, le=100)] = 2e-2
     """Adam's learning rate of the texels' logits at the start of a stage,"""
-    rate_end: float = 5e-3
+    rate_end: Annotated[float, Interval(ge=0, le=100)] = 5e-3
     """and at its end; exponential in between."""
-    backend: str = "auto"
+    backend: Annotated[str, ("auto", *BACKENDS)] = "auto"
     """See `mesh_render.draw_mesh`."""
 
 

@@ -57,6 +57,9 @@ WITHDRAWN = {
 }
 """Hub ids that are still widely quoted but gone, and the model each one was."""
 
+HUB_ID = re.compile(r"(?!(?:\.{1,2}|~)/)[^/\\]+/[^/\\]+")
+"""`owner/name`, which is no path that begins here, above or at home."""
+
 Found = TypeVar("Found")
 
 INDEX = "model_index.json"
@@ -294,10 +297,7 @@ def _repositories(name: str) -> tuple[str, ...]:
 
 def is_hub_id(name: str) -> bool:
     """Whether it reads `owner/name` or `owner/name@revision`."""
-    owner, slash, repository = name.partition("/")
-    return bool(slash and owner not in ("", ".", "..", "~") and repository and "/" not in repository + owner) and (
-        "\\" not in name
-    )
+    return HUB_ID.fullmatch(name) is not None
 
 
 def _split(repository: str) -> tuple[str, str | None]:

@@ -11,7 +11,27 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from .terminal import Parser, report_errors
+from ..command import PLUGIN_HELP, Parser, exit_status
+from ..errors import SettingsError
+from ..plugins import check_plugin_files, load_plugins
+from ..precheck import check_named_files, check_words, refused_early
+from ..schema import Schema
+from ..streams import put, repair_streams
+from .contenders import parse_contenders, with_fixed_twins
+from .places import check_output_folder
+from .trial_settings import trial_settings
+
+LIMITS = {
+    "measurements": (1, 1000),
+    "views": (1, 1024),
+    "size": (16, 4096),
+    "jobs": (0, 1024),
+    "calls": (0, 10**12),
+    "tuples": (0, 100_000),
+}
+"""Smallest and largest accepted, by option."""
+MAX_SEED = 2**63 - 1
+"""Of torch's generators."""
 
 EPILOGUE = """\
 methods:
@@ -61,26 +81,35 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1); 0: all in this process"
     )
+    out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
+    out.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 130 interrupted)."""
+    """Run the command line; returns the exit status: 0 done, 1 error, 2 wrong call, 128 + a signal's number."""
+    repair_streams()
     options = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if arguments is None else arguments
-    return report_errors(lambda: _run(options, shlex.join(["python", "pipelines/compare.py", *words])))
+    command = shlex.join(["python", "pipelines/compare.py", *words])
+    return exit_status(
+        lambda: _run(options, command), debug=options.debug, stopped="stopped; the same command goes on from here"
+    )
 
 
 def _run(options: argparse.Namespace, command: str) -> None:
+    _check(options)
+    with refused_early(options.plugin) as known:
+        _check_early(options, known)
+    plugins = load_plugins(options.plugin)
+
     from .comparison import Comparison, plan, run_all
-    from .contenders import parse_contenders, with_fixed_twins
     from .page import write_page
     from .plots import check_matplotlib
     from .results import Results, write_csv
 
     check_matplotlib()
-    _check(options)
     contenders = parse_contenders(options.methods)
     if options.fixed_twins:
         contenders = with_fixed_twins(contenders)
@@ -99,20 +128,41 @@ def _run(options: argparse.Namespace, command: str) -> None:
         size=options.size,
         score="clip" if options.clip else options.score,
         clip=options.clip,
+        plugins=tuple(plugins),
     )
-    results = Results(run_all(plan(comparison), options.out, options.jobs))
+    results = Results(run_all(plan(comparison), options.out, options.jobs, put))
     write_csv(results, options.out)
     machine = f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, jobs {options.jobs}"
-    print(write_page(results, contenders, options.out, command, machine))
+    put(str(write_page(results, contenders, options.out, command, machine)))
 
 
 def _check(options: argparse.Namespace) -> None:
-    from ..errors import UserError
-
-    for name, least in (
-        ("measurements", 1), ("views", 1), ("size", 16), ("jobs", 0), ("calls", 0), ("tuples", 0)
-    ):  # fmt: skip
-        if getattr(options, name) < least:
-            raise UserError(f"--{name} is {getattr(options, name)}; at least {least} is accepted")
+    check_plugin_files(options.plugin)
+    check_output_folder(options.out, "--out")
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(options, name) <= most:
+            raise SettingsError(f"--{name} is {getattr(options, name)}; {least} to {most} is accepted")
+    for seed in options.seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise SettingsError(f"--seeds holds {seed}; 0 to {MAX_SEED} is accepted")
     if options.tuples % 2 or options.tuples == 2:
-        raise UserError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted, and 0")
+        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted, and 0")
+
+
+def _check_early(options: argparse.Namespace, known: Schema) -> None:
+    """Raises UserError for what can be seen before the program is loaded."""
+    contenders = parse_contenders(options.methods, known.choices["method"])
+    for contender in contenders:
+        for prompt in options.prompts if contender is contenders[0] else options.prompts[:1]:
+            config = trial_settings(
+                known,
+                contender.method,
+                prompt,
+                options.seeds[0],
+                options.representation,
+                options.prior,
+                options.preset,
+                [*options.settings, *contender.settings],
+            )
+            check_named_files(config)
+            check_words(config.names["prior"], config.prior, prompt, config.negative_prompt)

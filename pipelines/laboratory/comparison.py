@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
 from ..signals import signals_handled
+from ..streams import put
 from .children import Children
 from .contenders import Contender, texts_of
 from .trial import Record, Trial, run_config, run_trial
@@ -43,6 +44,8 @@ class Comparison:
     size: int = 128
     score: str = "psnr"
     clip: str = ""
+    plugins: tuple[str, ...] = ()
+    """Files that have been run with --plugin."""
 
 
 def plan(comparison: Comparison) -> list[Trial]:
@@ -69,7 +72,7 @@ def plan(comparison: Comparison) -> list[Trial]:
     return trials
 
 
-def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1, say: Callable[[str], None] = print) -> list[Record]:
+def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1, say: Callable[[str], None] = put) -> list[Record]:
     """Run what is not finished yet in `out`, each in a process of its own, `jobs` at a time (0: all in this process).
 
     Raises UserError if a run of the same name was started with other settings, or a run fails.
@@ -129,16 +132,17 @@ def _run_one(trial: Trial, out: Path, jobs: int, children: Children) -> None:
         return
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
+    plugins = [word for plugin in trial.plugins for word in ("--plugin", plugin)]
     module = "steindreamer.pipelines.laboratory.trial"
-    status, told = children.run(module, [str(record), str(folder)], environment)
+    status, told = children.run(module, [str(record), str(folder), *plugins], environment)
     if status:
-        raise UserError(f"{trial.name}: {told or f'ended with status {status}'}")
+        raise UserError(f"{trial.name}: {told.removeprefix('error: ') or f'ended with status {status}'}")
 
 
 def _config(comparison: Comparison, contender: Contender, settings: Sequence[str]) -> RunConfig:
     c = comparison
     settings = (*c.settings, *settings)
-    return run_config(contender.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings)
+    return run_config(contender.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings, c.plugins)
 
 
 def _trials(comparison: Comparison, contender: Contender, steps: tuple[str, ...], per_step: int) -> list[Trial]:
@@ -160,6 +164,7 @@ def _trials(comparison: Comparison, contender: Contender, steps: tuple[str, ...]
             size=c.size,
             score=c.score,
             clip=c.clip,
+            plugins=c.plugins,
         )
         for prompt in c.prompts
         for seed in c.seeds

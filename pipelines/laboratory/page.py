@@ -162,11 +162,16 @@ def _pictures(r: Results, out: Path) -> str:
             path = run_folder(trial, out) / "previews" / "final.png"
             if path.is_file():
                 caption = escape(f"{label}, seed {trial.seed}")
-                picture = _inline(_shrunk(path), "webp")
-                figures.append(
-                    f'<figure><img src="{picture}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-                )
+                figures.append(_figure(path, caption))
     return "<h2>Scenes after the last step</h2>" + "".join(figures)
+
+
+def _figure(path: Path, caption: str) -> str:
+    try:
+        picture = _inline(_shrunk(path), "webp")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow has for damaged files
+        return f"<figure><figcaption>{caption}: {escape(str(path))} is damaged</figcaption></figure>"
+    return f'<figure><img src="{picture}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _settings(r: Results) -> str:

@@ -11,7 +11,9 @@ from ..errors import SettingsError
 def check_output_file(path: Path, option: str) -> None:
     """Raises SettingsError if no file can be written there."""
     if path.exists() and not path.is_file():
-        raise SettingsError(f"{option} {path} is {'a folder' if path.is_dir() else 'no plain file'}; give a file's path")
+        raise SettingsError(
+            f"{option} {path} is {'a folder' if path.is_dir() else 'no plain file'}; give a file's path"
+        )
     if not path.parent.is_dir():
         raise SettingsError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK) or not os.access(path.parent, os.W_OK):

@@ -10,10 +10,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .terminal import Parser, report_errors, table
+from ..command import PLUGIN_HELP, Parser, exit_status
+from ..composing import to_plain
+from ..errors import SettingsError, UserError
+from ..layers import given_layers, read_layer
+from ..plugins import check_plugin_files, load_plugins, refuse_missing_plugins
+from ..precheck import refused_early
+from ..schema import Schema
+from ..streams import put, repair_streams
+from ..validation import compose_as
+from .contenders import parse_contenders, shared_settings
+from .places import check_output_file
+from .terminal import table
 
 if TYPE_CHECKING:
     from ...distill.variance_probe import EstimatorVariance
+
+MAX_SEED = 2**63 - 1
+"""Of torch's generators."""
+MAX_DRAWS = 100_000
 
 EPILOGUE = """\
 examples:
@@ -43,33 +58,35 @@ def parser() -> argparse.ArgumentParser:
         help="draws on which methods other than the run's own learn first, at this scene (default: 100)",
     )  # fmt: skip
     out.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
+    out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
+    out.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 1 error, 2 usage, 130 interrupted)."""
+    """Run the command line; returns the exit status: 0 done, 1 error, 2 wrong call, 128 + a signal's number."""
+    repair_streams()
     options = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return report_errors(lambda: _run(options))
+    return exit_status(lambda: _run(options), debug=options.debug, stopped="stopped; nothing was changed")
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ..errors import UserError
+    _check(options)
+    with refused_early(options.plugin) as known:
+        _check_early(options, known)
+    load_plugins(options.plugin)
+
     from ..files import write_atomically
-    from .contenders import parse_contenders
     from .probing import probe_run
     from .trial import plain_variance
 
-    if options.tuples < 4 or options.tuples % 2:
-        raise UserError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted")
-    if options.learn < 0:
-        raise UserError(f"--learn is {options.learn}; at least 0 is accepted")
     contenders = parse_contenders(options.method)
     probe = probe_run(options.run, contenders, tuples=options.tuples, seed=options.seed, learn=options.learn)
-    print(
-        f"{options.run}: stage '{probe.stage}' after {probe.step} steps; {options.tuples} tuples, seed {options.seed}"
-    )
-    print(tables(probe.variances))
+    for line in probe.damage:
+        put(f"passed over: {line}")
+    put(f"{options.run}: stage '{probe.stage}' after {probe.step} steps; {options.tuples} tuples, seed {options.seed}")
+    put(tables(probe.variances))
     if options.json is not None:
         plain = {
             "run": str(options.run), "stage": probe.stage, "step": probe.step, "tuples": options.tuples,
@@ -77,6 +94,30 @@ def _run(options: argparse.Namespace) -> None:
             "methods": {name: plain_variance(variance) for name, variance in probe.variances.items()},
         }  # fmt: skip
         write_atomically(options.json, json.dumps(plain, indent=1, allow_nan=False).encode())
+
+
+def _check(options: argparse.Namespace) -> None:
+    check_plugin_files(options.plugin)
+    if not 4 <= options.tuples <= MAX_DRAWS or options.tuples % 2:
+        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 to {MAX_DRAWS} are accepted")
+    if not 0 <= options.learn <= MAX_DRAWS:
+        raise SettingsError(f"--learn is {options.learn}; 0 to {MAX_DRAWS} is accepted")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise SettingsError(f"--seed is {options.seed}; 0 to {MAX_SEED} is accepted")
+    if options.json is not None:
+        check_output_file(options.json, "--json")
+    if not (options.run / "config.yaml").is_file():
+        raise UserError(f"no run to probe: {options.run / 'config.yaml'} does not exist; give a run's folder")
+
+
+def _check_early(options: argparse.Namespace, known: Schema) -> None:
+    """Raises UserError for what can be seen before the program is loaded."""
+    saved = read_layer(options.run / "config.yaml")
+    refuse_missing_plugins([saved], options.plugin)
+    config = compose_as(known, [saved])
+    for contender in parse_contenders(options.method, known.choices["method"]):
+        layers = [to_plain(config), shared_settings(config, known.choices["method"])]
+        compose_as(known, [*layers, *given_layers(contender.settings, {})], {"method": contender.method})
 
 
 def tables(variances: Mapping[str, EstimatorVariance]) -> str:

@@ -10,9 +10,9 @@ import torch
 
 from ...distill import Distiller, Pullback
 from ...distill.variance_probe import REFERENCE, EstimatorVariance
-from ..checkpoint import read_newest_checkpoint
+from ..checkpoint import Checkpoint, restore_newest
 from ..config import RunConfig, compose, given_layers, read_config
-from ..errors import UserError
+from ..errors import DamagedCheckpoint, UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
 from ..stage import Stage
@@ -32,6 +32,8 @@ class RunProbe:
     """Of the run."""
     variances: dict[str, EstimatorVariance]
     """By label; "sds" is always there."""
+    damage: tuple[str, ...] = ()
+    """A line about each damaged checkpoint that was passed over."""
 
 
 def probe_run(
@@ -46,18 +48,32 @@ def probe_run(
     if not (folder / "config.yaml").is_file():
         raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
     config = read_config(folder / "config.yaml")
-    checkpoint, _ = read_newest_checkpoint(folder / "checkpoints")
-    if checkpoint is None:
-        raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
-    stage = Pipeline(config).resumed(str(checkpoint.metadata["stage"]))
-    stage.load_tensors(checkpoint.tensors)
+    stage, damage = _newest_scene(folder, config)
     distillers = {c.label: _distiller(c, config, stage, learn) for c in contenders if c != SDS}
     if REFERENCE in distillers:
         raise UserError(f"'{REFERENCE}' is the name of plain SDS here; label the method otherwise: LABEL=NAME:...")
     if not contenders:
         distillers = {OWN: stage.distiller}
     found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
-    return RunProbe(stage.name, stage.total, found)
+    return RunProbe(stage.name, stage.total, found, tuple(damage))
+
+
+def _newest_scene(folder: Path, config: RunConfig) -> tuple[Stage, list[str]]:
+    """The stage as the newest undamaged checkpoint has it, and a line about each that was passed over."""
+    pipeline = Pipeline(config)
+
+    def use(checkpoint: Checkpoint) -> Stage:
+        name = checkpoint.metadata.get("stage")
+        if not isinstance(name, str):
+            raise DamagedCheckpoint("is damaged: its JSON does not say the stage")
+        stage = pipeline.resumed(name)
+        stage.load_tensors(checkpoint.tensors)
+        return stage
+
+    stage, damage = restore_newest(folder / "checkpoints", use)
+    if stage is None:
+        raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
+    return stage, damage
 
 
 def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int) -> Distiller:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,21 +19,26 @@ from ...distill.variance_probe import EstimatorVariance
 from ...representations import Representation, TriangleMesh, particles_of
 from ...training.world.prior import WorldEmbedding
 from ...training.world.truth import chamfer_millimetres, held_out_psnr, mean_normal_error, view_consistency
-from ..config import RunConfig, compose, given_layers, preset_layers
-from ..errors import Interrupted, UserError
+from ..annotations import kinds_of
+from ..command import Parser, exit_status
+from ..config import SCHEMA, RunConfig
+from ..errors import UserError, in_one_line
 from ..files import write_atomically
+from ..plugins import load_plugins
 from ..resuming import resumed_config
 from ..run_folder import slug
 from ..runner import generate
+from ..sections import build
+from ..setting_types import read_section
 from ..stage import Stage
-from .children import follow_parent
-from .contenders import shared_settings
+from ..streams import repair_streams
+from .children import FOLLOW, follow_parent
 from .scores import Score, clip_score, psnr_score, world_score
+from .trial_settings import trial_settings
 
 OWN = "own"
 """The method of the run, among the estimators of a measurement."""
 SCORES = ("psnr", "world", "clip")
-QUIET = ("output.preview_every=0", "output.turntable_frames=0", "export.enabled=false")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Trial:
     """One of `SCORES`."""
     clip: str
     """Model of the score "clip"."""
+    plugins: tuple[str, ...] = ()
+    """Files that were run with --plugin."""
 
     @property
     def name(self) -> str:
@@ -73,28 +79,33 @@ class Trial:
     def config(self) -> RunConfig:
         """Coarse stages only, nothing written but what a resumed run needs. Raises UserError."""
         config = run_config(
-            self.method, self.prompt, self.seed, self.representation, self.prior, self.preset, self.settings
+            self.method,
+            self.prompt,
+            self.seed,
+            self.representation,
+            self.prior,
+            self.preset,
+            self.settings,
+            self.plugins,
         )
         every = max(1, sum(stage.steps for stage in config.active_stages().values()) // max(1, self.measurements))
         return replace(config, output=replace(config.output, checkpoint_every=every))
 
 
 def run_config(
-    method: str, prompt: str, seed: int, representation: str, prior: str, preset: str, settings: tuple[str, ...]
+    method: str,
+    prompt: str,
+    seed: int,
+    representation: str,
+    prior: str,
+    preset: str,
+    settings: Sequence[str],
+    plugins: Sequence[str] = (),
 ) -> RunConfig:
-    """The configuration of a run in a comparison; `settings` win. Raises UserError.
-
-    The world prior holds one object unless `settings` say otherwise: then the truth is known.
-    """
-
-    chosen = {"representation": representation, "prior": prior}
-    chosen = {section: name for section, name in chosen.items() if name}
-    usual = compose(preset_layers(preset), chosen)
-    known = ["prior.objects=1"] if usual.names["prior"] == "world" else []
-    given = given_layers([*QUIET, *known, *settings], {"prompt": prompt, "seed": seed, "refine": False})
-    config = compose([*preset_layers(preset), shared_settings(usual), *given], {**chosen, "method": method})
-    stages = {name: replace(stage, probe_every=0) for name, stage in config.stages.items()}
-    return replace(config, stages=stages)
+    """The configuration of a run in a comparison; see `trial_settings`."""
+    config = trial_settings(SCHEMA, method, prompt, seed, representation, prior, preset, settings, plugins)
+    assert isinstance(config, RunConfig)
+    return config
 
 
 @dataclass(frozen=True)
@@ -138,11 +149,12 @@ class Record:
         """Raises UserError for what is no record."""
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
-            trial = plain.pop("trial")
-            measurements = [Measurement(**each) for each in plain.pop("measurements")]
-            return cls(Trial(**{**trial, "settings": tuple(trial["settings"])}), measurements=measurements, **plain)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"cannot read {path}: {error}; remove it to run this trial again") from None
+            record = build(cls, read_section(kinds_of(cls), plain))
+            if record.finished and not record.measurements:
+                raise ValueError("finished, without a measurement")
+            return record
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"cannot read {path}: {in_one_line(error)}; remove it to run this trial again") from None
 
 
 def run_trial(record_path: Path, folder: Path, *, quiet: bool = True) -> Record:
@@ -166,7 +178,7 @@ def run_trial(record_path: Path, folder: Path, *, quiet: bool = True) -> Record:
 
     resume = (folder / "config.yaml").is_file()
     if resume:
-        resumed_config(folder, [config.to_plain()], {})  # refuses a folder of other settings
+        resumed_config(folder, [config.to_plain()], {}, SCHEMA)  # refuses a folder of other settings
     generate(config, folder, resume=resume, quiet=quiet, watch=watch)
     record.seconds_per_step = _seconds_per_step(folder / "metrics.jsonl")
     record.finished = True
@@ -253,17 +265,40 @@ def _truth(stage: Stage) -> TriangleMesh | None:
 
 def _seconds_per_step(journal: Path) -> float | None:
     """Mean over the journal's lines; None without any."""
-    lines: list[Mapping[str, Any]] = [json.loads(line) for line in journal.read_text().splitlines()]
-    return sum(line["seconds_per_step"] for line in lines) / len(lines) if lines else None
+    seconds = list(filter(None, map(_seconds_of, journal.read_text(encoding="utf-8", errors="replace").splitlines())))
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def _seconds_of(line: str) -> float | None:
+    """Per step, of a line of the journal; None for what is no such line."""
+    try:
+        return float(json.loads(line)["seconds_per_step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one trial, as the comparison does in processes of their own; returns the exit status."""
+    repair_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    follow_parent(words)
+    options = Parser(prog="trial")
+    options.add_argument("record", type=Path)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--plugin", type=Path, action="append", default=[])
+    options.add_argument(FOLLOW, action="store_true", help="see `follow_parent`")
+    given = options.parse_args(words)
+
+    def work() -> None:
+        load_plugins(given.plugin)
+        run_trial(given.record, given.folder)
+
+    return exit_status(work, debug=False, stopped="stopped; the same command goes on from here")
+
+
 if __name__ == "__main__":
-    follow_parent(sys.argv)
-    try:
-        run_trial(Path(sys.argv[1]), Path(sys.argv[2]))
-    except (UserError, Interrupted) as stop:
-        sys.exit(f"error: {stop}")
+    sys.exit(main())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,11 +18,11 @@ SHAPES = ("magic3d", "dreamfusion", "none")
 class BlobConfig:
     """What is added to the density before its activation, at distance r from the origin."""
 
-    shape: str = "magic3d"
+    shape: Annotated[str, SHAPES] = "magic3d"
     """magic3d: bias (1 - r / width) [Magic3D]; dreamfusion: bias exp(-r^2 / (2 width^2)) [DreamFusion]; none."""
-    bias: float = 10.0
+    bias: Annotated[float, Interval(ge=-1000, le=1000)] = 10.0
     """At the origin. Negative turns it inside out: empty around the origin, for cameras inside a scene."""
-    width: float = 0.5
+    width: Annotated[float, Interval(gt=0, le=1000)] = 0.5
     """Metres."""
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,10 +19,10 @@ class ColourFieldConfig:
     """A hash grid and a small network on top."""
 
     grid: HashGridConfig = field(default_factory=HashGridConfig)
-    hidden: int = 32
-    grid_rate: float = 1e-2
+    hidden: Annotated[int, Interval(ge=1, le=1024)] = 32
+    grid_rate: Annotated[float, Interval(ge=0, le=100)] = 1e-2
     """Adam's learning rate of the hash table,"""
-    network_rate: float = 5e-3
+    network_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
     """and of the network."""
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,14 +19,14 @@ from .interpolation import interpolate, point_gradient
 class HashGridConfig:
     """Sizes of the encoding."""
 
-    levels: int = 8
-    features: int = 2
+    levels: Annotated[int, Interval(ge=1, le=32)] = 8
+    features: Annotated[int, Interval(ge=1, le=32)] = 2
     """Per level."""
-    log2_size: int = 15
+    log2_size: Annotated[int, Interval(ge=1, le=24)] = 15
     """Entries per level, as a power of two; a level that needs fewer is stored densely."""
-    coarsest: int = 16
+    coarsest: Annotated[int, Interval(ge=1, le=4096)] = 16
     """Cells per axis of the first level,"""
-    finest: int = 256
+    finest: Annotated[int, Interval(ge=1, le=65_536)] = 256
     """and of the last; geometric in between."""
 
 
@@ -32,9 +34,9 @@ class HashGridConfig:
 class DenseGridConfig:
     """Sizes of a plain voxel grid."""
 
-    resolution: int = 64
+    resolution: Annotated[int, Interval(ge=1, le=512)] = 64
     """Cells per axis."""
-    features: int = 4
+    features: Annotated[int, Interval(ge=1, le=32)] = 4
     """Per corner."""
 
 

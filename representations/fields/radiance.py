@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,22 +25,22 @@ _LARGEST_EXPONENT = 15.0
 class RadianceFieldConfig:
     """Sizes of the field, how it starts and how fast it learns."""
 
-    encoding: str = "hash"
+    encoding: Annotated[str, ENCODINGS] = "hash"
     """hash: `hash_grid`; dense: the plain voxels of `dense_grid`."""
     hash_grid: HashGridConfig = field(default_factory=HashGridConfig)
     dense_grid: DenseGridConfig = field(default_factory=DenseGridConfig)
-    hidden: int = 32
+    hidden: Annotated[int, Interval(ge=1, le=1024)] = 32
     """Width of the network's one hidden layer."""
-    activation: str = "softplus"
+    activation: Annotated[str, ACTIVATIONS] = "softplus"
     """Of the density, per metre: softplus or exp."""
     blob: BlobConfig = field(default_factory=BlobConfig)
-    normals: str = "analytic"
+    normals: Annotated[str, NORMALS] = "analytic"
     """analytic: the derivative of the field; finite: central differences, smoother and six densities dearer."""
-    finite_step: float = 0.01
+    finite_step: Annotated[float, Interval(gt=0, le=10)] = 0.01
     """Metres, each way, of the finite differences."""
-    grid_rate: float = 1e-2
+    grid_rate: Annotated[float, Interval(ge=0, le=100)] = 1e-2
     """Adam's learning rate of the grid,"""
-    network_rate: float = 5e-3
+    network_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
     """and of the network."""
 
 

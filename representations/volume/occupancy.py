@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -16,13 +18,13 @@ _POINTS_AT_ONCE = 2**17
 class OccupancyConfig:
     """The grid of Instant-NGP [Müller et al. 2022, appendix E.2]."""
 
-    resolution: int = 64
+    resolution: Annotated[int, Interval(ge=1, le=512)] = 64
     """Cells per axis."""
-    every: int = 16
+    every: Annotated[int, Interval(ge=1, le=1_000_000)] = 16
     """Steps between updates; the first follows the first step."""
-    decay: float = 0.95
+    decay: Annotated[float, Interval(ge=0, le=1)] = 0.95
     """What a cell keeps of its density per update, unless it is found denser."""
-    threshold: float = 0.01
+    threshold: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     """A cell is skipped if a step through it stops less than this share of the light (and it is no denser than the
     mean: in a faint scene everything above the mean is kept)."""
 

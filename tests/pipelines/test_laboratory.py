@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import shlex
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,17 +255,116 @@ def test_a_smaller_score_may_be_better_and_ratios_count_calls() -> None:
     assert math.isnan(moment("within")(records[0].measurements[0]))
 
 
-def test_a_damaged_record_and_bad_numbers_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda plain: None,
+        lambda plain: [],
+        lambda plain: {},
+        lambda plain: {**plain, "trial": None},
+        lambda plain: {**plain, "trial": {**plain["trial"], "views": "many"}},
+        lambda plain: {**plain, "trial": {**plain["trial"], "settings": 3}},
+        lambda plain: {**plain, "more": 1},
+        lambda plain: {**plain, "measurements": 3},
+        lambda plain: {**plain, "measurements": []},
+        lambda plain: {**plain, "measurements": [None]},
+        lambda plain: {**plain, "measurements": [{**plain["measurements"][0], "score": "high"}]},
+        lambda plain: {**plain, "measurements": [{**plain["measurements"][0], "variance": {"own": 3}}]},
+        lambda plain: {**plain, "measurements": [{"step": 1}]},
+        lambda plain: {**plain, "finished": "perhaps"},
+        lambda plain: {**plain, "seconds_per_step": float("nan")},
+    ],
+)
+def test_a_damaged_record_is_one_line(damage: Callable[[Any], Any], finished: Path, tmp_path: Path) -> None:
+    whole = next((finished / "trials").glob("*.json"))
+    plain = json.loads(whole.read_text())
+    assert trial.Record.read(whole).finished
     path = tmp_path / "x.json"
-    path.write_text("{}")
+    path.write_text(json.dumps(damage(plain)))
+    with pytest.raises(UserError, match=r"cannot read .*x\.json: .*; remove it to run this trial again"):
+        trial.Record.read(path)
+
+
+def test_what_is_no_json_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for content in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="remove it"):
+            trial.Record.read(path)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(UserError, match="remove it"):
         trial.Record.read(path)
-    for wrong, message in (
-        (["--tuples", "3"], "even numbers"), (["--views", "0"], "at least 1"), (["--methods", "sdss"], "did you mean")
-    ):  # fmt: skip
-        assert compare([*METHODS, *TINY, "--out", str(tmp_path), *wrong]) == 1
-        error = capsys.readouterr().err
-        assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--tuples", "3"], "even numbers"),
+        (["--tuples", "1000000000"], "0 to 100000"),
+        (["--views", "0"], "1 to 1024"),
+        (["--seeds", "0", "99999999999999999999999"], "--seeds holds 99999999999999999999999"),
+        (["--methods", "sdss"], "did you mean"),
+        (["--methods", "ssd:method.baseline=[depth", "sds"], "method.baseline"),
+        (["--methods", "sds:stages.coarse.stepz=1"], "did you mean 'steps'"),
+        (["--prompts", "a red mug", "a giraffe in space"], "unknown words"),
+        (["--repr", "gausians"], "did you mean 'gaussians'"),
+        (["--preset", "cpuu"], "did you mean 'cpu'"),
+        (["--out", "/dev/null/x"], "/dev/null is no folder"),
+        (["--out", "/proc/x"], ""),
+        (["--plugin", "missing.py"], "missing.py"),
+    ],
+)
+def test_wrong_calls_of_compare_are_one_line_before_anything_is_done(
+    wrong: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert compare([*METHODS, *TINY, "--out", str(out), *wrong]) in (1, 2)
+    told = capsys.readouterr()
+    assert message in told.err and len(told.err.splitlines()) == 1 and told.out == ""
+    assert not out.exists()
+
+
+def test_a_probe_looks_first_where_its_results_shall_go(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stage, "probe", lambda *a, **k: pytest.fail("measured"))
+    run = str(finished / "runs" / "pairs--a-red-mug--0")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "missing" / "x.json", Path("/dev/null/x.json"), tmp_path / "pipe"):
+        assert probe([run, "--json", str(place)]) == 2
+        told = capsys.readouterr().err
+        assert str(place) in told and len(told.splitlines()) == 1
+    for wrong in (["--seed", "-1"], ["--seed", "99999999999999999999999"], ["--tuples", "5"], ["--learn", "-1"]):
+        assert probe([run, *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_probe_tells_what_it_passed_over(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished / "runs" / "sds--a-red-mug--0", run)
+    newest = max((run / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(b"damaged")
+    assert probe([str(run), "--method", "sds", "--tuples", "4"]) == 0, capsys.readouterr().err
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("passed over: checkpoint") and newest.stem in lines[0] and "after 2 steps" in lines[1]
+    for path in (run / "checkpoints").glob("*.safetensors"):
+        path.write_bytes(b"damaged")
+    assert probe([str(run)]) == 1 and "damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_picture_does_not_stop_the_page(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs" / "sds--a-red-mug--0" / "previews" / "final.png").write_bytes(b"damaged")
+    (tmp_path / "runs" / "pairs--a-red-mug--0" / "previews" / "final.png").unlink()
+    assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert "final.png is damaged" in (tmp_path / "compare.html").read_text()
+    (tmp_path / "trials" / "sds--a-red-mug--0.json").write_text("{")
+    assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "sds--a-red-mug--0.json" in told and len(told.splitlines()) == 1
 
 
 def test_the_commands_of_the_docs_parse() -> None:

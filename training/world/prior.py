@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,15 +28,15 @@ from .views import render_all, shade
 class WorldPriorConfig:
     """The exact score of a small procedural world: a test bench and an offline demonstration, not a learned model."""
 
-    objects: int = 8
+    objects: Annotated[int, Interval(ge=1, le=1000)] = 8
     """Objects drawn of the prompt's caption: how varied the prior is."""
-    unconditional_objects: int = 16
+    unconditional_objects: Annotated[int, Interval(ge=1, le=1000)] = 16
     """Objects of random captions, one per kind while kinds last: what the prompt is told apart from."""
-    bandwidth: float = 0.15
+    bandwidth: Annotated[float, Interval(gt=0, le=10)] = 0.15
     """Standard deviation of a picture around each object, in [-1, 1] pixels."""
-    supersample: int = 2
+    supersample: Annotated[int, Interval(ge=1, le=16)] = 2
     """Samples per pixel side in the objects' pictures."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     """Which objects."""
 
     def build(self, device: torch.device) -> WorldPrior:

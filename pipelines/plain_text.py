@@ -1,0 +1,75 @@
+"""What text a setting may hold, and how anything is told on one line of a terminal."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import unicodedata
+from typing import Any
+
+MAX_CHARACTERS = 4096
+"""Of any setting's text: the longest path that Linux takes."""
+
+JOINERS = "\u200c\u200d"
+"""Invisible, but part of how Persian and Indic words and many emoji are written."""
+
+_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f")
+"""Emoji of regional flags are spelled with characters that are refused elsewhere."""
+
+_REFUSED = {
+    "Cc": "control characters",
+    "Cf": "invisible formatting characters",
+    "Cs": "halves of characters, for it was no UTF-8",
+    "Zl": "line breaks",
+    "Zp": "line breaks",
+}
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
+
+
+def why_refused(text: str) -> str:
+    """Why a setting cannot hold this text; empty if it can.
+
+    Accepted is every visible character of Unicode, spaces and `JOINERS`. Control characters, line breaks, bidirectional
+    and other invisible formatting and what is no character at all would change what is read without being seen.
+    """
+    if len(text) > MAX_CHARACTERS:
+        return f"it has {len(text)} characters; at most {MAX_CHARACTERS} are accepted"
+    if text.isascii() and text.isprintable():
+        return ""
+    for character in _FLAG.sub("", text):
+        kind = _REFUSED.get(unicodedata.category(character), "")
+        if _is_noncharacter(character):
+            kind = "codes that are no characters"
+        if kind and character not in JOINERS:
+            return f"it holds {kind} (U+{ord(character):04X}); give one line of plain text"
+    return ""
+
+
+def on_one_line(text: str) -> str:
+    """The text with line breaks as spaces, and escapes for what a terminal would obey or could not show."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, on one line."""
+    if isinstance(value, str):
+        value = str(value)  # a subclass may show itself in another way
+    try:
+        return _SHOWN.repr(value)
+    except ValueError:  # Python refuses to write out integers of thousands of digits
+        return "a number of more than 4000 digits"
+
+
+def _visible(character: str) -> str:
+    if character in "\n\r\t\v\f\x85\u2028\u2029":
+        return " "
+    if character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _is_noncharacter(character: str) -> bool:
+    return ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
