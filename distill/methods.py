@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from .baselines import BASELINES, build_baseline
+from .baselines import BASELINES, BUILT_IN_TERMS, build_baseline, check_baseline_names
 from .coefficients import Coefficients, FixedCoefficients, RunningRegression, SecondMomentDescent
 from .control_variates import STEIN_VARIANTS, ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distiller
@@ -88,6 +88,7 @@ class SSDConfig(SDSConfig):
         return _distiller(self, prior, variates, self._coefficients(initial, prior.schedule.steps))
 
     def _control_variates(self, prior: Prior, estimator: GeometryEstimator | None) -> list[ControlVariate]:
+        check_baseline_names()
         names, known = list(self.baseline), control_variate_names()
         if not names or len(set(names)) != len(names) or not set(names) <= set(known):
             raise ValueError(f"baseline must list some of {', '.join(known)}, each once; got {names}")
@@ -325,7 +326,7 @@ class VSDConfig(SSDConfig):
 
 def control_variate_names() -> tuple[str, ...]:
     """What `SSDConfig.baseline` may list."""
-    return ("noise", "spectral", "student", "low_rank", *BASELINES)
+    return (*BUILT_IN_TERMS, *BASELINES)
 
 
 METHODS: dict[str, type[SDSConfig]] = {
