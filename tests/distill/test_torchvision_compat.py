@@ -146,7 +146,8 @@ print(sys.modules["torchvision"] is module, hasattr(torch.ops.torchvision, "nms"
 
 def test_an_import_that_failed_before_is_no_obstacle(run: Run, tmp_path: Path) -> None:
     """A script that tried by itself first: what the failure left in memory is not taken for the package."""
-    _torchvision(tmp_path, extension="from .part import name", describes=DESCRIBES)
+    describes = "import torchvision\nassert torchvision.part.name == 1\n" + DESCRIBES
+    _torchvision(tmp_path, extension="from .part import name", describes=describes)
     (tmp_path / "torchvision" / "part.py").write_text("name = 1")
     code = """
 for _ in range(2):
