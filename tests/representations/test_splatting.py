@@ -13,6 +13,7 @@ from random_splats import IMAGES, NAMES, draw, random_cameras, random_gaussians,
 from steindreamer.representations import Cameras
 from steindreamer.representations.splatting import BLUR, MAX_ALPHA, MIN_ALPHA, splat
 from steindreamer.representations.splatting.gsplat import load_rasterization
+from steindreamer.representations.splatting.twin_tiles import TILE, tile_lists
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,26 @@ def test_twin_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         weighted_sum(output).backward()
         results.append([output.rgb, *(tensor.grad for tensor in inputs)])
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("pairs", [1, 100, 5000, 10**6])
+def test_batches_of_tiles_are_bounded_and_cover_every_pixel_once(pairs: int) -> None:
+    """And the lists of a batch hold what meets its tiles, in order."""
+    generator = torch.Generator().manual_seed(0)
+    centre, reach = 80 * torch.rand(50, 2, generator=generator) - 20, 12 * torch.rand(50, 2, generator=generator)
+    rows, columns = 5, 11
+    tiles = tile_lists(centre, reach, (rows, columns))
+    drawn = torch.zeros(rows * columns, TILE**2)
+    for batch, pixels in tiles.batches(pairs):
+        lists = tiles.side_by_side(batch, padding=50)
+        assert lists.shape[1] * len(batch) * len(pixels) <= max(pairs, lists.shape[1])
+        drawn[batch[:, None], pixels] += 1
+        for tile, ids in zip(batch.tolist(), lists.tolist(), strict=True):
+            corner = TILE * torch.tensor([tile % columns, tile // columns])
+            meets = (centre + reach > corner).all(1) & (centre - reach < corner + TILE).all(1)
+            assert [number for number in ids if number < 50] == meets.nonzero()[:, 0].tolist()
+    lengths = tiles.length[:, None].expand_as(drawn)
+    assert torch.equal(drawn, (lengths > 0).float()) and not lengths.all()
 
 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
