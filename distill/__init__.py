@@ -54,8 +54,12 @@ from .residuals import Draw, Estimate, Residual
 from .schedule import NoiseSchedule, NoisySample
 from .student import StudentTerm
 from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler, dreamtime_weights
+from .torchvision_compat import watch_torchvision
 from .vsd import LearnedScore, Lesson
 from .weighting import WEIGHTINGS
+
+# For scripts that import diffusers or transformers themselves.
+watch_torchvision()
 
 __all__ = [
     "BASELINES",

@@ -1,47 +1,119 @@
-"""Keeps transformers, diffusers and timm importable beside a torchvision that was built for another torch.
+"""Keeps diffusers, transformers and timm importable beside a torchvision that was built for another torch.
 
-torchvision's wheels on PyPI are built for CUDA. Beside a CPU-only torch their compiled part cannot load, `import
-torchvision` then fails at the first operator it describes, and so does every library that looks whether torchvision is
-there. Declaring the operators is enough: nothing here ever calls them.
+torchvision's compiled part loads beside one build of torch only, and the wheels on PyPI are built for CUDA. Where it
+does not load, `import torchvision` fails at the first operator that it describes and the compiled part would have
+brought, and so does every library that looks whether torchvision is there. Declaring the operator is enough: nothing
+here ever calls it. Whether anything is wrong is asked of torchvision itself, by importing it; what it has is never
+declared.
 """
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+import importlib
+import re
 import sys
-from pathlib import Path
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import torch
 
-_MISSING = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
+_KNOWN = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+"""What torchvision describes without looking whether its compiled part was loaded."""
+_NAMED = re.compile(r"torchvision::(\w+)|'torchvision' object has no attribute '(\w+)'")
 _declared: list[torch.library.Library] = []  # a library's operators vanish with it
 
 
+def watch_torchvision() -> None:
+    """Mend torchvision when it is imported, whoever imports it. Costs nothing until then.
+
+    What an earlier import that failed has left behind is no obstacle.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
 def prepare_torchvision() -> None:
-    """Call before importing what may import torchvision; does nothing where it is absent, imported or intact."""
-    if _declared or "torchvision" in sys.modules:
-        return
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None or _loads(Path(found.origin).parent):
-        return
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in _MISSING:
-        library.define(operator)
-    _declared.append(library)
+    """Call before importing what would import torchvision: does so here (about a second), mended where it must be.
+
+    One that cannot be imported all the same is hidden, with a RuntimeWarning that says why: libraries that would use it
+    where it is installed then do without. Does nothing where torchvision is absent or already imported.
+    """
+    watch_torchvision()
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torchvision":
+            return
+        sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType]  # the import system's word for absent
+        reason = " ".join(str(error).split())
+        warnings.warn(
+            f"torchvision cannot be imported beside torch {torch.__version__} and is left out "
+            f"({type(error).__name__}: {reason}); install the one that belongs to this torch",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
-def _loads(package: Path) -> bool:
-    """Whether the package's compiled operators can be loaded; torchvision will not mind finding them loaded."""
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        compiled = package / f"_C{suffix}"
-        if compiled.is_file():
+class _Finder(MetaPathFinder):
+    """Finds torchvision where the others find it, and has it loaded by `_MendingLoader`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "torchvision":
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _MendingLoader(spec.loader)
+                return spec
+        return None
+
+
+class _MendingLoader(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        _forget_submodules()
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        while True:
             try:
-                torch.ops.load_library(str(compiled))
-            except (ImportError, OSError):
-                return False
-            return True
-    return False
+                return self._loader.exec_module(module)
+            except Exception as error:
+                _forget_submodules()
+                if not _declare_what_is_missing(str(error)):
+                    raise
+
+
+def _forget_submodules() -> None:
+    """A package whose import failed is forgotten by Python, what it had imported of itself by then is not."""
+    for name in [name for name in sys.modules if name.startswith("torchvision.")]:
+        del sys.modules[name]
+
+
+def _declare_what_is_missing(message: str) -> bool:
+    """Whether an error is about operators that do not exist; they do afterwards, so that no error comes twice."""
+    named = {name or attribute for name, attribute in _NAMED.findall(message)}
+    if not _missing(named):
+        return False
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in _missing(named | set(_KNOWN)):
+        library.define(_KNOWN.get(name, f"{name}(...) -> ..."))
+    _declared.append(library)
+    return True
+
+
+def _missing(operators: set[str]) -> list[str]:
+    return sorted(name for name in operators if not hasattr(torch.ops.torchvision, name))

@@ -33,7 +33,7 @@ def splat(
     Quaternions are w, x, y, z and need not be unit; scales are standard deviations in metres, opacities and colours in
     [0, 1]. The semantics, shared by all backends, are those of `semantics`.
 
-    backend: `cpu` (compiled, CPU tensors), `torch` (dense and slow, any device), `gsplat` (CUDA tensors, optional
+    backend: `cpu` (compiled, CPU tensors), `torch` (slower, any device), `gsplat` (CUDA tensors, optional
     package), or `auto`: `cpu` for CPU tensors; on CUDA `gsplat` if it is installed, else `torch`.
 
     Raises ValueError for an unknown backend, or one that the tensors' device or the installation does not allow.

@@ -1,21 +1,26 @@
-"""Gaussian splatting in readable torch: every Gaussian against every pixel.
+"""Gaussian splatting in readable torch: every Gaussian that a tile meets against every pixel of the tile.
 
-The oracle of the fast backends (any dtype, any device), and the CUDA path when gsplat is missing. Memory is bounded by
-working on `PAIRS` (pixel, Gaussian) pairs at a time and recomputing them in the backward pass.
+The oracle of the fast backends (any dtype, any device), and the CUDA path when gsplat is missing. Nothing is dropped
+that `semantics` keeps. Tiles are drawn in batches of at most `BATCH` (pixel, Gaussian) pairs. A picture of more than
+`PAIRS` computes them again in the backward pass, which bounds the memory.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..cameras import Cameras
 from .geometry import facing_normals, rotation_matrices, to_camera
 from .semantics import BLUR, JACOBIAN_MARGIN, MAX_ALPHA, MIN_ALPHA, NEAR, SplatOutput
+from .twin_tiles import TILE, joined, tile_lists, tile_pixels
 
+BATCH = 2**18
 PAIRS = 2**24
+FEATURES = 7
+"""Red, green, blue, depth, normal x, y, z."""
 
 
 def splat_torch(
@@ -42,15 +47,13 @@ def splat_torch(
     inside = ((screen_means + reach > 0) & (screen_means - reach < size)).all(-1)
     visible = in_front & inside
 
+    inverse = torch.linalg.inv(covariances)
+    shape = torch.stack([inverse[..., 0, 0], inverse[..., 0, 1], inverse[..., 1, 1]], -1)
+    shared = torch.cat([opacities[:, None], colours], 1).expand(len(cameras), -1, -1)
+    rows = torch.cat([screen_means, shape, shared, local[..., 2:], normals], 2)
     pictures = [
-        _composite(
-            screen_means[camera],
-            torch.linalg.inv(covariances[camera]),
-            torch.where(visible[camera], opacities, torch.zeros_like(opacities)),
-            torch.cat([colours, local[camera, :, 2:], normals[camera]], 1),
-            (cameras.height, cameras.width),
-        )
-        for camera in range(len(cameras))
+        _composite(rows[camera, drawn], reach[camera, drawn], (cameras.height, cameras.width))
+        for camera, drawn in enumerate(visible)
     ]
     rgb, depth, normal, opacity = torch.stack(pictures).split([3, 1, 3, 1], 1)
     return SplatOutput(rgb, opacity, depth, normal, screen_means, visible)
@@ -78,38 +81,40 @@ def _project(
 
 
 def _composite(
-    screen_means: Float[Tensor, "n 2"],
-    inverse_covariances: Float[Tensor, "n 2 2"],
-    opacities: Float[Tensor, " n"],
-    features: Float[Tensor, "n f"],
-    size: tuple[int, int],
-) -> Float[Tensor, "f+1 h w"]:
-    """Front to back; the fourth feature is the depth; the last picture is the opacity."""
-    height, width = size
-    order = torch.argsort(features[:, 3].detach(), stable=True)
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5).to(screen_means)
-    inputs = (screen_means[order], inverse_covariances[order], opacities[order], features[order])
-    chunks = pixels.split(max(1, PAIRS // max(1, len(opacities))))
-    if len(chunks) == 1:
-        rows = _composite_pixels(pixels, *inputs)
-    else:
-        rows = torch.cat([checkpoint(_composite_pixels, chunk, *inputs, use_reentrant=False) for chunk in chunks])
-    return rows.T.reshape(-1, height, width)
+    rows: Float[Tensor, "n k"], reach: Float[Tensor, "n 2"], size: tuple[int, int]
+) -> Float[Tensor, "c h w"]:
+    """The features and, last, the opacity.
+
+    A row is what a pixel asks of a Gaussian: centre, inverse covariance (xx, xy, yy), opacity, features.
+    """
+    grid = (-(-size[0] // TILE), -(-size[1] // TILE))
+    # By z-depth, ties by index.
+    order = torch.argsort(rows[:, -4].detach(), stable=True)
+    tiles = tile_lists(rows[order, :2].detach(), reach[order], grid)
+    # What fills up a list is transparent.
+    rows, padding = torch.cat([rows[order], rows.new_zeros(1, rows.shape[1])]), len(rows)
+    kept = TILE**2 * len(tiles.ids) <= PAIRS
+    # Empty, but part of the graph.
+    where, drawn = [tiles.ids[:0]], [rows[:0, : FEATURES + 1]]
+    for batch, some in tiles.batches(min(BATCH, PAIRS)):
+        inputs = (tile_pixels(batch, some, grid[1]).to(rows) + 0.5, rows, tiles.side_by_side(batch, padding))
+        part = _composite_pixels(*inputs) if kept else checkpoint(_composite_pixels, *inputs, use_reentrant=False)
+        where.append((batch[:, None] * TILE**2 + some).flatten())
+        drawn.append(part.flatten(0, 1))
+    values = rows.new_zeros(grid[0] * grid[1] * TILE**2, FEATURES + 1)
+    return joined(values.index_copy(0, torch.cat(where), torch.cat(drawn)), grid, size)
 
 
 def _composite_pixels(
-    pixels: Float[Tensor, "p 2"],
-    screen_means: Float[Tensor, "n 2"],
-    inverse_covariances: Float[Tensor, "n 2 2"],
-    opacities: Float[Tensor, " n"],
-    features: Float[Tensor, "n f"],
-) -> Float[Tensor, "p f+1"]:
-    x, y = (pixels[:, None] - screen_means).unbind(-1)
-    (a, b), (_, c) = inverse_covariances.permute(1, 2, 0)
+    pixels: Float[Tensor, "t p 2"], rows: Float[Tensor, "n k"], ids: Int64[Tensor, "t l"]
+) -> Float[Tensor, "t p c"]:
+    """Each pixel of a tile with all Gaussians of its list, front to back."""
+    centre, shape, opacity, features = rows[ids].split([2, 3, 1, FEATURES], 2)
+    x, y = (pixels[:, :, None] - centre[:, None]).unbind(-1)
+    a, b, c = shape[:, None].unbind(-1)
     distance = a * x * x + 2 * b * x * y + c * y * y
-    alpha = (opacities * torch.exp(-0.5 * distance)).clamp_max(MAX_ALPHA)
+    alpha = (opacity[:, None, :, 0] * torch.exp(-0.5 * distance)).clamp_max(MAX_ALPHA)
     alpha = torch.where(alpha >= MIN_ALPHA, alpha, torch.zeros_like(alpha))
-    after = torch.cumprod(1 - alpha, 1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], 1)
-    return torch.cat([(before * alpha) @ features, 1 - after[:, -1:]], 1)
+    after = torch.cumprod(1 - alpha, 2)
+    before = torch.cat([torch.ones_like(after[..., :1]), after[..., :-1]], 2)
+    return torch.cat([(before * alpha) @ features, 1 - after[..., -1:]], 2)

@@ -2,61 +2,18 @@
 
 import math
 import sys
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Iterator
+from pathlib import Path
 
 import numba
 import pytest
 import torch
-from torch import Tensor
+from random_splats import IMAGES, NAMES, draw, random_cameras, random_gaussians, weighted_sum
 
 from steindreamer.representations import Cameras
-from steindreamer.representations.splatting import BLUR, MAX_ALPHA, MIN_ALPHA, SplatOutput, splat
+from steindreamer.representations.splatting import BLUR, MAX_ALPHA, MIN_ALPHA, splat
 from steindreamer.representations.splatting.gsplat import load_rasterization
-
-IMAGES = ("rgb", "opacity", "depth", "normal")
-NAMES = ("means", "quaternions", "scales", "opacities", "colours")
-
-
-def random_gaussians(count: int, seed: int = 0) -> list[Tensor]:
-    """Anisotropic Gaussians filling a ball of radius 0.8 about as densely as a trained scene does; some are opaque."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
-    means = 0.8 * directions * torch.rand(count, 1, generator=generator) ** (1 / 3)
-    scales = 0.75 * max(count, 1) ** (-1 / 3) * torch.exp(0.5 * torch.randn(count, 3, generator=generator))
-    opacities = torch.sigmoid(torch.randn(count, generator=generator))
-    opacities[: count // 10] = 0.9995
-    quaternions = torch.randn(count, 4, generator=generator)
-    return [means, quaternions, scales, opacities, torch.rand(count, 3, generator=generator)]
-
-
-def random_cameras(seed: int, batch: int, distance: float, height: int, width: int) -> Cameras:
-    """Off-centre cameras with non-square pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    azimuth = 360 * torch.rand(batch, generator=generator)
-    elevation = 180 * torch.rand(batch, generator=generator) - 90
-    cameras = Cameras.orbit(azimuth, elevation, distance=distance, height=height, width=width)
-    stretch = torch.ones(batch, 3, 3)
-    stretch[:, 0, 0] = 0.7 + torch.rand(batch, generator=generator)
-    intrinsics = cameras.intrinsics * stretch
-    intrinsics[:, :2, 2] += 8 * torch.rand(batch, 2, generator=generator) - 4
-    return Cameras(cameras.camera_to_world, intrinsics, height, width)
-
-
-def draw(gaussians: Sequence[Tensor], cameras: Cameras, backend: str = "cpu") -> SplatOutput:
-    means, quaternions, scales, opacities, colours = gaussians
-    return splat(means, quaternions, scales, opacities, colours, cameras, backend=backend)
-
-
-def weighted_sum(output: SplatOutput) -> Tensor:
-    """A scalar that depends on every pixel of every picture."""
-    generator = torch.Generator().manual_seed(5)
-    return torch.stack(
-        [
-            (getattr(output, name) * torch.randn(getattr(output, name).shape, generator=generator)).sum()
-            for name in IMAGES
-        ]
-    ).sum()
+from steindreamer.representations.splatting.twin_tiles import TILE, tile_lists
 
 
 @pytest.mark.parametrize(
@@ -245,6 +202,26 @@ def test_twin_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("pairs", [1, 100, 5000, 10**6])
+def test_batches_of_tiles_are_bounded_and_cover_every_pixel_once(pairs: int) -> None:
+    """And the lists of a batch hold what meets its tiles, in order."""
+    generator = torch.Generator().manual_seed(0)
+    centre, reach = 80 * torch.rand(50, 2, generator=generator) - 20, 12 * torch.rand(50, 2, generator=generator)
+    rows, columns = 5, 11
+    tiles = tile_lists(centre, reach, (rows, columns))
+    drawn = torch.zeros(rows * columns, TILE**2)
+    for batch, pixels in tiles.batches(pairs):
+        lists = tiles.side_by_side(batch, padding=50)
+        assert lists.shape[1] * len(batch) * len(pixels) <= max(pairs, lists.shape[1])
+        drawn[batch[:, None], pixels] += 1
+        for tile, ids in zip(batch.tolist(), lists.tolist(), strict=True):
+            corner = TILE * torch.tensor([tile % columns, tile // columns])
+            meets = (centre + reach > corner).all(1) & (centre - reach < corner + TILE).all(1)
+            assert [number for number in ids if number < 50] == meets.nonzero()[:, 0].tolist()
+    lengths = tiles.length[:, None].expand_as(drawn)
+    assert torch.equal(drawn, (lengths > 0).float()) and not lengths.all()
+
+
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 def test_screen_gradient(backend: str) -> None:
     """`screen_means` receives the gradient of moving the Gaussian in each picture, in pixels.
@@ -275,16 +252,63 @@ def test_backend_errors() -> None:
 
 def test_a_missing_gsplat_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsplat", None)
-    with pytest.raises(ValueError, match=r"pip install 'gsplat>=1\.5\.3' ninja"):
+    with pytest.raises(ValueError, match=r"needs the gsplat package: pip install 'gsplat>=1\.5\.3' ninja"):
         load_rasterization()
 
 
-def test_a_gsplat_without_kernels_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fake_gsplat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The source of what compiles the kernels, in a package that comes before an installed one."""
+    installed = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "gsplat"}
+    for name in installed:
+        del sys.modules[name]
+    folder = tmp_path / "gsplat" / "cuda"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (tmp_path / "gsplat" / "__init__.py").write_text("rasterization = print\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder / "_backend.py"
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        del sys.modules[name]
+    sys.modules.update(installed)
+
+
+def test_a_gsplat_with_kernels_is_used(fake_gsplat: Path) -> None:
+    fake_gsplat.write_text("_C = object()")
+    assert load_rasterization() is print
+
+
+def test_a_gsplat_without_kernels_says_why(fake_gsplat: Path) -> None:
     """Without nvcc gsplat imports all the same."""
-    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=print))
-    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))
+    fake_gsplat.write_text("_C = None")
     with pytest.raises(ValueError, match="nvcc"):
         load_rasterization()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ImportError('gsplat_cuda.so: cannot open shared object file')", "ImportError: gsplat_cuda.so: cannot"),
+        ("raise RuntimeError('Error building extension')", "RuntimeError: Error building extension"),
+        ("raise OSError('CUDA_HOME is not set')", "OSError: CUDA_HOME is not set"),
+        ("[][0]", "IndexError: list index out of range"),
+        ("import a_package_that_is_missing", "ModuleNotFoundError: No module named 'a_package_that_is_missing'"),
+        ("raise AssertionError", "AssertionError: "),
+        (
+            "raise RuntimeError('Error building\\n[1/9] nvcc' + 99 * '\\n-I' + '\\na.cu(7): error: no glm.h\\nninja')",
+            "RuntimeError: Error building a.cu(7): error: no glm.h",
+        ),
+    ],
+)
+def test_a_gsplat_that_does_not_compile_is_not_called_missing(fake_gsplat: Path, code: str, reason: str) -> None:
+    """Whatever ends the compilation: one line with the reason."""
+    fake_gsplat.write_text(code)
+    with pytest.raises(ValueError) as told:
+        load_rasterization()
+    message = str(told.value)
+    assert message.startswith(f"gsplat is installed, but its CUDA kernels could not be compiled or loaded ({reason}")
+    assert message.endswith("use backend 'torch'") and "pip" not in message
+    assert len(message) < 600 and "\n" not in message
 
 
 def test_a_thin_gaussian_close_to_the_camera_keeps_its_shape() -> None:
