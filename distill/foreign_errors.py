@@ -11,15 +11,15 @@ _MEMORY = re.compile("can't allocate memory|out of memory|not enough memory|unab
 
 
 @contextmanager
-def foreign_errors(what: object) -> Iterator[None]:
+def foreign_errors(what: object, *passing: type[Exception]) -> Iterator[None]:
     """Turns any exception raised within into a ValueError of one line that begins with `what`; the cause is chained.
 
     Only calls of another library belong inside: a mistake of our own must not be told as one of the user's files. An
-    ImportError passes, since it names the package to install.
+    ImportError passes, since it names the package to install, and so do those of `passing`.
     """
     try:
         yield
-    except ImportError:
+    except (ImportError, *passing):
         raise
     except Exception as error:
         raise ValueError(f"{what}: {reason(error)}") from error

@@ -28,6 +28,7 @@ def rehearse(prior: Any, embedding: Any) -> None:
 
     Raises ValueError, naming the model, if its parts do not fit together, or it answers with what is not finite.
     """
+    prior.denoiser  # noqa: B018 - loaded here if it was not yet, and what is wrong with it said in its own words
     size, generator = prior.family.multiple, torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 1, prior.channels, size, size, generator=generator).to(prior.device)
     half_way = torch.tensor([prior.schedule.steps // 2], device=prior.device)

@@ -58,8 +58,8 @@ def read_sampler(folder: Path, index: Mapping[str, Any]) -> Any:
     named = given.get("_class_name", listed[1] if isinstance(listed, list) and len(listed) == 2 else None)
     if named not in (*WITH_BETAS, *OF_FLOWS):
         raise ValueError(
-            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known: "
-            f"{', '.join((*WITH_BETAS, *OF_FLOWS))}"
+            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known are diffusers' samplers with "
+            f"betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
         )
     steps = given.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 2 <= steps <= MOST_TIMESTEPS:

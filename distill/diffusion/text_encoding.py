@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..digests import fingerprint
 from ..foreign_errors import foreign_errors
+from ..quiet_libraries import quiet
 from .families import Family
 from .libraries import import_libraries, load_part
 from .model_sources import INDEX, ModelFiles
@@ -42,11 +43,13 @@ def encode_prompts(
     tensors = read_cached(key) if cached else None
     if tensors is None:
         pipeline = _text_pipeline(family, files, device, dtype)
-        _check_lengths(family, pipeline, [*prompts, negative])
-        with torch.no_grad():
+        # Families refuse prompts by ValueErrors of their own.
+        where = f"{files.folder} cannot embed the prompt"
+        with foreign_errors(where, ValueError), quiet(*import_libraries()), torch.no_grad():
+            _check_lengths(family, pipeline, [*prompts, negative])
             positive = family.encode_text(pipeline, prompts, device)
             row = family.encode_negative(pipeline, negative, device)
-        _check_words(family, pipeline, [*prompts, negative])
+            _check_words(family, pipeline, [*prompts, negative])
         _check_rows([*positive.values(), *row.values()], files)
         tensors = {f"prompts/{name}": tensor for name, tensor in positive.items()}
         tensors |= {f"negative/{name}": tensor for name, tensor in row.items()}
@@ -82,11 +85,7 @@ def _text_pipeline(family: Family, files: ModelFiles, device: torch.device, dtyp
         model = load_part(getattr(transformers, encoder.model), files, folder, dtype if encoder.half else torch.float32)
         parts[folder] = model.to(device)
         tokenizer: Any = getattr(transformers, encoder.tokenizer)
-        # CLIP's embedding of places is a table, T5 has none.
-        positions = getattr(model.config, "max_position_embeddings", None)
-        tokens = model.get_input_embeddings().num_embeddings
-        where = files.folder / encoder.tokenizer_folder
-        parts[encoder.tokenizer_folder] = load_tokenizer(tokenizer, where, tokens, positions)
+        parts[encoder.tokenizer_folder] = load_tokenizer(tokenizer, files.folder / encoder.tokenizer_folder, model)
     pipeline = family.pipeline_class(files.pipeline)
     # No safety checker, no watermark: no pictures are made.
     parts |= {"requires_safety_checker": False, "add_watermarker": False}

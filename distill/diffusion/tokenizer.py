@@ -20,8 +20,8 @@ _LEAST_SHARE = 0.95
 """Of the text encoder's rows that have a token; what is over pads the table to a round number."""
 
 
-def load_tokenizer(tokenizer: Any, folder: Path, rows: int, positions: int | None) -> Any:
-    """`rows`: how many tokens the text encoder has an embedding for; `positions`: how many it reads, None: any number.
+def load_tokenizer(tokenizer: Any, folder: Path, encoder: Any) -> Any:
+    """Of a class of transformers, for a text encoder that is loaded already.
 
     Raises ValueError naming the folder for files that are damaged or another model's, ImportError if only SentencePiece
     can read them (PixArt, DeepFloyd IF) and is not installed.
@@ -36,15 +36,10 @@ def load_tokenizer(tokenizer: Any, folder: Path, rows: int, positions: int | Non
         vocabulary: Mapping[str, int] = loaded.get_vocab()
         model = json.loads(loaded.backend_tokenizer.to_str())["model"]
         added = set(loaded.get_added_vocab())
-        length = loaded.model_max_length if positions is None else min(loaded.model_max_length, positions)
-        loaded(["a"], padding="max_length", max_length=min(length, 8), truncation=True)
-    _check_rows(folder, vocabulary, rows)
+        loaded(["a"], padding="max_length", max_length=8, truncation=True)
+    _check_rows(folder, vocabulary, encoder.get_input_embeddings().num_embeddings)
     _check_merges(folder, model, added)
-    if positions is not None and not 0 < loaded.model_max_length <= positions:
-        raise ValueError(
-            f"{folder}/tokenizer_config.json says model_max_length={loaded.model_max_length}; the text encoder reads "
-            f"{positions} tokens"
-        )
+    _check_places(folder, loaded, encoder)
     return loaded
 
 
@@ -68,6 +63,26 @@ def _check_rows(folder: Path, vocabulary: Mapping[str, int], rows: int) -> None:
         raise ValueError(
             f"{folder} has {len(used)} tokens with numbers up to {max(used, default=0)}, its text encoder has {rows}: "
             "it is damaged or of another model"
+        )
+
+
+def _check_places(folder: Path, tokenizer: Any, encoder: Any) -> None:
+    """Raises ValueError unless the tokenizer stops where CLIP does, which has an embedding per place; T5 has none.
+
+    Also unless a CLIP that sums up a text at the token that ends it looks for the tokenizer's; old files say 2 for it.
+    """
+    config = encoder.config
+    places, longest = getattr(config, "max_position_embeddings", None), tokenizer.model_max_length
+    if places is None:
+        return
+    if not isinstance(longest, int) or isinstance(longest, bool) or not 0 < longest <= places:
+        raise ValueError(
+            f"{folder}/tokenizer_config.json says model_max_length={longest!r}; the text encoder reads {places} tokens"
+        )
+    if hasattr(encoder, "text_projection") and config.eos_token_id not in (2, tokenizer.eos_token_id):
+        raise ValueError(
+            f"{folder} ends a text with token {tokenizer.eos_token_id}, the text encoder's config.json says "
+            f"eos_token_id={config.eos_token_id}"
         )
 
 
