@@ -90,6 +90,8 @@ def _generate(
     if stage is None:
         stage = _restore(pipeline, folder, journal)
         write_config(folder, config)  # other settings for the asset and the pictures may have been given
+    for line in pipeline.notes(stage.representation):
+        journal.say(line)
     stage = _run_stages(pipeline, stage, folder, journal, watch)
     if stage.skipped:
         journal.say(f"{stage.skipped} steps were skipped because something was not finite")

@@ -28,6 +28,9 @@ from .views import ViewsConfig, sample_views
 
 MAX_CONSECUTIVE_SKIPS = 20
 
+REFINING_RATES = 0.1
+"""See `StageConfig.rates`. At full rates a surface moves by centimetres per step, and the given shape is soon gone."""
+
 SCENES = ("coarse", "mesh", "texture")
 """What a stage can train, in the order in which they follow each other."""
 
@@ -56,8 +59,9 @@ class StageConfig:
     """Weight per penalty: those of `PENALTIES` and `ESTIMATED` on the pictures, and the representation's own. A number,
     or a schedule `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over shares of the stage. They stand beside a
     distillation loss that is averaged over pixels."""
-    rates: float = 1.0
-    """Factor on all of the scene's learning rates."""
+    rates: float | None = None
+    """Factor on all of the scene's learning rates. None: 1; `REFINING_RATES` for the shape of a run that begins from a
+    mesh of the user's own, which is to be kept."""
     method: dict[str, Any] = field(default_factory=dict)
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""
@@ -90,7 +94,7 @@ class StageConfig:
         for name in ("warmup", "normals"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{path}.{name} is {getattr(self, name)}; a share between 0 and 1 is accepted")
-        if not 0 < self.rates < math.inf:
+        if self.rates is not None and not 0 < self.rates < math.inf:
             raise UserError(f"{path}.rates is {self.rates}; a positive number is accepted")
         for name, weight in self.regularisers.items():
             parse_schedule(weight, f"{path}.regularisers.{name}")
@@ -348,7 +352,7 @@ class Stage:
         rates = self.representation.learning_rates(progress)
         for group in self.optimizer.param_groups:
             if group["name"] in rates:
-                group["lr"] = rates[group["name"]] * self.config.rates
+                group["lr"] = rates[group["name"]] * (1.0 if self.config.rates is None else self.config.rates)
 
     def _drawing(
         self, cameras: Cameras, background: Float[Tensor, "b 3"], progress: float, generator: torch.Generator

@@ -53,7 +53,8 @@ class ExportConfig:
     roughness: float = 0.8
     """Of the material, [0, 1]."""
     height_metres: float | None = None
-    """Height of the asset; None keeps the scene's own size."""
+    """Height of the asset, which then stands on the ground; None keeps the scene's own size and, where it began from a
+    file, its size, place and direction there."""
 
     def validate(self) -> None:
         """Raises UserError for a value out of range."""
