@@ -19,7 +19,7 @@ from .estimators import load_estimator
 from .export import ExportConfig
 from .out_of_memory import ADVICE, is_out_of_memory
 from .schema import SCENES
-from .stage import Stage
+from .stage import REFINING_RATES, Stage, StageConfig
 
 Say = Callable[[str], None]
 
@@ -30,7 +30,7 @@ class Pipeline:
     def __init__(self, config: RunConfig) -> None:
         """Loads the prior. Raises UserError."""
         self.config = config
-        self.stages = config.active_stages()
+        self.stages = {name: self._with_rates(stage) for name, stage in config.active_stages().items()}
         self.generator = torch.Generator().manual_seed(config.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with _users_errors():
@@ -48,6 +48,24 @@ class Pipeline:
     def steps(self) -> int:
         """Of all stages."""
         return sum(stage.steps for stage in self.stages.values())
+
+    def notes(self, scene: Representation) -> list[str]:
+        """Lines about a scene that begins from a file of the user's: where it was, and how fast it may change."""
+        placement = particles_of(scene)[0].placement
+        if placement is None:
+            return []
+        center = ", ".join(f"{value:.4g}" for value in placement.center)
+        lines = [
+            f"the given scene is fitted into the unit ball: a metre there is {placement.scale:.4g} m around ({center}) "
+            "of its file; the asset is put back there"
+        ]
+        slowed = [name for name, stage in self.stages.items() if stage is not self.config.stages[name]]
+        if slowed:
+            lines.append(
+                f"to keep the given shape, {' and '.join(slowed)} learn at {REFINING_RATES:g} of their rates "
+                f"(stages.{slowed[0]}.rates=1 changes it faster)"
+            )
+        return lines
 
     def first(self) -> Stage:
         """The first stage, before its first step. Raises UserError, also if its scene cannot be drawn."""
@@ -68,7 +86,7 @@ class Pipeline:
             )
         with _users_errors():
             self._rehearse()
-            return self._stage(name, self._empty_scene(name, self.generator))
+            return self._stage(name, self._empty_scene(name, self.generator, blank=True))
 
     def following(self, stage: Stage, say: Say) -> Stage | None:
         """The stage after a finished one, its scene converted where it must be; None after the last.
@@ -91,6 +109,13 @@ class Pipeline:
         """`export` for the scene of this stage: what follows the coarse scene is a mesh, and taken as it is."""
         coarse = self.stages[stage.name].scene == SCENES[0]
         return self.config.export if coarse else replace(self.config.export, source="auto")
+
+    def _with_rates(self, stage: StageConfig) -> StageConfig:
+        """A stage that trains a shape the user gave changes it slowly, unless asked otherwise."""
+        given = bool(getattr(self.config.representation, "initial_mesh", ""))
+        if given and stage.rates is None and stage.scene != SCENES[-1]:
+            return replace(stage, rates=REFINING_RATES)
+        return stage
 
     def _stage(self, name: str, scene: Representation) -> Stage:
         config = self.stages[name]
@@ -139,21 +164,25 @@ class Pipeline:
         """
         rehearsal = Rehearsal(self.prior, self._estimator, self.stages)
         for name, config in self.stages.items():
-            scene = self._empty_scene(name, torch.Generator().manual_seed(0))
+            scene = self._empty_scene(name, torch.Generator().manual_seed(0), blank=True)
             rehearsal.scene(scene, config)
             rehearsal.stage(self._stage(name, scene), self.config.method_of(name))
 
-    def _empty_scene(self, name: str, generator: torch.Generator) -> Representation:
-        return ensemble_of([self._empty_particle(name, generator) for _ in range(self.config.particles)])
+    def _empty_scene(self, name: str, generator: torch.Generator, *, blank: bool = False) -> Representation:
+        """`blank`: without the file that it may begin from, for what is drawn or loaded over it."""
+        return ensemble_of([self._empty_particle(name, generator, blank) for _ in range(self.config.particles)])
 
-    def _empty_particle(self, name: str, generator: torch.Generator) -> Representation:
+    def _empty_particle(self, name: str, generator: torch.Generator, blank: bool) -> Representation:
         # Where the prior lives, the scene lives: pictures and gradients never cross devices.
         device, kind = self.prior.device, self.stages[name].scene
         if kind == "mesh":
             return self.config.mesh.build(generator, device)
         if kind == "texture":
             return TexturedMesh.blank(self.config.texture).to(device)
-        return built_scene(self.config.representation, generator, device)
+        config = self.config.representation
+        if blank and hasattr(config, "without_file"):
+            config = config.without_file()
+        return built_scene(config, generator, device)
 
     def _handed_over(self, scene: Representation, index: int, stage: Stage, name: str, say: Say) -> Representation:
         """A particle of a finished stage as one of the stage called `name`."""

@@ -192,6 +192,8 @@ class _Run:
     def _finish(self, stage: Stage) -> RunResult:
         """From this state of the scene to the report."""
         config, folder, output = self.config, self.folder, self.config.output
+        for line in self.pipeline.notes(stage.representation):
+            self.journal.say(line)
         stage = self._run_stages(stage)
         if stage.skipped:
             self.journal.say(f"{stage.skipped} steps were skipped because something was not finite")

@@ -35,6 +35,9 @@ MAX_STEPS = 10_000_000
 LARGEST_GRADIENT = 1e18
 """What is larger counts as not finite: Adam squares it, and single precision ends at 3e38."""
 
+REFINING_RATES = 0.1
+"""See `StageConfig.rates`. At full rates a surface moves by centimetres per step, and the given shape is soon gone."""
+
 
 @dataclass
 class StageConfig:
@@ -60,8 +63,9 @@ class StageConfig:
     """Weight per penalty: those of `PENALTIES` and `ESTIMATED` on the pictures, and the representation's own. A number,
     or a schedule `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over shares of the stage. They stand beside a
     distillation loss that is averaged over pixels."""
-    rates: Annotated[float, Interval(gt=0, le=10000)] = 1.0
-    """Factor on all of the scene's learning rates."""
+    rates: Annotated[float, Interval(gt=0, le=10000)] | None = None
+    """Factor on all of the scene's learning rates. None: 1; `REFINING_RATES` for the shape of a run that begins from a
+    mesh of the user's own, which is to be kept."""
     method: dict[str, Any] = field(default_factory=dict)
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""
@@ -397,7 +401,7 @@ class Stage:
         _check_rates(rates)
         for group in self.optimizer.param_groups:
             if group["name"] in rates:
-                group["lr"] = rates[group["name"]] * self.config.rates
+                group["lr"] = rates[group["name"]] * (1.0 if self.config.rates is None else self.config.rates)
 
     def _drawing(
         self, cameras: Cameras, background: Float[Tensor, "b 3"], progress: float, generator: torch.Generator

@@ -20,7 +20,7 @@ from .dmtet import TetrahedralGrid, crossing_edges, marching_tetrahedra
 from .dmtet.conversion import fit_colours, nodes_on_surface
 from .fields import ColourField, ColourFieldConfig
 from .mesh import TriangleMesh, vertex_normals
-from .mesh_file import read_mesh
+from .mesh_file import read_fitted_mesh
 from .mesh_penalties import edge_normal_consistency, laplacian
 from .mesh_render import draw_mesh
 from .rasterization.dispatch import BACKENDS
@@ -48,7 +48,10 @@ class DmtetConfig:
     """with random bumps about this high (metres). Pictures move a surface mainly at its outlines; bumps give it some
     everywhere, so that holes open sooner."""
     initial_mesh: str = ""
-    """Start from this mesh file (.glb, .obj, .ply, .stl) instead, closed, in metres and +Y up, inside [-1, 1]^3."""
+    """Start from this mesh file (.glb, .gltf, .obj, .ply, .stl, .off) instead, closed and +Y up. Whatever its size, it
+    is fitted into the unit ball, and the export puts the asset back where it was."""
+    initial_yaw: Annotated[float, Interval(ge=-360, le=360)] = 0.0
+    """Degrees by which it is turned about +Y for that, from +Z towards +X, so that its front faces +Z."""
     backend: Annotated[str, ("auto", *BACKENDS)] = "auto"
     """See `mesh_render.draw_mesh`."""
     sdf_rate: Annotated[float, Interval(ge=0, le=100)] = 1e-3
@@ -65,13 +68,7 @@ class DmtetConfig:
     def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> DmtetMesh:
         """Raises ValueError for a setting outside its range or a broken `initial_mesh`, OSError for a missing one."""
         if self.initial_mesh:
-            mesh = read_mesh(Path(self.initial_mesh))
-            if len(mesh.vertices) and float(mesh.vertices.abs().max()) > 1:
-                raise ValueError(
-                    f"{self.initial_mesh} reaches {float(mesh.vertices.abs().max()):.2f} m from the centre; "
-                    "scale and move it into [-1, 1]^3"
-                )
-            return DmtetMesh.from_surface(mesh, None, self, generator, device)
+            return self._build_from_file(generator, device)
         if self.radius <= 0 or self.bumps < 0:
             raise ValueError(f"need radius > 0 and bumps >= 0, got {self.radius} and {self.bumps}")
         grid = TetrahedralGrid(self.resolution, self.extent)
@@ -80,6 +77,19 @@ class DmtetConfig:
         if self.bumps:
             sdf = sdf + self.bumps * _smooth_noise(positions, self.radius, generator)
         return DmtetMesh(positions, sdf, self, generator).to(device)
+
+    def without_file(self) -> DmtetConfig:
+        """The same kind of scene, quickly, for what is only tried or loaded over."""
+        return replace(self, initial_mesh="", radius=DmtetConfig.radius, bumps=0.0)
+
+    def _build_from_file(self, generator: torch.Generator, device: torch.device | str) -> DmtetMesh:
+        mesh, placement = read_fitted_mesh(Path(self.initial_mesh), self.initial_yaw)
+        try:
+            scene = DmtetMesh.from_surface(mesh, None, self, generator, device)
+        except ValueError as error:
+            raise ValueError(f"{self.initial_mesh}: {error}") from None
+        scene.placement = placement
+        return scene
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .mesh import TriangleMesh, face_normals
 from .mesh_render import sample_texture
+from .painted_mesh import PaintedMesh
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class SurfaceSamples:
     normals: Float[Tensor, "n 3"]
     """Of the faces, outward."""
     colours: Float[Tensor, "n 3"] | None
-    """From the texture, else from the vertex colours; None if the mesh has neither."""
+    """From the paints or the texture, else from the vertex colours; None if the mesh has none of them."""
 
 
 def sample_surface(mesh: TriangleMesh, count: int, generator: torch.Generator) -> SurfaceSamples:
@@ -40,7 +41,9 @@ def sample_surface(mesh: TriangleMesh, count: int, generator: torch.Generator) -
         return (weights * values.detach()[faces[chosen]]).sum(1)
 
     colours = None
-    if mesh.texture is not None and mesh.uvs is not None:
+    if isinstance(mesh, PaintedMesh):
+        colours = mesh.colours_at(chosen, weights[:, :, 0]).to(vertices)
+    elif mesh.texture is not None and mesh.uvs is not None:
         uvs = interpolate(mesh.uvs).T[None, :, :, None]
         colours = sample_texture(mesh.texture.detach(), uvs)[0, :, :, 0].T.contiguous()
     elif mesh.colours is not None:

@@ -62,7 +62,15 @@ def export_asset(
         maps = bake_maps(mesh, surface.detailed, surface.texels, surface.openness, config.roughness)
     with watch("write"):
         path = Path(directory) / FILE_NAME
-        write_glb(path, mesh, height_metres=config.height_metres, name=name, extras=provenance, maps=maps)
+        write_glb(
+            path,
+            mesh,
+            height_metres=config.height_metres,
+            placement=representation.placement,
+            name=name,
+            extras=provenance,
+            maps=maps,
+        )
     with watch("compare"):
         fidelity = colour_fidelity(representation, mesh)
         save_mesh_sheet(mesh, path.with_name(PICTURE_NAME), PICTURE_SIZE)

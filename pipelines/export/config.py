@@ -46,7 +46,8 @@ class ExportConfig:
     roughness: Annotated[float, Interval(ge=0, le=1)] = 0.8
     """Of the material, [0, 1]."""
     height_metres: Annotated[float, Interval(gt=0, le=10_000)] | None = None
-    """Height of the asset; None keeps the scene's own size."""
+    """Height of the asset, which then stands on the ground; None keeps the scene's own size and, where it began from a
+    file, its size, place and direction there."""
 
     def validate(self) -> None:
         """Raises SettingsError for a value out of range."""

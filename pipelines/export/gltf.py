@@ -8,10 +8,12 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
+from torch import Tensor
 
-from ...representations import TriangleMesh, vertex_normals
+from ...representations import Placement, TriangleMesh, vertex_normals
 from ..files import write_atomically
 from .bake import to_bytes
 from .maps import MaterialMaps
@@ -19,6 +21,8 @@ from .maps import MaterialMaps
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
+_FAR = 1000.0
+"""So many times its size from the origin, an asset keeps its distance in its node: its vertices have 24 bits."""
 
 
 class _Binary:
@@ -68,6 +72,7 @@ def write_glb(
     mesh: TriangleMesh,
     *,
     height_metres: float | None = None,
+    placement: Placement | None = None,
     name: str = "asset",
     extras: dict[str, object] | None = None,
     maps: MaterialMaps | None = None,
@@ -75,7 +80,9 @@ def write_glb(
 ) -> None:
     """Write the mesh with its base colour texture, standing on the ground, centred, front towards +Z.
 
-    `height_metres` scales the mesh to that height; None keeps its size. `extras` (JSON) is kept as `asset.extras`.
+    `placement`: of the file that the mesh comes from: it is put back there, at its own size and turned as it was.
+    `height_metres` scales the mesh to that height, on the ground and centred, whatever the placement; None keeps its
+    size. `extras` (JSON) is kept as `asset.extras`.
     The file appears whole or not at all. Raises ValueError for a height that is not positive, an empty mesh, or a
     texture without uvs.
     """
@@ -85,7 +92,7 @@ def write_glb(
         raise ValueError("the mesh has no faces, there is nothing to write")
     if mesh.texture is not None and mesh.uvs is None:
         raise ValueError("the mesh has a texture but no uvs; unwrap it first")
-    tree, binary = _tree(mesh, height_metres, name, extras or {}, maps, roughness)
+    tree, binary = _tree(mesh, height_metres, placement, name, extras or {}, maps, roughness)
     text = json.dumps(tree, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     body = binary + b"\0" * (-len(binary) % 4)
@@ -98,6 +105,7 @@ def write_glb(
 def _tree(
     mesh: TriangleMesh,
     height: float | None,
+    placement: Placement | None,
     name: str,
     extras: dict[str, object],
     maps: MaterialMaps | None,
@@ -105,9 +113,10 @@ def _tree(
 ) -> tuple[dict[str, object], bytes]:
     binary = _Binary()
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+    positions, translation = _placed(mesh.vertices, height, placement)
     attributes = {
-        "POSITION": binary.attribute(_placed(mesh.vertices.numpy(), height), bounds=True),
-        "NORMAL": binary.attribute(normals.numpy()),
+        "POSITION": binary.attribute(positions, bounds=True),
+        "NORMAL": binary.attribute(_turned_back(normals, placement)),
     }
     surface: dict[str, object] = {"metallicFactor": 0.0, "roughnessFactor": roughness}
     material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
@@ -120,7 +129,8 @@ def _tree(
         surface["baseColorTexture"] = {"index": len(pages)}
         pages.append(("base_colour", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
     if maps is not None:
-        attributes["TANGENT"] = binary.attribute(maps.tangents)
+        along = _turned_back(torch.from_numpy(maps.tangents[:, :3]), placement)
+        attributes["TANGENT"] = binary.attribute(np.concatenate([along, maps.tangents[:, 3:]], 1))
         # The texture's own roughness is multiplied by the factor; 0 keeps the metalness off whatever it holds.
         surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(pages)}}
         material["occlusionTexture"] = {"index": len(pages)}
@@ -133,7 +143,7 @@ def _tree(
         "asset": {"version": "2.0", "generator": "steindreamer"} | ({"extras": extras} if extras else {}),
         "scene": 0,
         "scenes": [{"name": name, "nodes": [0]}],
-        "nodes": [{"name": name, "mesh": 0}],
+        "nodes": [{"name": name, "mesh": 0} | ({"translation": translation} if any(translation) else {})],
         "meshes": [{"name": name, "primitives": [primitive | {"material": 0}]}],
         "materials": [material],
         "accessors": binary.accessors,
@@ -154,12 +164,25 @@ def _tree(
     return tree, bytes(binary.data)
 
 
-def _placed(vertices: np.ndarray, height: float | None) -> np.ndarray:
-    """Bottom centre at the origin, at the asked height."""
-    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+def _placed(
+    vertices: Float[Tensor, "v 3"], height: float | None, placement: Placement | None
+) -> tuple[np.ndarray, list[float]]:
+    """Positions, and the translation of their node: back in their file; else, or at an asked height, with the bottom
+    centre at the origin.
+    """
+    if placement is not None and height is None:
+        far = max(map(abs, placement.center)) > _FAR * placement.scale
+        node = np.array(placement.center if far else (0.0, 0.0, 0.0))
+        return (placement.undo(vertices.double()).numpy() - node).astype(np.float32), node.tolist()
+    turned = _turned_back(vertices, placement).astype(np.float64)
+    low, high = turned.min(0), turned.max(0)
     scale = 1.0 if height is None else height / max(high[1] - low[1], 1e-9)
     base = np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
-    return ((vertices - base) * scale).astype(np.float32)
+    return ((turned - base) * scale).astype(np.float32), [0.0, 0.0, 0.0]
+
+
+def _turned_back(directions: Float[Tensor, "v 3"], placement: Placement | None) -> np.ndarray:
+    return (directions if placement is None else placement.turn_back(directions)).numpy()
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:

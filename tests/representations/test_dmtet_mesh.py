@@ -1,6 +1,7 @@
 """The deformable mesh: where it starts, what it keeps, what it learns. The contract is tested with the others'."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,10 @@ def test_starts_from_a_file(tmp_path: Path, striped_torus: TriangleMesh) -> None
     faces = striped_torus.faces.numpy()
     shape = trimesh.Trimesh(striped_torus.vertices.numpy(), faces, vertex_colors=colours, process=False)
     shape.export(tmp_path / "torus.ply")
-    mesh = build(DmtetConfig(resolution=32, initial_mesh=str(tmp_path / "torus.ply"))).mesh()
+    scene = build(DmtetConfig(resolution=32, initial_mesh=str(tmp_path / "torus.ply")))
+    assert scene.placement is not None
+    mesh = scene.mesh()
+    mesh = replace(mesh, vertices=scene.placement.undo(mesh.vertices))
     assert as_trimesh(mesh).volume == pytest.approx(shape.volume, rel=0.03)
     assert mesh.colours is not None
     assert (mesh.colours - stripes(mesh.vertices)).square().mean().sqrt() < 0.05
@@ -90,9 +94,11 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.glb").write_bytes(b"not a mesh")
     with pytest.raises(ValueError, match="cannot read"):
         build(DmtetConfig(initial_mesh=str(tmp_path / "broken.glb")))
-    trimesh.creation.icosphere(radius=3.0).export(tmp_path / "large.obj")
-    with pytest.raises(ValueError, match="scale and move it"):
-        build(DmtetConfig(initial_mesh=str(tmp_path / "large.obj")))
+    inverted = trimesh.creation.icosphere(radius=3.0)
+    inverted.invert()
+    inverted.export(tmp_path / "inverted.obj")
+    with pytest.raises(ValueError, match=r"inverted\.obj: the mesh has no inside"):
+        build(DmtetConfig(resolution=12, initial_mesh=str(tmp_path / "inverted.obj")))
 
 
 def test_conversion_keeps_the_surface(converted: DmtetMesh, striped_torus: TriangleMesh) -> None:
