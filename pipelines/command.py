@@ -8,7 +8,7 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Callable
-from typing import IO, NoReturn
+from typing import Any, NoReturn
 
 from .errors import Interrupted, SettingsError, UserError, in_one_line
 from .streams import complain, output_lost, put
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             complain(message.rstrip("\n"))
         raise SystemExit(status)
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         del file
         put(self.format_help(), end="")
 

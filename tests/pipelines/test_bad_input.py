@@ -109,7 +109,7 @@ CASES: list[tuple[Sequence[str], str, Callable[[Path], None]]] = [
         "overhead_fraction",
         _nothing,
     ),
-    (["--resume", "--overwrite"], "not allowed with", _nothing),
+    (["--resume", "--overwrite"], "no earlier run", _nothing),
     (["--resume"], "no earlier run", _nothing),
     (["--resume", "--out", "nowhere"], "nothing to resume", _nothing),
     (["--resume", "--out", "run", "--prompt", "a red mug"], "other settings (prompt)", _interrupted_run),
@@ -154,5 +154,5 @@ def test_wrong_calls(
 def test_a_wrong_call_from_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--repr", "gausians"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
