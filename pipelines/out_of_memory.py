@@ -10,7 +10,10 @@ import torch
 from ..distill import MicroBatched, Prior
 from .errors import UserError
 
-ADVICE = "out of memory; lower the stages' resolution, mesh.resolution, export.resolution or the size of the scene"
+ADVICE = (
+    "out of memory; lower the stages' resolution, mesh.resolution, export.resolution, output.picture_size or the size "
+    "of the scene"
+)
 
 _SIGNS = (
     # torch, on the CPU: no class of its own. Linux and macOS, Windows, sizes beyond 64 bits.

@@ -264,10 +264,7 @@ class _Run:
             raise Interrupted(self.folder, stage.total, self.signals.number)
 
     def _save(self, stage: Stage) -> None:
-        try:
-            stage.check_finite()
-        except UserError as error:
-            raise UserError(f"{error}; the checkpoints before it are kept, --resume goes on from them") from None
+        stage.check_finite()
         metadata = {
             "stage": stage.name,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -213,8 +213,8 @@ class Stage:
             if name not in buffers or bool(tensor.isnan().any()):
                 raise UserError(
                     f"'{name}' is not finite any more after step {self.total}, in stage '{self.name}': the run has "
-                    f"diverged, and this state is not saved; lower stages.{self.name}.rates, the scene's own learning "
-                    "rates or the guidance scale, and start anew"
+                    "diverged. This state is not saved, the checkpoints before it are kept (--resume goes on from "
+                    f"them); lower stages.{self.name}.rates, the scene's own learning rates or the guidance scale"
                 )
 
     def _try_step(self) -> StepInfo:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from steindreamer.pipelines.checkpoint import (
-    checkpoint_steps,
     read_newest_checkpoint,
     write_checkpoint,
 )
+from steindreamer.pipelines.checkpoint_record import checkpoint_steps
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.files import write_atomically
 
@@ -28,11 +28,16 @@ def test_round_trip_keeps_bits_dtypes_and_shapes(tmp_path: Path, generator: torc
         assert torch.equal(checkpoint.tensors[name], tensor) and checkpoint.tensors[name].dtype == tensor.dtype
 
 
-def test_two_newest_are_kept(tmp_path: Path) -> None:
-    for step in (10, 20, 30):
+def test_the_newest_and_older_ones_are_kept(tmp_path: Path) -> None:
+    """Whenever a run turns out to have gone wrong, there is a state of at most half of its steps."""
+    for step in range(10, 410, 10):
         write_checkpoint(tmp_path, step, _tensors(step), {})
-    assert checkpoint_steps(tmp_path) == [20, 30]
-    assert len(list(tmp_path.iterdir())) == 4
+        kept = checkpoint_steps(tmp_path)
+        assert kept[-2:] == [step - 10, step][-len(kept) :] and len(kept) <= 4
+        assert step < 40 or (step / 8 <= kept[0] <= step / 2)
+    assert {path.stem for path in tmp_path.iterdir()} == {f"{step:06d}" for step in kept}
+    write_checkpoint(tmp_path, 100, _tensors(100), {})
+    assert checkpoint_steps(tmp_path)[-1] == 100, "those of a future that was passed over are gone"
 
 
 def test_a_checkpoint_without_its_record_does_not_exist(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_resumed_run_ends_in_the_same_bits_and_may_ask_for_other_assets(
     for suffix in ("json", "safetensors"):
         (broken / "checkpoints" / f"000006.{suffix}").unlink()
     assert main(["--quiet", "--resume", "--out", str(broken), "particles=3"]) == 1
-    assert main(["--quiet", "--resume", "--out", str(broken), "export.face_budget=150"]) == 0
+    assert main(["--quiet", "--resume", "--overwrite", "--out", str(broken), "export.face_budget=150"]) == 0
     assert_same_bits(whole, broken, 6)
     summary = json.loads((broken / "summary.json").read_text())
     assert summary["export"]["faces"] <= 150 and summary["further_exports"][0]["faces"] <= 150

@@ -109,7 +109,7 @@ def test_a_finished_texture_as_another_asset(
     folder = tmp_path / "again"
     shutil.copytree(finished, folder)
     before = trimesh.load(folder / "asset" / "asset.glb", force="mesh")
-    assert main(["--quiet", "--resume", "--out", str(folder), f"export.{setting}"]) == 0
+    assert main(["--quiet", "--resume", "--overwrite", "--out", str(folder), f"export.{setting}"]) == 0
     after = trimesh.load(folder / "asset" / "asset.glb", force="mesh")
     assert isinstance(before, trimesh.Trimesh) and isinstance(after, trimesh.Trimesh)
     assert 150 < len(before.faces) <= 400 and 100 < len(after.faces) <= faces
@@ -122,8 +122,10 @@ def test_refinement_may_follow_later_but_not_be_undone(tmp_path: Path, capsys: p
     folder = tmp_path / "run"
     assert main(["--out", str(folder), *SMALL, "--no-refine"]) == 0
     assert "hand-over" not in capsys.readouterr().out
-    assert main(["--out", str(folder), "--resume", "refine=true"]) == 0
+    assert main(["--out", str(folder), "--resume", "refine=true"]) == 1
+    assert "asset.glb was made with other settings (refine); add --overwrite" in capsys.readouterr().err
+    assert main(["--out", str(folder), "--resume", "--overwrite", "refine=true"]) == 0
     out = capsys.readouterr().out
     assert "resuming after step 2, in stage 'coarse'" in out and out.count("hand-over") == 2
-    assert main(["--out", str(folder), "--resume", "--no-refine"]) == 1
+    assert main(["--out", str(folder), "--resume", "--overwrite", "--no-refine"]) == 1
     assert "the checkpoint is of stage 'texture', this run has: coarse" in capsys.readouterr().err

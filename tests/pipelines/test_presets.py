@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.distill import SDSConfig, VSDConfig
-from steindreamer.pipelines.checkpoint import checkpoint_steps
+from steindreamer.pipelines.checkpoint_record import checkpoint_steps
 from steindreamer.pipelines.cli import main
 from steindreamer.pipelines.config import RunConfig, load_config
 from steindreamer.pipelines.pipeline import Pipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from steindreamer.pipelines.checkpoint import checkpoint_steps
+from steindreamer.pipelines.checkpoint_record import checkpoint_steps
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [

@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from steindreamer.pipelines import run_folder
-from steindreamer.pipelines.checkpoint import checkpoint_steps
+from steindreamer.pipelines.checkpoint_record import checkpoint_steps
 from steindreamer.pipelines.cli import main
+from steindreamer.pipelines.manifest import FILES, FOLDERS
 from steindreamer.pipelines.pictures import sheet_cameras
-from steindreamer.pipelines.run_folder import WRITTEN, choose_folder
+from steindreamer.pipelines.run_folder import choose_folder
+from steindreamer.pipelines.run_watchdog import FILE_NAME
 from steindreamer.pipelines.views import ViewsConfig
+from steindreamer.representations import atomic_file
 
 TINY = [
     "--prompt", "a red mug", "--no-refine", "stages.coarse.steps=4", "stages.coarse.resolution=16",
@@ -37,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_written_is_known_and_linked(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == set(WRITTEN)
+    assert {path.name for path in finished.iterdir()} == {*FILES, *FOLDERS} - {FILE_NAME}
     page = (finished / "report.html").read_text()
     links = re.findall(r'(?:href|src)="([^"]+)"', page)
     assert {"asset/asset.glb", "asset/asset.ply", "asset/asset.png", "turntable.webp"} <= set(links)
@@ -49,7 +52,12 @@ def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys:
     folder = tmp_path / "again"
     shutil.copytree(finished, folder)
     scene = (folder / "checkpoints" / "000004.safetensors").read_bytes()
-    assert main(["--resume", "--out", str(folder), "export.face_budget=100"]) == 0
+    asset = (folder / "asset" / "asset.glb").read_bytes()
+    assert main(["--resume", "--out", str(folder), "export.face_budget=100"]) == 1
+    error = capsys.readouterr().err
+    assert "asset.glb was made with other settings (export.face_budget); add --overwrite" in error
+    assert len(error.splitlines()) == 1 and (folder / "asset" / "asset.glb").read_bytes() == asset
+    assert main(["--resume", "--out", str(folder), "--overwrite", "export.face_budget=100"]) == 0
     assert "resuming after step 4" in capsys.readouterr().out
     assert json.loads((folder / "summary.json").read_text())["export"]["faces"] <= 100
     assert "face_budget: 100" in (folder / "config.yaml").read_text()
@@ -97,14 +105,14 @@ def test_what_cannot_be_written_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
 ) -> None:
     """A disk that fills up at any stage of the run."""
-    real = Path.open
+    real = atomic_file.write_atomically
 
-    def full(self: Path, mode: str = "r", *arguments: object, **options: object) -> object:
-        if broken in str(self) and "w" in mode:
-            raise OSError(28, "No space left on device", str(self))
-        return real(self, mode, *arguments, **options)  # type: ignore[call-overload]
+    def full(path: Path, content: bytes) -> None:
+        if broken in str(path):
+            raise OSError(28, "No space left on device", str(path.with_name(".x.partial")))
+        real(path, content)
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(atomic_file, "write_atomically", full)
     folder = tmp_path / "run"
     assert main(["--quiet", "--out", str(folder), *TINY, "output.checkpoint_every=1"]) == 1
     error = capsys.readouterr().err
