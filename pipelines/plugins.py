@@ -61,7 +61,8 @@ def refuse_missing_plugins(layers: Iterable[Mapping[str, Any]], given: Iterable[
     """
     present = {file.name for file in given}
     recorded = [plugins for layer in layers if isinstance(plugins := layer.get("plugins"), list)]
-    missing = [str(file) for plugins in recorded for file in plugins if Path(str(file)).name not in present]
+    named = dict.fromkeys(str(file) for plugins in recorded for file in plugins)
+    missing = [file for file in named if Path(file).name not in present]
     if missing:
         again = " ".join(f"--plugin {shlex.quote(file)}" for file in missing)
         raise SettingsError(
