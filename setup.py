@@ -15,7 +15,7 @@ setup(
     package_dir={f"steindreamer.{folder}": folder for folder in FOLDERS},
     package_data={
         "": ["py.typed"],
-        "steindreamer.configs": ["*.yaml"],
+        "steindreamer.configs": ["*.yaml", "*.json"],
         "steindreamer.assets": ["**/*.safetensors", "**/*.json", "**/*.md", "*/*.png"],
     },
 )

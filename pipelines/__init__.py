@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .config import RunConfig as RunConfig
     from .config import load_config as load_config
     from .errors import UserError as UserError
+    from .priors import register_prior as register_prior
     from .runner import RunResult as RunResult
     from .runner import generate as generate
 
@@ -20,11 +21,12 @@ _HOME = {
     "RunConfig": "config",
     "load_config": "config",
     "UserError": "errors",
+    "register_prior": "priors",
     "generate": "runner",
     "RunResult": "runner",
 }
 
-__all__ = ["RunConfig", "RunResult", "UserError", "generate", "load_config", "main"]
+__all__ = ["RunConfig", "RunResult", "UserError", "generate", "load_config", "main", "register_prior"]
 
 
 def __getattr__(name: str) -> object:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from typing import IO, NoReturn
+from typing import Any, NoReturn
 
 from .errors import Interrupted, SettingsError, UserError, in_one_line
 from .streams import complain, output_lost, put
@@ -17,10 +18,6 @@ DONE, ERROR, USAGE = 0, 1, 2
 """Exit statuses; one that was stopped by a signal ends with 128 + its number."""
 
 PLUGIN_HELP = "run this file first, which registers components of your own; may be given again"
-
-OUT_OF_MEMORY = (
-    "out of memory; lower the stages' resolution, export.resolution, export.texture_size or the scene's size"
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +31,7 @@ class Parser(argparse.ArgumentParser):
             complain(message.rstrip("\n"))
         raise SystemExit(status)
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         del file
         put(self.format_help(), end="")
 
@@ -65,13 +62,22 @@ def exit_status(work: Callable[[], object], *, debug: bool, stopped: str) -> int
 def _told(error: Exception) -> str:
     if isinstance(error, UserError):
         return in_one_line(error)
+    if memory := _out_of_memory(error):
+        return memory
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename is not None else ""
         return in_one_line(f"cannot read or write {what}{error.strerror or error}")
-    if isinstance(error, MemoryError):
-        return OUT_OF_MEMORY
     name = f"{type(error).__name__}: {in_one_line(error)}"
     return f"this is a fault of the program: {name} ({_keep_traceback(error)})"
+
+
+def _out_of_memory(error: Exception) -> str:
+    """What to do about it, if that was it."""
+    if isinstance(error, MemoryError) or "torch" in sys.modules:  # before that no other kind can have come
+        from .out_of_memory import ADVICE, is_out_of_memory
+
+        return ADVICE if is_out_of_memory(error) else ""
+    return ""
 
 
 def _keep_traceback(error: Exception) -> str:

@@ -24,6 +24,7 @@ from .validation import check_itself, compose_as
 __all__ = [
     "CHOICES",
     "DEFAULT_PRESET",
+    "SCHEMA",
     "OutputConfig",
     "RunConfig",
     "compose",

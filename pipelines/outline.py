@@ -104,8 +104,10 @@ class _Maker:
 
     def _default(self, kind: Any, default: Any) -> Any:
         """A value of one's own."""
+        if default is None:
+            return None
         match kind:
-            case {"section": name} if default is not None:
+            case {"section": name}:
                 fields = self._classes[name]["fields"]
                 given = {key: self._default(fields[key]["kind"], value) for key, value in default.items()}
                 return self._made[name](**given)

@@ -22,7 +22,7 @@ from .errors import SettingsError, UserError, in_one_line
 
 GROUP = "steindreamer.plugins"
 
-_loaded: dict[str, ModuleType] = {}
+LOADED: dict[str, ModuleType] = {}
 """By resolved path: a file that is named twice registers once."""
 
 
@@ -61,7 +61,8 @@ def refuse_missing_plugins(layers: Iterable[Mapping[str, Any]], given: Iterable[
     """
     present = {file.name for file in given}
     recorded = [plugins for layer in layers if isinstance(plugins := layer.get("plugins"), list)]
-    missing = [str(file) for plugins in recorded for file in plugins if Path(str(file)).name not in present]
+    named = dict.fromkeys(str(file) for plugins in recorded for file in plugins)
+    missing = [file for file in named if Path(file).name not in present]
     if missing:
         again = " ".join(f"--plugin {shlex.quote(file)}" for file in missing)
         raise SettingsError(
@@ -71,8 +72,8 @@ def refuse_missing_plugins(layers: Iterable[Mapping[str, Any]], given: Iterable[
 
 def _load_file(path: Path) -> str:
     key = str(path)
-    if key not in _loaded:
-        name = f"steindreamer_plugin_{len(_loaded) + 1}_{path.stem}"
+    if key not in LOADED:
+        name = f"steindreamer_plugin_{len(LOADED) + 1}_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None, "a .py file always has a loader"
         module = importlib.util.module_from_spec(spec)
@@ -82,12 +83,12 @@ def _load_file(path: Path) -> str:
         except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise UserError(f"plugin {path} failed{_place(error, path)}: {_described(error)}") from error
-        _loaded[key] = module
+        LOADED[key] = module
     return key
 
 
 def _load_installed(point: EntryPoint) -> None:
-    if point.value in _loaded:
+    if point.value in LOADED:
         return
     try:
         loaded = point.load()
@@ -97,7 +98,7 @@ def _load_installed(point: EntryPoint) -> None:
             f"the installed plugin '{point.name}'{owner} ({point.value}) failed: {_described(error)}; "
             "mend or uninstall it"
         ) from error
-    _loaded[point.value] = loaded
+    LOADED[point.value] = loaded
 
 
 def _check_entries() -> None:

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from steindreamer.distill import BASELINES, SSDConfig
+from steindreamer.pipelines import plugins
 from steindreamer.pipelines.cli import parser
 from steindreamer.pipelines.config import CHOICES, load_config
 from steindreamer.pipelines.estimated_geometry import ESTIMATED
@@ -58,8 +59,12 @@ def test_links_lead_somewhere(document: str, link: str) -> None:
 
 
 @pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^python pipelines/run\.py (.*)$")}))
-def test_commands_parse(line: str) -> None:
+def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = parser().parse_intermixed_args(shlex.split(line, comments=True))
+    if "examples/voxels.py" in map(str, options.plugin):
+        monkeypatch.setattr(plugins, "LOADED", {})
+        plugins.load_plugins([ROOT / "examples" / "voxels.py"])
+        monkeypatch.setitem(REPRESENTATIONS, "voxels", REPRESENTATIONS.pop("voxels"))  # gone after the test
     chosen = {name: getattr(options, name) for name in CHOICES}
     config = load_config(
         options.preset or "cpu",

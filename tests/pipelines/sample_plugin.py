@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from steindreamer.distill import Guide, NoiseLevel, SSDConfig, register_baseline, register_method
-from steindreamer.pipelines.priors import register_prior
+from steindreamer.pipelines import register_prior
 from steindreamer.representations import GaussiansConfig, register_representation
 from steindreamer.training.world.prior import WorldPriorConfig
 

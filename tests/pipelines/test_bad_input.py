@@ -154,5 +154,5 @@ def test_wrong_calls(
 def test_a_wrong_call_from_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--repr", "gausians"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from steindreamer.distill import BASELINES, METHODS, register_method
-from steindreamer.pipelines import plugins
+from steindreamer.pipelines import plugins, register_prior
 from steindreamer.pipelines.cli import main as run
 from steindreamer.pipelines.errors import SettingsError, UserError
 from steindreamer.pipelines.laboratory.compare_cli import main as compare
 from steindreamer.pipelines.laboratory.probe_cli import main as probe
-from steindreamer.pipelines.priors import PRIORS, register_prior
+from steindreamer.pipelines.priors import PRIORS
 from steindreamer.representations import REPRESENTATIONS, register_representation
 
 SAMPLE = Path(__file__).with_name("sample_plugin.py")
@@ -28,7 +28,7 @@ QUICK = [*TINY, "output.turntable_frames=0", "output.picture_size=16", "export.e
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """What a test registers is gone after it."""
-    all_of_them = (REPRESENTATIONS, METHODS, BASELINES, PRIORS, plugins._loaded)
+    all_of_them = (REPRESENTATIONS, METHODS, BASELINES, PRIORS, plugins.LOADED)
     before = [dict(registry) for registry in all_of_them]
     yield
     for registry, content in zip(all_of_them, before, strict=True):
@@ -46,7 +46,7 @@ def test_a_representation_from_a_file_is_trained_and_resumed_only_with_it(
     assert run([*plugin, "--repr", "voxels", *out, *settings, *world, *QUICK]) == 0, capsys.readouterr().err
     assert f"plugins:\n- {VOXELS}\n" in (tmp_path / "run" / "config.yaml").read_text()
     del REPRESENTATIONS["voxels"]
-    plugins._loaded.clear()
+    plugins.LOADED.clear()
     assert run(["--resume", *out]) == 2
     told = capsys.readouterr().err
     assert f"add --plugin {VOXELS}\n" in told and len(told.splitlines()) == 1
@@ -90,7 +90,7 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
             "does not inherit SDSConfig",
         ),
         (
-            "from dataclasses import dataclass\nfrom steindreamer.pipelines.priors import register_prior\n@dataclass\n"
+            "from dataclasses import dataclass\nfrom steindreamer.pipelines import register_prior\n@dataclass\n"
             "class P:\n    a: int\n    def build(self, device): ...\nregister_prior('p', P)\n",
             "cannot be made of its defaults: TypeError",
         ),
@@ -154,7 +154,7 @@ def test_a_file_is_run_once_whatever_it_is_called(tmp_path: Path, monkeypatch: p
     other.mkdir()
     (other / "mine.py").write_text("VALUE = 2\n")
     plugins.load_plugins([other / "mine.py"])
-    assert {module.__name__.rsplit("_", 1)[1] for module in plugins._loaded.values()} == {"mine"}
+    assert {module.__name__.rsplit("_", 1)[1] for module in plugins.LOADED.values()} == {"mine"}
 
 
 def test_a_name_in_settings_runs_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from steindreamer.pipelines.command import DONE, ERROR, USAGE, exit_status
 from steindreamer.pipelines.errors import MAX_MESSAGE, Interrupted, SettingsError, UserError, in_one_line
+from steindreamer.pipelines.signals import Stopped
 from steindreamer.pipelines.streams import complain, output_lost, put
 
 ROOT = Path(__file__).parents[2]
@@ -103,9 +105,12 @@ def test_printing_goes_on_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> No
         (SettingsError("no such key"), USAGE, "error: no such key"),
         (PermissionError(13, "Permission denied", "a/b"), ERROR, "error: cannot read or write a/b: Permission denied"),
         (MemoryError(), ERROR, "error: out of memory; lower"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ERROR, "error: out of memory; lower"),
         (TypeError("unhashable\ntype"), ERROR, "error: this is a fault of the program: TypeError: unhashable type ("),
         (KeyboardInterrupt(), 130, "go on so"),
         (Interrupted(Path("run"), 7), 130, "interrupted; step 7 is saved"),
+        (Interrupted(Path("run"), 7, signal.SIGTERM), 143, "interrupted by SIGTERM; step 7 is saved"),
+        (Stopped(signal.SIGHUP, "go on so"), 129, "interrupted by SIGHUP; go on so"),
     ],
 )
 def test_every_end_is_one_line_and_a_status(
