@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..distill import METHODS
 from ..distill.methods import SDSConfig
 from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
+from .component_checks import check_entry
 from .errors import UserError, nearest
 from .estimators import EstimatorConfig
 from .export import ExportConfig
@@ -173,6 +174,7 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
     names = _choose_names(layers, chosen)
     base = OmegaConf.structured(RunConfig)
     for section, name in names.items():
+        check_entry(section, name, CHOICES[section][name])
         base[section] = OmegaConf.structured(CHOICES[section][name])
     base.names = names
     for layer in layers:
