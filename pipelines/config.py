@@ -12,6 +12,7 @@ from annotated_types import Interval
 from ..distill import METHODS
 from ..distill.methods import SDSConfig
 from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
+from .component_checks import check_entry
 from .composing import active_stages, method_of, to_plain
 from .estimators import EstimatorConfig
 from .export import ExportConfig
@@ -149,6 +150,9 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
 
     A model in the place of the prior's name means the prior "diffusers" with that model. Raises SettingsError.
     """
+    for section, choices in CHOICES.items():
+        for name, entry in choices.items():
+            check_entry(section, name, entry)
     config = compose_as(SCHEMA, layers, chosen)
     assert isinstance(config, RunConfig)
     return config
