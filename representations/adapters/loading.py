@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 
 
@@ -13,13 +14,16 @@ def load(module: str, install: str) -> ModuleType:
     """
     package = module.split(".")[0]
     try:
-        importlib.import_module(package)
         return importlib.import_module(module)
     except Exception as error:  # a compiled part that does not load ends in whatever it stumbles over
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-        if isinstance(error, ModuleNotFoundError) and error.name == package:
+        if isinstance(error, ModuleNotFoundError) and sys.modules.get(package) is None and _within(error.name, package):
             raise ValueError(f"this needs the {package} package ({error}). To install it: {install}") from error
         raise ValueError(f"{package} cannot be imported ({reason}). {_way_out(str(error), install)}") from error
+
+
+def _within(module: str | None, package: str) -> bool:
+    return module is not None and module.split(".")[0] == package
 
 
 def _way_out(message: str, install: str) -> str:
