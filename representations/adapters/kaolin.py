@@ -1,4 +1,4 @@
-"""Surface extraction and USD files by NVIDIA Kaolin [Fuji Tsang et al. 2022]; an optional package."""
+"""Surface extraction and USD files by NVIDIA Kaolin [Fuji Tsang et al. 2022], 0.17 or newer; an optional package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from ..dmtet.grid import TetrahedralGrid
 from ..mesh import TriangleMesh
 from .loading import load
-from .uvs import flip_v
 
 INSTALL = (
     "pip install --no-build-isolation 'git+https://github.com/NVIDIAGameWorks/kaolin.git' (compiles; NVIDIA has wheels "
@@ -56,18 +55,21 @@ def export_usd(mesh: TriangleMesh, path: Path) -> None:
 
     Colours and the texture are not written. An existing file is replaced. Raises ValueError without kaolin.
     """
-    kaolin_usd, geometry = load("kaolin.io.usd", INSTALL), load("pxr.UsdGeom", INSTALL)
+    kaolin_usd = load("kaolin.io.usd", INSTALL)
+    usd, geometry = load("pxr.Usd", INSTALL), load("pxr.UsdGeom", INSTALL)
     path = path.resolve()
-    # Kaolin would add the mesh to what the file holds.
+    # Kaolin would refuse an existing file, or add the mesh to what it holds, as its version is.
     path.unlink(missing_ok=True)
-    stage = kaolin_usd.export_mesh(
+    # It turns v upwards itself. Since 0.18 it returns nothing.
+    kaolin_usd.export_mesh(
         str(path),
         vertices=mesh.vertices.detach(),
         faces=mesh.faces.contiguous(),
-        uvs=None if mesh.uvs is None else flip_v(mesh.uvs),
+        uvs=None if mesh.uvs is None else mesh.uvs.detach(),
         face_normals=None if mesh.normals is None else mesh.normals.detach()[mesh.faces],
         up_axis="Y",
     )
+    stage = usd.Stage.Open(str(path))
     geometry.SetStageMetersPerUnit(stage, 1.0)
     stage.Save()
 
@@ -86,7 +88,7 @@ def import_usd(path: Path) -> TriangleMesh:
     mesh = kaolin_usd.import_mesh(
         stage, heterogeneous_mesh_handler=handlers.mesh_handler_naive_triangulate, triangulate=True
     )
-    if mesh.faces is None or not len(mesh.faces):
+    if mesh is None or mesh.faces is None or not len(mesh.faces):
         raise ValueError(f"{path} holds no mesh with faces")
     vertices = mesh.vertices * geometry.GetStageMetersPerUnit(stage)
     if geometry.GetStageUpAxis(stage) == "Z":
@@ -95,6 +97,7 @@ def import_usd(path: Path) -> TriangleMesh:
     if mesh.face_uvs_idx is None:
         return TriangleMesh(vertices, mesh.faces)
     corners = torch.stack([mesh.faces, mesh.face_uvs_idx], 2).reshape(-1, 2)
+    # Kaolin has turned v downwards.
     distinct, faces = torch.unique(corners, dim=0, return_inverse=True)
     vertex, uv = distinct.unbind(1)
-    return TriangleMesh(vertices[vertex], faces.reshape(-1, 3), uvs=flip_v(mesh.uvs)[uv])
+    return TriangleMesh(vertices[vertex], faces.reshape(-1, 3), uvs=mesh.uvs[uv])

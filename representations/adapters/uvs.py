@@ -8,5 +8,5 @@ from torch import Tensor
 
 
 def flip_v(uvs: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-    """Between v growing downwards (ours, glTF) and upwards (PyTorch3D, USD)."""
+    """Between v growing downwards (ours, glTF) and upwards (PyTorch3D)."""
     return torch.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ..adapters.loading import load
@@ -45,9 +45,7 @@ class NvdiffrastRaster(Raster):
         self.pixels = (triangle > 0).nonzero()[:, 0]
         camera = self.pixels // (size[0] * size[1])
         corners = faces[triangle[self.pixels].long() - 1]
-        (ax, ay), (bx, by), (cx, cy) = (self.screen.detach()[camera, corners[:, j], :2].unbind(1) for j in range(3))
-        # With pixel y pointing down, counter-clockwise winding has negative area.
-        self.front = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0
+        self.front = shows_outer_side(self.screen.detach()[camera[:, None], corners])
 
     def values(self, attributes: Float[Tensor, "v c"]) -> Float[Tensor, "n c+1"]:
         everywhere = attributes.float().expand(len(self.screen), -1, -1)
@@ -61,6 +59,17 @@ class NvdiffrastRaster(Raster):
         triangles = weld(vertices, self.faces).int().contiguous()
         mixed = self._library.antialias(layers.contiguous(), self._raster, self._clip, triangles)
         return mixed, (mixed != layers).any(3).flatten().nonzero()[:, 0]
+
+
+def shows_outer_side(corners: Float[Tensor, "n 3 3"]) -> Bool[Tensor, " n"]:
+    """Whether the outer (counter-clockwise) side is seen of triangles of `Raster.screen`'s points.
+
+    Also where a corner is behind the camera, and its projection on the other side of the picture.
+    """
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (corner.unbind(1) for corner in corners.unbind(1))
+    # With pixel y pointing down, counter-clockwise winding has negative area; each corner behind turns it around.
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    return area * az.sign() * bz.sign() * cz.sign() < 0
 
 
 def clip_positions(screen: Float[Tensor, "b v 3"], size: tuple[int, int]) -> Float[Tensor, "b v 4"]:

@@ -1,4 +1,7 @@
-"""Kaolin's extraction beside ours, and USD files through it; skipped where it cannot be imported."""
+"""Kaolin's extraction beside ours, and USD files through it.
+
+Skipped where it cannot be imported, but for the USD files: these also go through a stand-in on Pixar's library.
+"""
 
 import sys
 from collections.abc import Callable
@@ -8,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 import trimesh
+from kaolin_stand_in import stand_in
 from torch import Tensor
 
 from steindreamer.representations import TriangleMesh
 from steindreamer.representations.adapters import kaolin as adapter
+from steindreamer.representations.adapters.loading import load
 from steindreamer.representations.dmtet import TetrahedralGrid, marching_tetrahedra
 
 GRID = TetrahedralGrid(14)
@@ -21,6 +26,16 @@ CENTRE = torch.tensor([0.1, 0.0, -0.2])
 @pytest.fixture
 def kaolin() -> None:
     pytest.importorskip("kaolin", reason="needs kaolin (docs/optional_packages.md)", exc_type=ImportError)
+
+
+@pytest.fixture(params=["installed", "stand-in"])
+def usd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "installed":
+        pytest.importorskip("kaolin", reason="needs kaolin (docs/optional_packages.md)", exc_type=ImportError)
+        return
+    pytest.importorskip("pxr", reason="needs usd-core")
+    for name, module in stand_in().items():
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 def ball(points: Tensor) -> Tensor:
@@ -52,6 +67,25 @@ def test_missing_package_is_named(call: Callable[[Path], Any], monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "kaolin", None)
     with pytest.raises(ValueError, match=r"needs the kaolin package.*pip install"):
         call(tmp_path / "mesh.usda")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", r"RuntimeError.*nms.*steindreamer\.distill"),
+        ("raise ImportError('kaolin/_C.so: undefined symbol: _ZN2at')", r"ImportError.*undefined symbol.*pip install"),
+        ("raise OSError('libcudart.so.12: no such file')", r"OSError.*libcudart.*pip install"),
+        ("import a_package_that_is_missing", r"a_package_that_is_missing.*pip install"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_not_called_missing(
+    code: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_package").mkdir()
+    (tmp_path / "broken_package" / "__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"^broken_package cannot be imported \(.*" + told):
+        load("broken_package.io", "pip install it")
 
 
 def triangles(faces: Tensor) -> set[tuple[int, ...]]:
@@ -108,7 +142,7 @@ def test_flexicubes_of_nothing(kaolin: None) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".usda", ".usd", ".usdc"])
-def test_usd_keeps_the_mesh(kaolin: None, suffix: str, tmp_path: Path, generator: torch.Generator) -> None:
+def test_usd_keeps_the_mesh(usd: None, suffix: str, tmp_path: Path, generator: torch.Generator) -> None:
     box = trimesh.creation.box()
     vertices, faces = torch.tensor(box.vertices, dtype=torch.float32), torch.tensor(box.faces)
     uvs = torch.rand(len(vertices), 2, generator=generator)
@@ -122,12 +156,14 @@ def test_usd_keeps_the_mesh(kaolin: None, suffix: str, tmp_path: Path, generator
     torch.testing.assert_close(mesh.uvs, uvs)
 
 
-def test_usd_is_in_metres_with_v_upwards(kaolin: None, tmp_path: Path) -> None:
+def test_usd_is_in_metres_with_v_upwards(usd: None, tmp_path: Path) -> None:
     """Read by Pixar's library."""
-    geometry, usd = pytest.importorskip("pxr.UsdGeom"), pytest.importorskip("pxr.Usd")
+    geometry, stages = pytest.importorskip("pxr.UsdGeom"), pytest.importorskip("pxr.Usd")
     uvs = torch.tensor([[0.25, 0.1], [0.5, 0.0], [1.0, 1.0]])
-    adapter.export_usd(TriangleMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), uvs=uvs), tmp_path / "mesh.usda")
-    stage = usd.Stage.Open(str(tmp_path / "mesh.usda"))
+    given = uvs.clone()
+    adapter.export_usd(TriangleMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), uvs=given), tmp_path / "mesh.usda")
+    assert torch.equal(given, uvs)
+    stage = stages.Stage.Open(str(tmp_path / "mesh.usda"))
     assert geometry.GetStageMetersPerUnit(stage) == 1 and geometry.GetStageUpAxis(stage) == "Y"
     (prim,) = [prim for prim in stage.Traverse() if prim.IsA(geometry.Mesh)]
     st = torch.tensor(geometry.PrimvarsAPI(prim).GetPrimvar("st").Get())
@@ -151,7 +187,7 @@ def Mesh "panel"
 """
 
 
-def test_import_of_centimetres_polygons_and_seams(kaolin: None, tmp_path: Path) -> None:
+def test_import_of_centimetres_polygons_and_seams(usd: None, tmp_path: Path) -> None:
     path = tmp_path / "others.usda"
     path.write_text(USD_OF_OTHERS)
     mesh = adapter.import_usd(path)
@@ -164,9 +200,33 @@ def test_import_of_centimetres_polygons_and_seams(kaolin: None, tmp_path: Path) 
     torch.testing.assert_close(mesh.uvs[mesh.faces].reshape(-1, 2), uvs.float())
 
 
-def test_files_without_a_mesh(kaolin: None, tmp_path: Path) -> None:
-    (tmp_path / "empty.usda").write_text("#usda 1.0\n")
-    with pytest.raises(ValueError, match="no mesh"):
-        adapter.import_usd(tmp_path / "empty.usda")
+def test_import_of_several_meshes_where_they_stand(usd: None, tmp_path: Path) -> None:
+    path = tmp_path / "two.usda"
+    mesh = """def Mesh "{name}" {{
+        int[] faceVertexCounts = [3]
+        int[] faceVertexIndices = [0, 1, 2]
+        point3f[] points = [(0, 0, 0), (1, 0, 0), (0, 1, 0)]
+        double3 xformOp:translate = (0, 0, {z})
+        uniform token[] xformOpOrder = ["xformOp:translate"]
+    }}"""
+    meshes = [mesh.format(name=name, z=z) for name, z in (("near", 0), ("far", 2))]
+    path.write_text("\n".join(['#usda 1.0\n(\n    metersPerUnit = 1\n    upAxis = "Y"\n)', *meshes]))
+    read = adapter.import_usd(path)
+    assert read.uvs is None
+    assert read.faces.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert read.vertices[:, 2].tolist() == [0, 0, 0, 2, 2, 2]
+
+
+def test_files_without_a_mesh(usd: None, tmp_path: Path) -> None:
+    contents = {
+        "empty": "",
+        "camera": 'def Camera "camera" {}',
+        "points": 'def Mesh "points" {\n point3f[] points = [(0, 0, 0)]\n}',
+    }
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.usda"
+        path.write_text(f"#usda 1.0\n{content}\n")
+        with pytest.raises(ValueError, match=f"{name}.usda holds no mesh"):
+            adapter.import_usd(path)
     with pytest.raises(FileNotFoundError, match=r"missing\.usda"):
         adapter.import_usd(tmp_path / "missing.usda")

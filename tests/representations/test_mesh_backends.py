@@ -14,7 +14,7 @@ from steindreamer.representations import Cameras, TriangleMesh, vertex_normals
 from steindreamer.representations.mesh_render import draw_mesh
 from steindreamer.representations.rasterization import Raster
 from steindreamer.representations.rasterization.cpu import CpuRaster
-from steindreamer.representations.rasterization.nvdiffrast import clip_positions
+from steindreamer.representations.rasterization.nvdiffrast import clip_positions, shows_outer_side
 from steindreamer.representations.rasterization.raster import to_screen
 from steindreamer.representations.rasterization.topology import edges_torch, outline_edges, weld
 from steindreamer.representations.rasterization.twin import TorchRaster
@@ -106,6 +106,20 @@ def test_clip_positions_follow_opengl() -> None:
     clip = clip_positions(screen, (10, 20))
     expected = torch.tensor([[[-1.0, -1, -1], [1, 1, 1], [0, 0, 0.98]]])
     torch.testing.assert_close(clip[..., :3] / clip[..., 3:], expected, atol=1e-4, rtol=0)
+
+
+def test_the_side_of_a_triangle_around_the_camera(generator: torch.Generator) -> None:
+    """nvdiffrast draws what is left of a triangle with corners behind the camera; its side is where the camera is."""
+    corners = torch.randn(500, 3, 3, generator=generator, dtype=torch.float64)
+    cameras = Cameras.orbit([20.0], [10.0], distance=0.3, height=40, width=64)
+    pixels, depth = cameras.project(corners.reshape(-1, 3).float())
+    seen = shows_outer_side(torch.cat([pixels[0], depth[0, :, None]], 1).reshape(-1, 3, 3))
+    a, b, c = corners.unbind(1)
+    height = ((cameras.position[0].double() - a) * torch.linalg.cross(b - a, c - a)).sum(1)
+    clear = height.abs() > 1e-3
+    behind = (depth[0].reshape(-1, 3) < 0).sum(1)
+    assert torch.equal(seen[clear], height[clear] > 0)
+    assert {0, 1, 2} <= set(behind[clear].tolist())
 
 
 @pytest.mark.parametrize("backend", ["nvdiffrast", "pytorch3d"])
