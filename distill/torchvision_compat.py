@@ -13,10 +13,10 @@ import importlib
 import re
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -63,9 +63,8 @@ def prepare_torchvision() -> None:
 class _Finder(MetaPathFinder):
     """Finds torchvision where the others find it, and has it loaded by `_MendingLoader`."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    # The import system's paths are no `Sequence`, whatever its type hints say.
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != "torchvision":
             return None
         for finder in sys.meta_path:
