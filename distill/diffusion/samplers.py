@@ -14,6 +14,7 @@ import torch
 
 from ..foreign_errors import foreign_errors
 from ..json_files import read_json_object
+from ..quiet_libraries import quiet
 
 WITH_BETAS = (
     "DDPMScheduler",
@@ -58,13 +59,13 @@ def read_sampler(folder: Path, index: Mapping[str, Any]) -> Any:
     named = given.get("_class_name", listed[1] if isinstance(listed, list) and len(listed) == 2 else None)
     if named not in (*WITH_BETAS, *OF_FLOWS):
         raise ValueError(
-            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known are diffusers' samplers with "
-            f"betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
+            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known are samplers "
+            f"with betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
         )
     steps = given.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 2 <= steps <= MOST_TIMESTEPS:
         raise ValueError(f"has {steps!r} as num_train_timesteps ({FILE}); whole numbers in [2, {MOST_TIMESTEPS}] do")
-    with foreign_errors(f"has settings of {named} that it does not take ({FILE})"):
+    with foreign_errors(f"has settings of {named} that it does not take ({FILE})"), quiet(diffusers):
         return getattr(diffusers, named).from_config(given)
 
 
