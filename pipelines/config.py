@@ -26,6 +26,7 @@ from .stage import MAX_STEPS, SCENES, StageConfig
 __all__ = [
     "CHOICES",
     "DEFAULT_PRESET",
+    "MAX_PROMPT_CHARACTERS",
     "OutputConfig",
     "RunConfig",
     "compose",
