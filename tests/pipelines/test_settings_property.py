@@ -29,7 +29,7 @@ _NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, 2**63, 10**30, -
 _WORDS = st.sampled_from(
     ["yes", "no", "null", "010", "0x10", "1_0", "1e3", ".nan", "[1, 2]", "{a: 1}", "auto", "", "~"]
 )
-_NEARLY_NUMBERS = st.text("0123456789_.xeE+-: ", min_size=1, max_size=4)
+_NEARLY_NUMBERS = st.from_regex(r"[-+]?[0-9]{1,3}[._:xe ][0-9]{0,3}", fullmatch=True)
 _SCALARS = st.none() | st.booleans() | _NUMBERS | _ANY_TEXT | _MARKED_TEXT | _WORDS
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_ANY_TEXT, inner, max_size=2), max_leaves=4
