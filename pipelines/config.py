@@ -25,6 +25,7 @@ from .validation import check_itself, compose_as
 __all__ = [
     "CHOICES",
     "DEFAULT_PRESET",
+    "MAX_PROMPT_CHARACTERS",
     "SCHEMA",
     "OutputConfig",
     "RunConfig",
