@@ -18,6 +18,7 @@ from random_models import TEXT_TO_IMAGE, TextToImage
 from torch import nn
 
 from steindreamer.distill.diffusion import FAMILIES, DiffusersPrior, TextRows, ViewEmbedding
+from steindreamer.distill.diffusion.families.base import FlowFamily
 
 VIEW_PROMPTS = 4
 WEIGHTS = {"text": "model.safetensors", "part": "diffusion_pytorch_model.safetensors"}
@@ -158,7 +159,8 @@ def _write(model: Model, folder: Path) -> None:
         (folder / part / WEIGHTS[kind]).touch()
     for encoder in family.text_encoders.values():
         _put(folder / encoder.tokenizer_folder / "tokenizer.json", {})
-    _put(folder / "scheduler" / "scheduler_config.json", {})
+    sampler = "FlowMatchEulerDiscreteScheduler" if issubclass(family, FlowFamily) else "DDPMScheduler"
+    _put(folder / "scheduler" / "scheduler_config.json", {"_class_name": sampler})
     _put(folder / "model_index.json", {"_class_name": model.pipeline})
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from .digests import check_contents
+from .json_files import parse_json_object, read_file, settings_from_json
+from .weight_files import fill
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -35,12 +38,11 @@ def load_saved(folder: Traversable, config: type[Config], build: Callable[[Confi
 
     Raises OSError if a file is missing, ValueError if one is damaged or they do not belong together.
     """
-    try:
-        model = build(_config_from_json(config, folder.joinpath(CONFIG_FILE).read_bytes()))
-        tensors = load(folder.joinpath(WEIGHTS_FILE).read_bytes())
-        model.load_state_dict({name: _cast(value, torch.float32) for name, value in tensors.items()})
-    except (SafetensorError, RuntimeError, TypeError) as error:
-        raise ValueError(f"not a geometry estimator: {error}") from error
+    contents = {name: read_file(folder.joinpath(name)) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    check_contents(folder, contents)
+    given = parse_json_object(contents[CONFIG_FILE], f"{folder}/{CONFIG_FILE}")
+    model = build(settings_from_json(config, given))
+    fill(model, contents[WEIGHTS_FILE], Path(str(folder)) / WEIGHTS_FILE, "geometry estimator")
     # Channels last: a quarter faster on the CPU.
     return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()  # pyright: ignore[reportCallIssue]
 
@@ -55,11 +57,3 @@ def save_half(folder: Path, config: EstimatorConfig, state: Mapping[str, Tensor]
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
-
-
-def _config_from_json(kind: type[Config], text: str | bytes) -> Config:
-    """Raises ValueError for anything but a JSON object with exactly the dataclass's fields."""
-    given, names = json.loads(text), [field.name for field in fields(kind)]
-    if not isinstance(given, dict) or given.keys() != set(names):
-        raise ValueError(f"expected a JSON object with the keys {', '.join(names)}, got {given}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})

@@ -12,7 +12,8 @@ from annotated_types import Interval
 
 from ..distill import Prior
 from ..distill.diffusion import DiffusersPrior, FamilyOptions
-from ..distill.diffusion.model_sources import MODELS, is_hub_id
+from ..distill.diffusion.layouts import OTHER_FILES
+from ..distill.diffusion.model_sources import MODELS, is_hub_id, local_path
 from ..distill.diffusion.prior import PRECISIONS
 from ..training.world.prior import WorldPriorConfig
 
@@ -123,7 +124,11 @@ def register_prior(name: str, config: type) -> None:
 
 
 def names_a_model(name: str) -> bool:
-    """Whether `name` is no entry of `PRIORS` but a model for "diffusers": a known one, a hub id, or a folder."""
+    """Whether `name` is no entry of `PRIORS` but meant as a model for "diffusers": a known one, a hub id, a folder.
+
+    So is a file, which the prior then refuses with the way out.
+    """
     if not name or name in PRIORS:
         return False
-    return name in MODELS or is_hub_id(name) or Path(name).expanduser().is_dir()
+    ending = Path(name).suffix.lower()
+    return name in MODELS or is_hub_id(name) or local_path(name) is not None or ending in OTHER_FILES

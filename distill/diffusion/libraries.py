@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..foreign_errors import foreign_errors
+from ..json_files import read_json_object
+from ..quiet_libraries import quiet
 from ..torchvision_compat import prepare_torchvision
+from ..weight_files import check_finite, check_report, check_shard_index, tensor_files
 from .model_sources import ModelFiles
 
 
@@ -29,58 +31,51 @@ def import_libraries() -> tuple[Any, Any]:
     return diffusers, transformers
 
 
-def load_tokenizer(tokenizer: Any, folder: Path) -> Any:
-    """Raises ImportError if only SentencePiece can read it (PixArt, DeepFloyd IF) and is not installed."""
-    if (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file():
-        # transformers would ask for another package.
-        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf")):
-            if not _is_installed(module):
-                raise ImportError(f"{folder} needs the package {package!r}: pip install 'steindreamer[diffusion]'")
-    return tokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
-        return False
-
-
 def load_part(model: Any, files: ModelFiles, part: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A frozen part of the model, from the files that were chosen and no others."""
-    with no_progress_bars():
-        loaded: nn.Module = model.from_pretrained(
-            files.folder,
-            subfolder=part,
-            variant=files.variants[part],
+    """A frozen part of the model, from the files that were chosen and no others.
+
+    Raises ValueError naming the file, and the tensor if it is one, unless the files hold exactly the weights that the
+    part's config.json asks for, as finite floating-point numbers.
+    """
+    paths, index = files.weights(part)
+    if index is not None:
+        check_shard_index(index, [path.name for path in paths])
+    return load_frozen(model, files.folder, paths, dtype, subfolder=part, variant=files.variants[part])
+
+
+def load_frozen(model: Any, folder: Path, paths: Sequence[Path], dtype: torch.dtype, **place: Any) -> Any:
+    """The same of a network on its own, whose weights are in `paths`; `place`: where `from_pretrained` finds them."""
+    found = tensor_files(paths)
+    where = paths[0] if len(paths) == 1 else paths[0].parent
+    options: dict[str, Any] = {} if hasattr(model, "load_config") else {"ignore_mismatched_sizes": True}
+    with foreign_errors(f"{where} cannot be loaded as {model.__name__}"), quiet(*import_libraries()):
+        loaded, report = model.from_pretrained(
+            folder,
             use_safetensors=True,
             local_files_only=True,
             dtype=dtype,
+            output_loading_info=True,
+            **options,  # transformers then reports the shapes by name; diffusers names them where it stops
+            **place,
         )
-    return loaded.eval().requires_grad_(False)
+    network: nn.Module = loaded
+    check_report(where, report, _LEFT_OVER if options else ())
+    check_finite(network.state_dict().items(), found)
+    return network.eval().requires_grad_(False)
 
 
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Both libraries draw them on stderr, whoever calls; a run has a log of its own."""
-    import diffusers
-    import transformers
-
-    libraries = [diffusers.utils.logging, transformers.utils.logging]
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
+_LEFT_OVER = ("text_model.embeddings.position_ids", "vision_model.", "visual_projection.", "text_projection.")
+_LEFT_OVER += ("logit_scale", "decoder.", "lm_head.")
+"""Beginnings of names in files of whole CLIP and T5 models, of which text encoders are a part."""
 
 
 def load_config(model: Any, files: ModelFiles, part: str) -> Any:
-    """The configuration of a part of diffusers without its weights; what it leaves out has the class's defaults."""
+    """The configuration of a part of diffusers without its weights; what it leaves out has the class's defaults.
+
+    Raises ValueError for a file that holds no settings.
+    """
     from diffusers.configuration_utils import FrozenDict
 
     parameters = inspect.signature(model.__init__).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
-    return FrozenDict({**defaults, **model.load_config(files.folder / part)})
+    return FrozenDict({**defaults, **read_json_object(files.folder / part / "config.json")})

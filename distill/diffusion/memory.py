@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..foreign_errors import foreign_errors
 from ..schedule import NoisySample
 from .libraries import import_libraries
 from .live_bytes import LiveBytes, counted, weight_bytes
 from .prior import DiffusersPrior, ViewEmbedding
+from .rehearsal import StandInCameras
 
 _META = torch.device("meta")
 
@@ -66,7 +68,7 @@ def estimate_memory(
     size = prior.picture_size
     # Views between front and side have the most negatives of Perp-Neg.
     rows = ViewEmbedding(*(each.to(_META, torch.float32) for each in (embedding.views, embedding.negative)))
-    condition = twin.condition(rows, _Cameras(views, size), torch.zeros(views, 3))
+    condition = twin.condition(rows, StandInCameras(views, size), torch.zeros(views, 3))
     image = torch.empty(views, 3, size, size, device="meta", requires_grad=True)
     with counted() as live:
         encoded, encode = _peak(live, lambda: twin.encode(image))
@@ -87,9 +89,9 @@ def text_encoder_bytes(prior: DiffusersPrior) -> int:
         if folder not in prior._files.variants:
             continue  # an optional one
         model: Any = getattr(transformers, encoder.model)
-        config = model.config_class.from_pretrained(prior._files.folder / folder)
-        with _META:
-            made = model(config).to(prior._dtype if encoder.half else torch.float32)
+        where = prior._files.folder / folder
+        with foreign_errors(f"{where} does not describe a {encoder.model}"), _META:
+            made = model(model.config_class.from_pretrained(where)).to(prior._dtype if encoder.half else torch.float32)
         total += weight_bytes(made)
     return total
 
@@ -110,14 +112,3 @@ def _noisy(clean: Float[Tensor, "b c h w"]) -> NoisySample:
 def _differentiate(decode: Callable[[Tensor], Tensor], latent: Float[Tensor, "b c h w"]) -> None:
     picture = decode(latent.detach().requires_grad_())
     picture.backward(torch.empty_like(picture))
-
-
-class _Cameras:
-    """Views halfway between front and side, where the prompt has the most words."""
-
-    def __init__(self, views: int, size: int) -> None:
-        self.camera_to_world = torch.eye(4).expand(views, 4, 4)
-        self.intrinsics = torch.eye(3).expand(views, 3, 3)
-        self.azimuth = torch.full((views,), 45.0)
-        self.elevation = torch.zeros(views)
-        self.height = self.width = size

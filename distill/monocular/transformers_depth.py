@@ -9,17 +9,23 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..digests import checked_digests
 from ..estimator import GeometryEstimate
+from ..estimator_files import CONFIG_FILE, WEIGHTS_FILE
+from ..foreign_errors import foreign_errors
+from ..quiet_libraries import quiet
 from ..torchvision_compat import prepare_torchvision
+from ..weight_files import check_finite, check_report, tensor_files
 from .normals import normals_from_disparity
 from .preprocessing import Preprocessing
 
 ARCHITECTURES = ("DPTForDepthEstimation", "DepthAnythingForDepthEstimation", "ZoeDepthForDepthEstimation")
 PREPROCESSOR_FILE = "preprocessor_config.json"
 PREDICTIONS = ("auto", "disparity", "depth")
+_LEFT_OVER = ("auxiliary_head.", "dpt.pooler.", "backbone.embeddings.mask_token")
+"""Beginnings of names of layers that depth does not need, in published files."""
 NEAREST = 0.01
 """Metres; what is predicted to be nearer counts as this."""
 
@@ -60,27 +66,31 @@ def load_transformers_depth(folder: Path, predicts: str = "auto") -> Transformer
         raise ValueError(f"a depth model predicts {', '.join(PREDICTIONS)}; got {predicts!r}")
     prepare_torchvision()
     try:
-        from transformers import AutoModelForDepthEstimation
+        import transformers
     except ModuleNotFoundError as error:
         raise ImportError(
             f"depth models need the package {error.name!r}: pip install 'steindreamer[estimators]'"
         ) from None
     preprocessing = _read_preprocessing(folder)
-    loader: Any = AutoModelForDepthEstimation
-    try:
+    loader: Any = transformers.AutoModelForDepthEstimation
+    weights = folder / WEIGHTS_FILE
+    checked_digests(folder, (CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE))
+    files = tensor_files([weights])
+    with foreign_errors(f"{folder} cannot be loaded as a depth model"), quiet(transformers):
         model, report = loader.from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # the report then names them
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a depth model: {' '.join(str(error).split())[:300]}") from error
+    check_report(weights, {**report, "missing_keys": ()}, _LEFT_OVER)
     model.requires_grad_(False)
     _check_independence(model.config, folder)
     _check_complete(model, set(report["missing_keys"]), preprocessing, folder)
+    check_finite(model.state_dict().items(), files)
     if _square_only(model.config):
         preprocessing = replace(preprocessing, keep_aspect_ratio=False)
     depth = _says_depth(model.config) if predicts == "auto" else predicts == "depth"
@@ -123,7 +133,7 @@ def _check_complete(model: Any, missing: set[str], preprocessing: Preprocessing,
     for value in parameters.values():
         value.requires_grad_(True)
     side = preprocessing.input_size(preprocessing.height, preprocessing.width)
-    with torch.enable_grad():
+    with torch.enable_grad(), foreign_errors(f"{folder} holds a model that takes no picture"):
         answer = model(pixel_values=torch.zeros(1, 3, *side)).predicted_depth.sum()
     gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
     if answer.requires_grad:

@@ -135,7 +135,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 def test_an_incomplete_folder_says_what_is_missing(tmp_path: Path) -> None:
     kept = [name for name in FILES if not name.startswith(("tokenizer/", "vae/"))]
-    missing = r"missing tokenizer/, vae/config\.json, vae/diffusion_pytorch_model\.safetensors"
+    missing = r"missing tokenizer/tokenizer\.json or tokenizer/vocab\.json and .*merges\.txt, vae/config\.json, vae/diffusion_pytorch_model\.safetensors"
     with pytest.raises(ValueError, match=missing):
         find_model(str(_write(tmp_path / "model", kept)))
 
@@ -285,11 +285,12 @@ def test_an_optional_part_is_taken_if_it_is_there() -> None:
     paths = [path.replace("unet", "transformer") for path in FILES]
     for copy in ("_2", "_3"):
         paths += [path.replace("/", f"{copy}/", 1) for path in FILES if path.startswith(("text_encoder", "tokenizer"))]
+    paths.append("tokenizer_3/spiece.model")
     variants, files = choose_files(paths, family, half=False)
-    assert "text_encoder_3" in variants and "tokenizer_3/vocab.json" in files
+    assert "text_encoder_3" in variants and "tokenizer_3/spiece.model" in files
     variants, files = choose_files([path for path in paths if "_3/" not in path], family, half=False)
     assert "text_encoder_3" not in variants and not any("_3/" in path for path in files)
-    with pytest.raises(ValueError, match="missing tokenizer_3/"):
+    with pytest.raises(ValueError, match=r"missing tokenizer_3/tokenizer\.json or tokenizer_3/spiece\.model"):
         choose_files([path for path in paths if "tokenizer_3/" not in path], family, half=False)
 
 

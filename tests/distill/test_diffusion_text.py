@@ -45,9 +45,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def watch(load: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*arguments: Any, **options: Any) -> Any:
-            model = load(*arguments, **options)
+            model, report = load(*arguments, **options)
             references.append(weakref.ref(model))
-            return model
+            return model, report
 
         return watched
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...distill.baselines import weighted_pearson
+from ...distill.digests import write_manifest
 from ...distill.estimator import GeometryEstimate
 from ...distill.estimator_files import EstimatorConfig, save_half
 from ...distill.monocular.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
@@ -193,6 +194,7 @@ def train(
         if trainer.steps_done % save_every == 0 or trainer.steps_done == steps:
             trainer.save(checkpoint)
             save_half(folder / "estimator", config, trainer.average)
+            write_manifest(folder / "estimator")
     return folder / "estimator"
 
 

@@ -1,6 +1,7 @@
 """Make the shipped folder of a training run: python -m steindreamer.training.prior.ship --run FOLDER
 
-Weights in half precision, a sheet of samples, and a model card whose figures are those of the run's own records.
+Weights in half precision, a manifest of checksums, a sheet of samples, and a model card whose figures are those of the
+run's own records.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ...distill.digests import write_manifest
 from .card import read_records, write_card
 from .model import load_pipeline, network_of, save_tiny_prior
 from .sample import contact_sheet, default_prompts
@@ -32,6 +34,7 @@ def ship(run: Path, out: Path) -> float:
     prompts = default_prompts(pipeline)
     sheet = contact_sheet(pipeline, prompts, _AZIMUTHS, 1.0, _SEED)
     sheet.resize((2 * sheet.width, 2 * sheet.height)).save(out / "samples.png", optimize=True)
+    write_manifest(out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     if size > LARGEST_MEGABYTES:
         raise ValueError(f"{out} has {size:.1f} MB, {LARGEST_MEGABYTES:.0f} are the most; train a smaller network")

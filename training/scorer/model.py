@@ -12,16 +12,17 @@ from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ... import assets
+from ...distill.digests import check_contents
+from ...distill.json_files import parse_json_object, read_file, settings_from_json
+from ...distill.weight_files import fill
 from ..world import COLOURS, KINDS, Caption, caption_of, parse_caption
 
 SIZE = 64
@@ -92,13 +93,14 @@ class WorldScorer(nn.Module):
         Raises OSError if a file is missing, ValueError if one is damaged or of another world.
         """
         folder = folder or resources.files(assets).joinpath(FOLDER)
+        contents = {name: read_file(folder.joinpath(name)) for name in (_CONFIG, _WEIGHTS)}
+        check_contents(folder, contents)
+        given = parse_json_object(contents[_CONFIG], f"{folder}/{_CONFIG}")
         try:
-            given = json.loads(folder.joinpath(_CONFIG).read_bytes())
-            scorer = cls(ScorerConfig(**{name: _tuple(value) for name, value in given.items()}))
-            weights = load(folder.joinpath(_WEIGHTS).read_bytes())
-            scorer.load_state_dict({name: _cast(value, torch.float32) for name, value in weights.items()})
-        except (AttributeError, SafetensorError, RuntimeError, TypeError) as error:
+            scorer = cls(settings_from_json(ScorerConfig, given))
+        except ValueError as error:
             raise ValueError(f"{folder} holds no scorer: {error}") from error
+        fill(scorer, contents[_WEIGHTS], Path(str(folder)) / _WEIGHTS, "scorer")
         return scorer.requires_grad_(False).eval()
 
     @cached_property
@@ -194,10 +196,6 @@ class _Block(nn.Module):
 
 def _share(hits: Tensor) -> float:
     return hits.float().mean().item()
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

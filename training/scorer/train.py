@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from ...distill.digests import write_manifest
 from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
 from ..estimator.dataset import ViewCache, ViewSettings
 from .dataset import Augmentation, LabelledViews
@@ -93,6 +94,7 @@ class Trainer:
         """The checkpoint, and the averaged weights as `WorldScorer.load` reads them."""
         save_checkpoint(folder / "checkpoint.safetensors", self.model, self.average, self.optimizer, self.steps_done)
         save_scorer(folder / "scorer", self.model.config, self.average)
+        write_manifest(folder / "scorer")
 
     def load(self, folder: Path) -> None:
         path = folder / "checkpoint.safetensors"

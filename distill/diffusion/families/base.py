@@ -11,9 +11,16 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from ...foreign_errors import foreign_errors
 from ...predictions import PREDICTION_TYPES
 from ...prior import CameraBatch
 from ...schedule import NoiseSchedule, NoisySample
+from ..samplers import FILE, OF_FLOWS, noise_levels
+
+LARGEST_SIDE = 4096
+"""Of what a denoiser works on."""
+_TIMESTEPS = 1000
+"""Of a flow: what sigma = 1 is called."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +102,43 @@ class Family(ABC):
             )
 
     def picture_size(self, reduction: int) -> int:
-        """Pixels of the square pictures it was trained on; `reduction`: pixels per pixel of a latent."""
-        return self.config.sample_size * reduction
+        """Pixels of the square pictures it was trained on; `reduction`: pixels per pixel of a latent.
+
+        Raises ValueError if its configuration does not say, or says something else than a square.
+        """
+        return self.sample_size * reduction
+
+    @property
+    def sample_size(self) -> int:
+        """Side of what the denoiser was trained on. Raises ValueError like `picture_size`."""
+        size = self.config.sample_size
+        if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]:
+            size = size[0]
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIDE:
+            raise ValueError(
+                f"was trained on pictures of sample_size={size!r} ({self.denoiser}/config.json); one side or two equal "
+                f"ones in [1, {LARGEST_SIDE}] are understood, or set prior.picture_size"
+            )
+        return size
 
     @property
     def multiple(self) -> int:
         """The denoiser halves its input some times: its size must be a multiple of this."""
-        return 2 ** (len(self.config.block_out_channels) - 1)
+        levels = self.config.block_out_channels
+        if not isinstance(levels, list | tuple) or not 1 <= len(levels) <= 16:
+            raise ValueError(f"has block_out_channels={levels!r} ({self.denoiser}/config.json); a list is accepted")
+        return 2 ** (len(levels) - 1)
 
-    def noise_schedule(self, scheduler: Mapping[str, Any], latent_size: int) -> NoiseSchedule:
-        """The noise levels by timestep, from the scheduler's configuration."""
+    def noise_schedule(self, sampler: Any, latent_size: int) -> NoiseSchedule:
+        """The noise levels by timestep; `sampler`: diffusers' own, see `samplers`. Raises ValueError."""
         del latent_size
-        return diffusion_schedule(scheduler)
+        return NoiseSchedule.from_alphas_cumprod(noise_levels(sampler))
 
-    def prediction_type(self, scheduler: Mapping[str, Any]) -> str:
-        """One of `PREDICTION_TYPES`. Raises ValueError for another."""
-        predicts = scheduler.get("prediction_type", "epsilon")
-        if predicts not in PREDICTION_TYPES:
-            raise ValueError(f"predicts {predicts!r}; known: {', '.join(PREDICTION_TYPES)}")
+    def prediction_type(self, sampler: Any) -> str:
+        """One of `PREDICTION_TYPES` for a variance-preserving schedule. Raises ValueError for another."""
+        predicts, known = sampler.config.get("prediction_type", "epsilon"), PREDICTION_TYPES[:-1]
+        if predicts not in known:
+            raise ValueError(f"predicts {predicts!r}; known: {', '.join(known)}")
         return predicts
 
     def reads(self, encoder: str) -> int | None:
@@ -155,26 +181,25 @@ class Family(ABC):
         return denoiser(noisy, timestep=time, **text).sample
 
 
-def diffusion_schedule(scheduler: Mapping[str, Any]) -> NoiseSchedule:
-    """Variance preserving, from the betas; whatever sampler the configuration was written for."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-    sampler: Any = DDPMScheduler.from_config(dict(scheduler))
-    return NoiseSchedule.from_alphas_cumprod(sampler.alphas_cumprod)
-
-
 class FlowFamily(Family):
     """Transformers that predict the velocity `noise - clean` along straight lines (rectified flow)."""
 
     denoiser = "transformer"
 
-    def noise_schedule(self, scheduler: Mapping[str, Any], latent_size: int) -> NoiseSchedule:
+    def noise_schedule(self, sampler: Any, latent_size: int) -> NoiseSchedule:
         """Noise levels even in sigma, or shifted as the model's sampler does for pictures of this size."""
-        shift = sampler_shift(scheduler, (latent_size // 2) ** 2) if self.options.shifted_noise else 1.0
+        name, config = type(sampler).__name__, sampler.config
+        if name not in OF_FLOWS or config.get("invert_sigmas", False) or config.num_train_timesteps != _TIMESTEPS:
+            raise ValueError(
+                f"is sampled by {name} of {config.num_train_timesteps} steps, invert_sigmas="
+                f"{config.get('invert_sigmas', False)} ({FILE}); for this family {' and '.join(OF_FLOWS)} of "
+                f"{_TIMESTEPS} steps, from noise to picture, are accepted"
+            )
+        shift = sampler_shift(config, (latent_size // 2) ** 2) if self.options.shifted_noise else 1.0
         return NoiseSchedule.rectified_flow(shift=shift)
 
-    def prediction_type(self, scheduler: Mapping[str, Any]) -> str:
-        del scheduler
+    def prediction_type(self, sampler: Any) -> str:
+        del sampler
         return "flow"
 
     @property
@@ -187,17 +212,23 @@ class FlowFamily(Family):
         return {}
 
     def time(self, sample: NoisySample) -> Tensor:
-        return sample.sigma.flatten() * 1000
+        return sample.sigma.flatten() * _TIMESTEPS
 
 
 def sampler_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
     """How far diffusers' flow sampler shifts its noise levels for pictures of so many tokens.
 
     sigma -> shift * sigma / (1 + (shift - 1) * sigma); Stable Diffusion 3 (2403.03206, equation 23). "Dynamic"
-    shifting makes the logarithm of the shift linear in the number of tokens.
+    shifting makes the logarithm of the shift linear in the number of tokens. Raises ValueError for settings that give
+    no positive number.
     """
-    if not scheduler.get("use_dynamic_shifting", False):
-        return float(scheduler.get("shift", 1.0))
-    fewest, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
-    least, greatest = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
-    return math.exp(least + (greatest - least) * (tokens - fewest) / (most - fewest))
+    with foreign_errors(f"shifts its noise levels in no known way ({FILE})"):
+        if not scheduler.get("use_dynamic_shifting", False):
+            shift = float(scheduler.get("shift", 1.0))
+        else:
+            fewest, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
+            least, greatest = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+            shift = math.exp(least + (greatest - least) * (tokens - fewest) / (most - fewest))
+    if not 0 < shift < math.inf:
+        raise ValueError(f"shifts its noise levels by {shift} ({FILE}); positive numbers are accepted")
+    return shift

@@ -14,6 +14,8 @@ from ...camera_features import CAMERA_FEATURES, camera_features
 from ...prior import CameraBatch
 from .base import Family, FamilyOptions, TextEncoder
 
+_LARGEST_PATCH = 64
+
 
 class CameraConditioned(Family):
     """`CameraConditionedPipeline`: the camera and the background come as class labels, words by cross-attention."""
@@ -26,13 +28,13 @@ class CameraConditioned(Family):
     def __init__(self, config: Any, index: Mapping[str, Any], options: FamilyOptions) -> None:
         super().__init__(config, index, options)
         wanted = index.get("camera_features")
-        if list(wanted or ()) != list(CAMERA_FEATURES):
+        if wanted != list(CAMERA_FEATURES):
             raise ValueError(
                 f"wants the camera as {wanted}, not as {list(CAMERA_FEATURES)}: train it anew "
                 "(steindreamer.training.prior.train), or use the release that it was trained with"
             )
-        self._patch: int = index["patch_size"]
-        self._kinds: Mapping[str, Sequence[str]] = index["kinds"]
+        self._patch = _patch_size(index)
+        self._kinds = _kinds(index)
 
     @staticmethod
     def pipeline_class(name: str) -> Any:
@@ -50,7 +52,7 @@ class CameraConditioned(Family):
             )
 
     def picture_size(self, reduction: int) -> int:
-        return self.config.sample_size * self._patch * reduction
+        return self.sample_size * self._patch * reduction
 
     @property
     def multiple(self) -> int:
@@ -98,6 +100,25 @@ class CameraConditioned(Family):
     @property
     def _knows(self) -> str:
         return f"It knows {', '.join(sorted(self._kinds))}, and their colours; `--prior world` knows more objects"
+
+
+def _patch_size(index: Mapping[str, Any]) -> int:
+    patch = index.get("patch_size")
+    if not isinstance(patch, int) or isinstance(patch, bool) or not 1 <= patch <= _LARGEST_PATCH:
+        raise ValueError(f"has patch_size={patch!r} (model_index.json); whole numbers in [1, {_LARGEST_PATCH}] do")
+    return patch
+
+
+def _kinds(index: Mapping[str, Any]) -> dict[str, list[str]]:
+    kinds = index.get("kinds")
+    lists = list(kinds.values()) if isinstance(kinds, dict) else []
+    if not lists or not all(
+        isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns) for nouns in lists
+    ):
+        raise ValueError(
+            f"has kinds={str(kinds)[:100]} (model_index.json); names, each with a list of words, are accepted"
+        )
+    return kinds  # pyright: ignore[reportReturnType]
 
 
 def named_kinds(prompt: str, kinds: Mapping[str, Sequence[str]]) -> list[str]:

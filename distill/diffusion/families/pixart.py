@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from .base import Family, t5
+from .base import LARGEST_SIDE, Family, t5
 
 
 class PixArtAlpha(Family):
@@ -19,7 +19,10 @@ class PixArtAlpha(Family):
 
     @property
     def multiple(self) -> int:
-        return self.config.patch_size
+        patch = self.config.patch_size
+        if not isinstance(patch, int) or isinstance(patch, bool) or not 1 <= patch <= LARGEST_SIDE:
+            raise ValueError(f"has patch_size={patch!r} (transformer/config.json); a positive whole number is accepted")
+        return patch
 
     def encode_text(self, pipeline: Any, prompts: list[str], device: Any) -> dict[str, Tensor]:
         """Text is taken as it is; the cleaning of captions scraped from web pages is left out."""

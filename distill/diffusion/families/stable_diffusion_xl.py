@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .base import Family, FamilyOptions, clip
 
+_ZEROS = "force_zeros_for_empty_prompt"
+
 
 class StableDiffusionXL(Family):
     name = "Stable Diffusion XL"
@@ -20,6 +22,9 @@ class StableDiffusionXL(Family):
         super().__init__(config, index, options)
         if config.addition_embed_type != "text_time":
             raise ValueError(f"takes {config.addition_embed_type!r}; Stable Diffusion XL takes 'text_time'")
+        zeros = index.get(_ZEROS, True)
+        if not isinstance(zeros, bool):
+            raise ValueError(f"has {_ZEROS}={zeros!r} (model_index.json); true and false are accepted")
 
     def encode_text(self, pipeline: Any, prompts: list[str], device: Any) -> dict[str, Tensor]:
         rows, _, pooled, _ = pipeline.encode_prompt(prompts, device=device, do_classifier_free_guidance=False)
