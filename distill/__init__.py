@@ -2,6 +2,7 @@
 
 from .baselines import (
     BASELINES,
+    BUILT_IN_TERMS,
     Baseline,
     BaselineEntry,
     ConstantBaseline,
@@ -14,7 +15,7 @@ from .baselines import (
 from .basis import SeparableBasis
 from .coefficients import Coefficients, FixedCoefficients, Gram, Observation, RunningRegression, SecondMomentDescent
 from .control_variates import ControlVariate, LearningControlVariate, NoiseTerm, SpectralTerm, SteinTerm
-from .distiller import Distillation, Distiller, VarianceProbe
+from .distiller import Distillation, Distiller, VarianceProbe, checked_terms
 from .estimator import GeometryEstimate, GeometryEstimator
 from .guide import Guide
 from .low_rank import LowRankTerm
@@ -45,6 +46,7 @@ from .prior import (
     Prior,
     Question,
     ask,
+    encode,
     guided_noise,
 )
 from .pullback import Pullback
@@ -57,6 +59,7 @@ from .weighting import WEIGHTINGS
 
 __all__ = [
     "BASELINES",
+    "BUILT_IN_TERMS",
     "METHODS",
     "PREDICTION_TYPES",
     "TEXTS",
@@ -120,9 +123,11 @@ __all__ = [
     "VSDConfig",
     "VarianceProbe",
     "ask",
+    "checked_terms",
     "clean_from_noise",
     "control_variate_names",
     "dreamtime_weights",
+    "encode",
     "guided_noise",
     "image_like_mixture",
     "noise_from_output",

@@ -179,14 +179,30 @@ BASELINES: dict[str, BaselineEntry] = {
 }
 """Stein baselines by name; see the module's docstring for adding one."""
 
+BUILT_IN_TERMS = ("noise", "spectral", "student", "low_rank")
+"""What `SSDConfig.baseline` may list beside `BASELINES`: control variates that are no baseline functions."""
+
+
+def check_baseline_names() -> None:
+    """Raises ValueError for an entry of `BASELINES` that a built-in term would be used in place of."""
+    hidden = [name for name in BASELINES if name in BUILT_IN_TERMS]
+    if hidden:
+        raise ValueError(f"the baseline {hidden[0]!r} has the name of a built-in term: choose another name for it")
+
+
 Function = TypeVar("Function", bound=Baseline)
 
 
 def register_baseline(name: str) -> Callable[[Function], Function]:
-    """Decorator: make a baseline function available under `name`. Raises ValueError if the name is taken."""
+    """Decorator: make a baseline function available under `name`.
+
+    Raises ValueError if the name is taken, by another baseline or by one of `BUILT_IN_TERMS`, or is no word.
+    """
 
     def register(function: Function) -> Function:
-        if name in BASELINES:
+        if not isinstance(name, str) or not name or len(name.split()) != 1 or set(name) & set(",[]{}"):
+            raise ValueError(f"a baseline's name is one word that a setting can list, got {name!r}")
+        if name in BASELINES or name in BUILT_IN_TERMS:
             raise ValueError(f"a baseline named {name!r} exists already: choose another name")
         BASELINES[name] = BaselineEntry(lambda prior, estimator: function)
         return function

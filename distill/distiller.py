@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from .coefficients import Coefficients, Gram, Observation
 from .control_variates import ControlVariate, LearningControlVariate
 from .guide import Guide
-from .prior import Prior, ask
-from .residuals import Draw, Guided, Residual
+from .prior import Prior, ask, encode
+from .residuals import Draw, Estimate, Guided, Residual
+from .schedule import NoisySample
 from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler
 from .vsd import LearnedScore, Lesson
 from .weighting import find_weighting
@@ -128,7 +129,7 @@ class Distiller(nn.Module):
         `progress` runs from 0 to 1 over the run. Draws the timestep, unless it is given, then the noise, from
         `generator`.
         """
-        encoded = self.prior.encode(image)
+        encoded = encode(self.prior, image)
         clean = encoded.detach().float()
         if timestep is None:
             times = self._draw_timestep(clean, progress, generator)
@@ -180,7 +181,7 @@ class Distiller(nn.Module):
         fork.set_state(generator.get_state())
         fork.manual_seed(_draw_seed(fork))
         with torch.no_grad():
-            clean = self.prior.encode(image).float()
+            clean = encode(self.prior, image).float()
             times = self._draw_timestep(clean, progress, fork)
             draws = []
             for _ in range(2):
@@ -235,13 +236,13 @@ class Distiller(nn.Module):
         for each in noises:
             draw = self._draw(clean, each, times.timestep, condition, progress)
             samples.append(draw.sample)
-            estimate = self.residual(draw)
+            estimate = _checked_estimate(self.residual(draw), self.residual, each.shape)
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)
             if self.learned_score is not None:
                 predictions[-1] = predictions[-1] - self.learned_score(draw.sample, condition, guide.camera_to_world)
             with torch.autocast(clean.device.type, enabled=False):
-                found = [variate.terms(draw.sample, guide).float() for variate in self.control_variates]
+                found = [checked_terms(variate, draw.sample, guide) for variate in self.control_variates]
                 terms.append(torch.cat(found) if found else each.new_empty(0, *each.shape))
         alpha, sigma = self.prior.schedule.at(times.timestep)
         prediction, h = (sum(each[1:], each[0]) / len(noises) for each in (predictions, terms))
@@ -267,6 +268,30 @@ class Distiller(nn.Module):
             values["learned_score_error"] = self.learned_score.error
         values |= {f"mu/{name}": each for name, each in zip(self.names, mu, strict=True)}
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+
+
+def checked_terms(variate: ControlVariate, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
+    """The terms of a control variate, float32. Raises ValueError unless there is one per name, of the noise's shape."""
+    terms: Any = variate.terms(sample, guide)
+    wanted = (len(variate.names), *sample.noise.shape)
+    if not isinstance(terms, Tensor) or tuple(terms.shape) != wanted:
+        given = tuple(terms.shape) if isinstance(terms, Tensor) else f"a {type(terms).__name__}"
+        raise ValueError(f"{type(variate).__name__}.terms must return a tensor of shape {wanted}, got {given}")
+    return terms.float()
+
+
+def _checked_estimate(estimate: Any, residual: Residual, wanted: torch.Size) -> Estimate:
+    """Raises ValueError for one that would be broadcast."""
+    name = type(residual).__name__
+    if not isinstance(estimate, Estimate):
+        raise ValueError(f"the residual {name} must return an Estimate, got a {type(estimate).__name__}")
+    for field in ("value", "guided"):
+        given = getattr(estimate, field)
+        if (given is None and field == "guided") or (isinstance(given, Tensor) and given.shape == wanted):
+            continue
+        said = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise ValueError(f"{name}'s Estimate.{field} must be a tensor of shape {tuple(wanted)}, got {said}")
+    return estimate
 
 
 def _draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from annotated_types import Interval as Range
 
-from .baselines import BASELINES, build_baseline
+from .baselines import BASELINES, BUILT_IN_TERMS, build_baseline, check_baseline_names
 from .coefficients import Coefficients, FixedCoefficients, RunningRegression, SecondMomentDescent
 from .control_variates import STEIN_VARIANTS, ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 from .distiller import Distiller
@@ -102,6 +102,7 @@ class SSDConfig(SDSConfig):
         return _distiller(self, prior, variates, self._coefficients(initial, prior.schedule.steps))
 
     def _check_terms(self) -> None:
+        check_baseline_names()
         names, known = list(self.baseline), control_variate_names()
         if not names or len(set(names)) != len(names) or not set(names) <= set(known):
             raise ValueError(f"baseline must list some of {', '.join(known)}, each once; got {names}")
@@ -351,7 +352,7 @@ class VSDConfig(SSDConfig):
 
 def control_variate_names() -> tuple[str, ...]:
     """What `SSDConfig.baseline` may list."""
-    return ("noise", "spectral", "student", "low_rank", *BASELINES)
+    return (*BUILT_IN_TERMS, *BASELINES)
 
 
 METHODS: dict[str, type[SDSConfig]] = {

@@ -124,26 +124,78 @@ def ask(prior: Prior, questions: Sequence[Question], condition: Any) -> list[Flo
     """eps-predictions in float32, one per question.
 
     Priors that are not `Answering` are asked one noisy batch at a time, and say to "null" what they say to
-    "unconditional".
+    "unconditional". Raises ValueError for an answer that is no prediction of the shape of the noisy batch, in any
+    floating-point type, on its device: one of batch 1 would be taken for all pictures. Values are not looked at.
     """
     samples = {id(question.sample): question.sample for question in questions}
     guidance_only = len(samples) == 1 and all(question.text != "null" for question in questions)
     if isinstance(prior, Answering) and not guidance_only:
-        return [answer.float() for answer in prior.answer(questions, condition)]
+        answers = list(prior.answer(questions, condition))
+        if len(answers) != len(questions):
+            name = f"{type(prior).__name__}.answer"
+            raise ValueError(f"{name} must give one prediction per question: {len(questions)}, got {len(answers)}")
+        return [_checked(prior, "answer", *pair) for pair in zip(answers, questions, strict=True)]
     wanted = {key: {question.text for question in questions if id(question.sample) == key} for key in samples}
     predictions = {
         key: prior.predict_noise(sample, condition, unconditional=wanted[key] != {"prompt"})
         for key, sample in samples.items()
     }
-    return [_told(predictions[id(question.sample)], question.text).float() for question in questions]
+    return [
+        _checked(prior, "predict_noise", _told(prior, predictions[id(question.sample)], question.text), question)
+        for question in questions
+    ]
 
 
-def _told(prediction: NoisePrediction, text: str) -> Float[Tensor, "b c h w"]:
+def _told(prior: Prior, prediction: Any, text: str) -> Any:
+    if not isinstance(prediction, NoisePrediction):
+        raise ValueError(
+            f"{type(prior).__name__}.predict_noise must return a NoisePrediction, got {_described(prediction)}"
+        )
     if text == "prompt":
         return prediction.conditional
     if prediction.unconditional is None:
-        raise ValueError("the prior was asked for the unconditional prediction and gave none")
+        raise ValueError(f"{type(prior).__name__} was asked for the unconditional prediction and gave none")
     return prediction.unconditional
+
+
+def _checked(prior: Prior, method: str, answer: Any, question: Question) -> Float[Tensor, "b c h w"]:
+    """The answer in float32."""
+    noise = question.sample.noise
+    if not isinstance(answer, Tensor) or answer.shape != noise.shape or not answer.is_floating_point():
+        raise ValueError(
+            f"{type(prior).__name__}.{method} must answer with one noise prediction per picture, floating-point "
+            f"numbers of shape {tuple(noise.shape)}; got {_described(answer)} for {question.text!r}"
+        )
+    if answer.device != noise.device:
+        raise ValueError(
+            f"{type(prior).__name__}.{method} must answer on the device of the pictures, {noise.device}; "
+            f"got {answer.device}"
+        )
+    return answer.float()
+
+
+def encode(prior: Prior, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
+    """The pictures in the prior's own space.
+
+    Raises ValueError for anything but one tensor of three axes per picture, and if the gradient is lost on the way.
+    """
+    encoded: Any = prior.encode(image)
+    name = f"{type(prior).__name__}.encode"
+    whole = isinstance(encoded, Tensor) and encoded.is_floating_point()
+    if not whole or encoded.ndim != 4 or len(encoded) != len(image) or encoded.device != image.device:
+        raise ValueError(
+            f"{name} must return floating-point numbers of shape ({len(image)}, c, h, w) on {image.device}, one latent "
+            f"or picture for each picture; got {_described(encoded)}"
+        )
+    if torch.is_grad_enabled() and image.requires_grad and not encoded.requires_grad:
+        raise ValueError(f"{name} must be differentiable: remove no_grad or detach from it; no scene can learn so")
+    return encoded
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return "None" if value is None else f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)} on {value.device}"
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from annotated_types import Interval
 from ..distill import METHODS
 from ..distill.methods import SDSConfig
 from ..representations import REPRESENTATIONS, DmtetConfig, TextureConfig
+from .component_checks import check_entry
 from .composing import active_stages, method_of, to_plain
 from .estimators import EstimatorConfig
 from .export import ExportConfig
@@ -115,7 +116,7 @@ class RunConfig:
         return to_plain(self)
 
 
-SCHEMA = Schema(RunConfig, StageConfig, CHOICES, names_a_model)
+SCHEMA = Schema(RunConfig, StageConfig, CHOICES, names_a_model, check_entry)
 
 
 def load_config(

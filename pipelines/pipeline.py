@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..distill import Prior
-from ..representations import Cameras, Representation, TexturedMesh, ensemble_of, particles_of
+from ..representations import Representation, TexturedMesh, ensemble_of, particles_of
+from .component_checks import Rehearsal, built_distiller, built_prior, built_scene
 from .config import RunConfig
 from .conversion import likeness, to_deformable_mesh, to_textured_mesh
 from .errors import UserError
@@ -33,7 +34,7 @@ class Pipeline:
         self.generator = torch.Generator().manual_seed(config.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with _users_errors():
-            self.prior: Prior = config.prior.build(device)
+            self.prior: Prior = built_prior(config.prior, device)
             self._embeddings: dict[tuple[str, str], Any] = {}
             self.embedding = self._embed(config.prompt, config.negative_prompt)
             for name in self.stages:
@@ -93,7 +94,7 @@ class Pipeline:
 
     def _stage(self, name: str, scene: Representation) -> Stage:
         config = self.stages[name]
-        distiller = self.config.method_of(name).build(self.prior, self._estimator).to(self.prior.device)
+        distiller = built_distiller(self.config.method_of(name), self.prior, self._estimator).to(self.prior.device)
         steps = [stage.steps for stage in self.stages.values()]
         offset = sum(steps[: list(self.stages).index(name)])
         embedding = self._embedding_of(name)
@@ -131,14 +132,16 @@ class Pipeline:
         return self._embeddings[texts]
 
     def _rehearse(self) -> None:
-        """Set up and draw every stage once: a setting that a later one refuses is known before the first begins.
+        """Set up and try every stage once: a setting that a later one refuses is known before the first begins.
 
-        A backend that cannot work here says so too, before anything is written.
+        A backend that cannot work here says so too, before anything is written, and a component that breaks its
+        contract.
         """
-        for name in self.stages:
+        rehearsal = Rehearsal(self.prior, self._estimator, self.stages)
+        for name, config in self.stages.items():
             scene = self._empty_scene(name, torch.Generator().manual_seed(0))
-            _try_renderer(scene, self.prior.device)
-            self._stage(name, scene)
+            rehearsal.scene(scene, config)
+            rehearsal.stage(self._stage(name, scene), self.config.method_of(name))
 
     def _empty_scene(self, name: str, generator: torch.Generator) -> Representation:
         return ensemble_of([self._empty_particle(name, generator) for _ in range(self.config.particles)])
@@ -150,7 +153,7 @@ class Pipeline:
             return self.config.mesh.build(generator, device)
         if kind == "texture":
             return TexturedMesh.blank(self.config.texture).to(device)
-        return self.config.representation.build(generator, device)
+        return built_scene(self.config.representation, generator, device)
 
     def _handed_over(self, scene: Representation, index: int, stage: Stage, name: str, say: Say) -> Representation:
         """A particle of a finished stage as one of the stage called `name`."""
@@ -170,12 +173,6 @@ class Pipeline:
         if kind == "texture":
             return to_textured_mesh(scene, self.config.texture, export, say)
         return to_deformable_mesh(scene, self.config.mesh, export, self.generator)
-
-
-@torch.no_grad()
-def _try_renderer(scene: Representation, device: torch.device) -> None:
-    cameras = Cameras.orbit([0.0], [0.0], height=16).to(device)
-    scene.render(cameras, torch.ones(1, 3, device=device))
 
 
 @contextmanager

@@ -225,7 +225,7 @@ class Stage:
         distillation = self.distiller(
             seen.picture, seen.guide, seen.condition, progress=progress, generator=self.generator
         )
-        penalties = self._penalties(seen.output, seen.cameras, progress)
+        penalties = self.penalties(seen.output, seen.cameras, progress)
         pixels = seen.picture[0].numel()
         total = distillation.loss / pixels
         for weight, penalty in penalties.values():
@@ -439,14 +439,21 @@ class Stage:
                     values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def _penalties(
+    def picture_penalties(self, output: RenderOutput, cameras: Cameras) -> dict[str, Float[Tensor, ""]]:
+        """Those of the weighed penalties that look at pictures, by name."""
+        return {name: of(output, cameras) for name, of in self._on_pictures.items() if name in self._weights}
+
+    def penalties(
         self, output: RenderOutput, cameras: Cameras, progress: float
     ) -> dict[str, tuple[float, Float[Tensor, ""]]]:
-        """(weight, value) by name, for the weights that are set."""
-        values = {name: of(output, cameras) for name, of in self._on_pictures.items() if name in self._weights}
+        """(weight, value) by name, for the weights that are set. Raises UserError for one that nobody has returned."""
+        values = self.picture_penalties(output, cameras)
         values |= {name: value for name, value in output.terms.items() if name in self._weights}
         if self._weights.keys() - values.keys():
             values |= self.representation.regularisers()
+        if missing := self._weights.keys() - values.keys():
+            name = type(self.representation).__name__
+            raise UserError(f"{name} promised the penalty {_listed(missing)} and did not return it")
         return {name: (schedule.value_at(progress), values[name]) for name, schedule in self._weights.items()}
 
     def _not_finite(self, loss: float, values: dict[str, float]) -> str:

@@ -33,6 +33,24 @@ class RenderOutput:
     """Penalties that only the renderer can see, such as what happens along the rays; see `Representation.render_terms`.
     """
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for images whose shapes or types are not those above; values are not looked at."""
+        for name, channels in _CHANNELS.items():
+            image = getattr(self, name)
+            given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            if name == "rgb":
+                fits, wanted = len(given) == 4 and given[1] == channels, f"(b, {channels}, h, w)"
+            else:
+                wanted = (len(self.rgb), channels, *self.rgb.shape[2:])
+                fits = given == wanted
+            if not fits:
+                raise ValueError(f"RenderOutput.{name} must be a tensor of shape {wanted}, got {given}")
+            if not image.is_floating_point():
+                raise ValueError(f"RenderOutput.{name} must hold floating-point numbers, got {image.dtype}")
+
+
+_CHANNELS = {"rgb": 3, "opacity": 1, "depth": 1, "normal": 3}
+
 
 class Representation(nn.Module, ABC):
     """A scene that renders. Its `nn.Parameter`s are what distillation trains."""
