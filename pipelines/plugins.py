@@ -109,7 +109,8 @@ def _check_entries() -> None:
         for name, config in known.items():
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
                 raise UserError(
-                    f"a plugin has registered the {section} {name!r}; letters, digits, '_', '-', '.' and '+' are accepted"
+                    f"a plugin has registered the {section} {name!r}; letters, digits, '_', '-', '.' and '+' are "
+                    "accepted in a name"
                 )
             check_entry(section, name, config)
             try:
