@@ -369,7 +369,10 @@ METHODS: dict[str, type[SDSConfig]] = {
 
 
 def register_method(name: str, config: type[SDSConfig]) -> None:
-    """Make `config`, a dataclass that inherits `SDSConfig`, available under `name`. Raises ValueError if it is taken."""
+    """Make `config`, a dataclass that inherits `SDSConfig`, available under `name`.
+
+    Raises ValueError if the name is taken.
+    """
     if name in METHODS:
         raise ValueError(f"a method named {name!r} exists already: choose another name")
     METHODS[name] = config

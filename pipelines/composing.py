@@ -28,6 +28,8 @@ def assemble(schema: Schema, layers: Sequence[Mapping[str, Any]], chosen: Mappin
     """
     parts, names = parts_of(layers, chosen, schema)
     classes = {section: schema.choices[section][name] for section, name in names.items()}
+    for section, kind in classes.items():
+        schema.check_entry(section, names[section], kind)
     kinds = {**kinds_of(schema.run), **classes}
     del kinds["names"]
     usual = schema.run().stages

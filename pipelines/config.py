@@ -20,7 +20,7 @@ from .layers import DEFAULT_PRESET, given_layers, preset_layers, presets, read_l
 from .priors import PRIORS, names_a_model
 from .schema import Schema
 from .stage import MAX_STEPS, StageConfig
-from .validation import check_itself, compose_as
+from .validation import MAX_PROMPT_CHARACTERS, check_itself, compose_as
 
 __all__ = [
     "CHOICES",
@@ -117,7 +117,7 @@ class RunConfig:
         return to_plain(self)
 
 
-SCHEMA = Schema(RunConfig, StageConfig, CHOICES, names_a_model)
+SCHEMA = Schema(RunConfig, StageConfig, CHOICES, names_a_model, check_entry)
 
 
 def load_config(

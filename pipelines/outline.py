@@ -49,12 +49,13 @@ def outline() -> Outline:
         section: {name: plain["classes"][kind]["summary"] for name, kind in known.items()}
         for section, known in plain["choices"].items()
     }
-    models, hub_id = frozenset(plain["models"]), re.compile(plain["hub_id"])
+    models, hub_id, endings = frozenset(plain["models"]), re.compile(plain["hub_id"]), plain["model_files"]
 
     def names_a_model(name: str) -> bool:
         if not name or name in choices["prior"]:
             return False
-        return name in models or bool(hub_id.fullmatch(name)) or Path(name).expanduser().is_dir()
+        path = Path(name).expanduser()
+        return name in models or bool(hub_id.fullmatch(name)) or path.exists() or path.suffix.lower() in endings
 
     run, stage = (maker.dataclass_of(plain[name]) for name in ("run", "stage"))
     return Outline(Schema(run, stage, choices, names_a_model), summaries)

@@ -12,7 +12,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -103,28 +102,24 @@ def _load_installed(point: EntryPoint) -> None:
 
 def _check_entries() -> None:
     """Raises UserError for a registered component whose settings cannot be read or that cannot be built."""
-    from ..distill import SDSConfig
+    from .component_checks import check_entry
     from .config import CHOICES
 
     for section, known in CHOICES.items():
         for name, config in known.items():
-            problem = _problem(name, config)
-            if not problem and section == "method" and not issubclass(config, SDSConfig):
-                problem = "does not inherit SDSConfig, whose settings every method has"
-            if problem:
-                raise UserError(f"the {section} {name!r} that a plugin has registered {problem}")
-
-
-def _problem(name: Any, config: Any) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
-        return "has no usable name: letters, digits, '_', '-', '.' and '+' are accepted"
-    if not isinstance(config, type) or not is_dataclass(config) or not callable(getattr(config, "build", None)):
-        return f"is {config!r}; a dataclass with a method build is accepted"
-    try:
-        config()
-    except Exception as error:
-        return f"({config.__name__}) cannot be made of its defaults: {_described(error)}"
-    return ""
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+                raise UserError(
+                    f"a plugin has registered the {section} {name!r}; letters, digits, '_', '-', '.' and '+' are "
+                    "accepted in a name"
+                )
+            check_entry(section, name, config)
+            try:
+                config()
+            except Exception as error:
+                raise UserError(
+                    f"the {section} '{name}' of a plugin ({config.__name__}) cannot be made of its defaults: "
+                    f"{_described(error)}"
+                ) from error
 
 
 def _place(error: BaseException, path: Path) -> str:

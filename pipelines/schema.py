@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SCENES = ("coarse", "mesh", "texture")
 """What a stage can train, in the order in which they follow each other."""
@@ -21,3 +22,5 @@ class Schema:
     """The dataclasses that are picked by name, by section: representation, method, prior."""
     names_a_model: Callable[[str], bool]
     """Whether something in the place of a prior's name is a model for the prior "diffusers"."""
+    check_entry: Callable[[str, str, Any], None] = lambda section, name, entry: None
+    """Raises UserError if the entry of a section is no such dataclass: plugins may register anything."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Interval
 
+from ..distill.diffusion.layouts import OTHER_FILES
 from ..distill.diffusion.model_sources import HUB_ID, MODELS
 from .config import CHOICES, SCHEMA
 from .outline import FILE, SCALARS, summary_of
@@ -37,6 +38,7 @@ def settings_file() -> str:
         },
         "models": list(MODELS),
         "hub_id": HUB_ID.pattern,
+        "model_files": list(OTHER_FILES),
         "classes": classes,
     }
     return json.dumps(plain, indent=1, allow_nan=False) + "\n"

@@ -81,13 +81,16 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
         ("import nothing_of_this_name\n", "in line 1: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         ("\n\nimport sys; sys.exit(3)\n", "in line 3: SystemExit: 3"),
         ("import json\n\njson.loads('{')\n", "in line 3: JSONDecodeError"),
-        ("from steindreamer.distill import METHODS\nMETHODS['x'] = int\n", "the method 'x' that a plugin"),
-        ("from steindreamer.distill import SDSConfig, register_method as r\nr('a/b', SDSConfig)\n", "no usable name"),
+        ("from steindreamer.distill import METHODS\nMETHODS['x'] = int\n", "METHODS['x'] must be a dataclass"),
+        (
+            "from steindreamer.distill import SDSConfig, register_method as r\nr('a/b', SDSConfig)\n",
+            "the method 'a/b'; letters, digits",
+        ),
         ("from steindreamer.distill import SDSConfig, register_method as r\nr('ssd', SDSConfig)\n", "exists already"),
         (
             "from steindreamer.representations import GaussiansConfig\nfrom steindreamer.distill import METHODS\n"
             "METHODS['x'] = GaussiansConfig\n",
-            "does not inherit SDSConfig",
+            "a dataclass that extends SDSConfig",
         ),
         (
             "from dataclasses import dataclass\nfrom steindreamer.pipelines import register_prior\n@dataclass\n"
