@@ -1,8 +1,11 @@
-"""Gaussians as the binary .ply file that splat viewers and engines read (the layout of Kerbl et al. 2023).
+"""Gaussians as the .ply file that splat viewers and engines read (the layout of Kerbl et al. 2023).
 
-One row of little-endian float32 per Gaussian: position, a normal nobody reads, spherical harmonics of degree 0, opacity
-logit, log scales, quaternion w, x, y, z. Positions are written as they are (+Y up); many viewers expect +Y down, as in
-photogrammetry, and offer to turn the scene.
+One row per Gaussian: position, a normal nobody reads, spherical harmonics, opacity logit, log scales, quaternion w, x,
+y, z. Written as little-endian float32; read in every encoding, type and order that PLY knows. Positions are written as
+they are (+Y up); many viewers expect +Y down, as in photogrammetry, and offer to turn the scene.
+
+A scene keeps the harmonics of degree 0, the color from all sides on average. Those of degrees 1 to 3, by which the
+color changes with the direction of view, are read over and not written.
 """
 
 from __future__ import annotations
@@ -11,11 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
+from .atomic_file import write_atomically
+from .ellipsoids import Ellipsoids
 from .gaussians import Gaussians, GaussiansConfig, logit
+from .ply import read_ply_element
+from .splatting import MIN_ALPHA
 
 SH_DEGREE_0 = 0.5 / np.sqrt(np.pi)
-"""The constant spherical harmonic: colour = 0.5 + SH_DEGREE_0 * f_dc."""
+"""The constant spherical harmonic: color = 0.5 + SH_DEGREE_0 * f_dc."""
 GROUPS = {
     "means": ("x", "y", "z"),
     "normals": ("nx", "ny", "nz"),
@@ -24,97 +33,153 @@ GROUPS = {
     "log_scales": ("scale_0", "scale_1", "scale_2"),
     "quaternions": ("rot_0", "rot_1", "rot_2", "rot_3"),
 }
-MAXIMUM_HEADER = 65536
-TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8", "uchar": "u1", "uint8": "u1"}
+HIGHER_HARMONICS = {0: 0, 9: 1, 24: 2, 45: 3}
+"""Number of f_rest properties, and the degree of the harmonics that they are."""
+LARGEST_LOGIT = 15.0
+"""Opacities nearer to 0 and 1 than 3e-7, exactly 0 and 1 among them, become that: no picture shows it, and they can
+still be trained."""
+THINNEST_LOG_SCALE = -30.0
+"""In the file's units; flat Gaussians have a scale of 0 there."""
+SMALLEST_SCALE = 1e-7
+"""Standard deviation in the ball, metres: what is flatter would overflow when divided by."""
+_PRECISION = 1e-5
+"""Positions in the file are right to this share of the scene's size."""
 
 
 def write_gaussian_ply(gaussians: Gaussians, path: Path) -> None:
-    """Raises ValueError if there is nothing to write or a parameter is not finite."""
-    quaternions = torch.nn.functional.normalize(gaussians.quaternions, dim=-1)
+    """Write the scene where its `placement` says that it was, whole or not at all.
+
+    Raises ValueError if there is nothing to write or a parameter is not finite.
+    """
+    shapes = Ellipsoids(
+        gaussians.means.detach().cpu().double(),
+        gaussians.log_scales.detach().cpu().double(),
+        torch.nn.functional.normalize(gaussians.quaternions.detach().cpu().double(), dim=-1),
+    )
+    placement = gaussians.placement
+    if placement is not None:
+        shapes = shapes.undo(placement)
     columns = {
-        "means": gaussians.means,
-        "normals": torch.zeros_like(gaussians.means),
-        "harmonics": (gaussians.colours - 0.5) / SH_DEGREE_0,
-        "opacity": gaussians.opacity_logits[:, None],
-        "log_scales": gaussians.log_scales,
-        "quaternions": quaternions,
+        "means": shapes.means,
+        "normals": torch.zeros_like(shapes.means),
+        "harmonics": (gaussians.colours.detach().cpu() - 0.5) / SH_DEGREE_0,
+        "opacity": gaussians.opacity_logits.detach().cpu()[:, None],
+        "log_scales": shapes.log_scales,
+        "quaternions": shapes.quaternions,
     }
-    rows = torch.cat([columns[name] for name in GROUPS], 1).detach().cpu().numpy().astype("<f4")
-    if len(rows) == 0:
+    if len(shapes.means) == 0:
         raise ValueError(f"there are no Gaussians to write to {path}")
-    if not np.isfinite(rows).all():
+    if not all(bool(values.isfinite().all()) for values in columns.values()):
         raise ValueError(f"refusing to write {path}: the scene holds NaN or infinite values; did the run diverge?")
-    names = [name for group in GROUPS.values() for name in group]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    header += [f"property float {name}" for name in names]
+    kinds = {name: "float" for group in GROUPS.values() for name in group}
+    if placement is not None and np.spacing(np.float32(shapes.means.abs().max())) > _PRECISION * placement.scale:
+        # As in maps whose origin is far away: single precision would put neighbours into one place.
+        kinds |= dict.fromkeys(GROUPS["means"], "double")
+    table = np.empty(len(shapes.means), [(name, {"float": "<f4", "double": "<f8"}[kinds[name]]) for name in kinds])
+    for group, names in GROUPS.items():
+        for name, values in zip(names, columns[group].unbind(1), strict=True):
+            table[name] = values.numpy()
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
+    header += [f"property {kind} {name}" for name, kind in kinds.items()]
     header += ["end_header", ""]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: a reader never sees half of it.
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes("\n".join(header).encode("ascii") + rows.tobytes())
-    partial.replace(path)
+    write_atomically(path, "\n".join(header).encode("ascii") + table.tobytes())
 
 
 def read_gaussian_ply(path: Path, config: GaussiansConfig | None = None) -> Gaussians:
-    """Colours are those of spherical harmonics degree 0, clipped to [0, 1]; higher degrees are ignored.
+    """The Gaussians as they stand in the file, in its units; without a `placement`.
 
-    Raises OSError if there is no such file, ValueError for anything but a complete binary little-endian 3DGS file with
-    finite values.
+    Colors are those of spherical harmonics of degree 0, clipped to [0, 1]; higher degrees, normals and properties of
+    other names are ignored. An infinite opacity means 1 or 0, a scale of zero is a flat Gaussian, a quaternion of zero
+    no rotation. Raises OSError if there is no such file, ValueError for anything but a complete 3DGS file.
     """
-    data = path.read_bytes()
-    count, layout, start = _parse_header(data, path)
-    expected = start + count * layout.itemsize
-    if len(data) < expected:
-        raise ValueError(f"{path} is truncated: {count} Gaussians need {expected} bytes, the file has {len(data)}")
-    table = np.frombuffer(data, layout, count, start)
+    table = _table(path)
+    return _gaussians(_shapes(table, path), table, path, config)
 
-    def column(group: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in GROUPS[group]], 1))
 
-    columns = {name: column(name) for name in GROUPS if name != "normals"}
-    for name, values in columns.items():
-        if not bool(values.isfinite().all()):
-            raise ValueError(f"{path} holds NaN or infinite values in {', '.join(GROUPS[name])}")
-    if bool((columns["quaternions"].norm(dim=1) < 1e-6).any()):
-        raise ValueError(f"{path} holds a quaternion (rot_0 to rot_3) of length zero")
-    colours = (0.5 + float(SH_DEGREE_0) * columns["harmonics"]).clamp(0, 1)
+def fit_gaussian_ply(path: Path, config: GaussiansConfig) -> Gaussians:
+    """The same, fitted into the unit ball and turned by `config.initial_yaw`; `placement` tells where it was.
+
+    Raises ValueError also for a scene that cannot be seen, or that is mostly empty space.
+    """
+    table = _table(path)
+    shapes = _shapes(table, path)
+    try:
+        placement = shapes.fit(config.initial_yaw)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    shapes = shapes.apply(placement)
+    scales = shapes.log_scales.clamp_min(float(np.log(SMALLEST_SCALE)))
+    gaussians = _gaussians(Ellipsoids(shapes.means, scales, shapes.quaternions), table, path, config)
+    gaussians.placement = placement
+    if float(gaussians.opacities.detach().max()) < MIN_ALPHA:
+        raise ValueError(f"{path}: nothing in it can be seen, all opacities are below {MIN_ALPHA:.4f}")
+    return gaussians
+
+
+def _gaussians(shapes: Ellipsoids, table: np.ndarray, path: Path, config: GaussiansConfig | None) -> Gaussians:
+    colors = 0.5 + float(SH_DEGREE_0) * _column(table, "harmonics", path)
+    opacities = _column(table, "opacity", path, infinite=True)[:, 0]
     return Gaussians(
-        columns["means"],
-        columns["log_scales"],
-        columns["quaternions"],
-        columns["opacity"][:, 0],
-        logit(colours),
+        _single(shapes.means, path),
+        _single(shapes.log_scales, path),
+        shapes.quaternions.float(),
+        opacities.clamp(-LARGEST_LOGIT, LARGEST_LOGIT).float(),
+        logit(colors.clamp(0, 1).float()),
         config,
     )
 
 
-def _parse_header(data: bytes, path: Path) -> tuple[int, np.dtype, int]:
-    """Number of Gaussians, layout of a row, and where the rows start."""
-    head, end, _ = data[:MAXIMUM_HEADER].partition(b"end_header\n")
-    # Windows line ends inside the header are common; the payload starts after the line feed either way.
-    if not end:
-        head, end, _ = data[:MAXIMUM_HEADER].partition(b"end_header\r\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not end or not lines or lines[0] != ["ply"]:
-        raise ValueError(f"{path} is not a .ply file: it must begin with the line 'ply' and have a header")
-    formats = [line[1:] for line in lines if line[:1] == ["format"]]
-    if formats != [["binary_little_endian", "1.0"]]:
-        raise ValueError(f"{path}: only 'format binary_little_endian 1.0' can be read, got {formats}")
-    elements = [line for line in lines if line[:1] == ["element"]]
-    if (
-        [element[1:2] for element in elements] != [["vertex"]]
-        or len(elements[0]) != 3
-        or not elements[0][2].isdecimal()
-    ):
-        raise ValueError(f"{path}: exactly one element, 'element vertex COUNT', can be read, got {elements}")
-    properties = [line[1:] for line in lines if line[:1] == ["property"]]
-    if not all(len(line) == 2 and line[0] in TYPES for line in properties):
-        raise ValueError(f"{path}: properties must be one of {sorted(TYPES)} and have a name, got {properties}")
-    names = [name for _, name in properties]
+def _shapes(table: np.ndarray, path: Path) -> Ellipsoids:
+    quaternions = _column(table, "quaternions", path)
+    length = quaternions.norm(dim=1, keepdim=True)
+    upright = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    log_scales = _column(table, "log_scales", path, infinite=True)
+    if bool((log_scales == np.inf).any()):
+        raise ValueError(f"{path} holds infinite scales in {', '.join(GROUPS['log_scales'])}")
+    return Ellipsoids(
+        _column(table, "means", path),
+        log_scales.clamp_min(THINNEST_LOG_SCALE),
+        torch.where(length > 0, quaternions / length, upright),
+    )
+
+
+def _table(path: Path) -> np.ndarray:
+    """Raises ValueError unless it has the properties of a 3DGS file."""
+    table = read_ply_element(path, "vertex")
+    names = table.dtype.names or ()
     missing = [name for group in GROUPS if group != "normals" for name in GROUPS[group] if name not in names]
-    if missing or len(set(names)) != len(names):
-        raise ValueError(f"{path} is not a Gaussian splat file: missing {missing}, properties {names}")
-    count = int(elements[0][2])
-    if count == 0:
-        raise ValueError(f"{path} holds no Gaussians")
-    return count, np.dtype([(name, TYPES[kind]) for kind, name in properties]), len(head) + len(end)
+    if missing:
+        packed = ", it is one of packed numbers: save it uncompressed" if "packed_position" in names else ""
+        raise ValueError(
+            f"{path} is not a Gaussian splat file{packed}; missing: {', '.join(missing)}; "
+            f"its properties: {', '.join(names)[:200]}"
+        )
+    rest = {name for name in names if name.startswith("f_rest_")}
+    if len(rest) not in HIGHER_HARMONICS or rest != {f"f_rest_{index}" for index in range(len(rest))}:
+        accepted = ", ".join(f"{count} (degree {degree})" for count, degree in HIGHER_HARMONICS.items())
+        raise ValueError(
+            f"{path} has {len(rest)} properties f_rest_* of spherical harmonics; accepted are f_rest_0 and following, "
+            f"as many as {accepted}"
+        )
+    return table
+
+
+def _column(table: np.ndarray, group: str, path: Path, *, infinite: bool = False) -> Float64[Tensor, "n c"]:
+    """Raises ValueError for NaN, and for infinite values unless `infinite` ones mean something."""
+    values = torch.from_numpy(np.stack([table[name].astype(np.float64) for name in GROUPS[group]], 1))
+    bad = values.isnan() if infinite else ~values.isfinite()
+    if bool(bad.any()):
+        row, which = (int(index) for index in bad.nonzero()[0])
+        raise ValueError(
+            f"{path} holds NaN or infinite values in {', '.join(GROUPS[group])}: {int(bad.any(1).sum())} of "
+            f"{len(table)} rows, the first is row {row} with {GROUPS[group][which]} = {float(values[row, which])}"
+        )
+    return values
+
+
+def _single(values: Float64[Tensor, "n 3"], path: Path) -> Tensor:
+    """Raises ValueError for what single precision cannot hold."""
+    if not bool(values.float().isfinite().all()):
+        raise ValueError(f"{path} holds numbers that are too large for single precision")
+    return values.float()

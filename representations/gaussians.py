@@ -30,7 +30,10 @@ class GaussiansConfig:
     colour: float = 0.5
     """Initial sRGB grey, in (0, 1)."""
     initial_ply: str = ""
-    """Start from this splat file (3DGS .ply) instead; the settings above then do not matter."""
+    """Start from this splat file (3DGS .ply, +Y up) instead, fitted into the ball; the settings above then do not
+    matter. The asset stands where the file has it, at its size."""
+    initial_yaw: float = 0.0
+    """Degrees by which `initial_ply` is turned about +Y to bring its front to +Z: 90 for a front that faces -X."""
     relative_scale: float = 0.6
     """Initial standard deviation, in units of the distance to the nearest neighbours."""
     backend: str = "auto"
@@ -46,11 +49,13 @@ class GaussiansConfig:
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
     def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Raises ValueError for a setting outside its range or a broken `initial_ply`, OSError for a missing one."""
+        """Raises ValueError for a setting out of range or an `initial_ply` of no use, OSError for a missing one."""
         if self.initial_ply:
-            from .gaussian_ply import read_gaussian_ply
+            from .gaussian_ply import fit_gaussian_ply
 
-            return read_gaussian_ply(Path(self.initial_ply), self).to(device)
+            return fit_gaussian_ply(Path(self.initial_ply), self).to(device)
+        if self.initial_yaw:
+            raise ValueError(f"initial_yaw is {self.initial_yaw}, but there is no initial_ply that it could turn")
         if self.count < 1 or self.radius <= 0:
             raise ValueError(f"need count >= 1 and radius > 0, got {self.count} and {self.radius}")
         shape = (self.count, 3)

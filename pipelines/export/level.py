@@ -20,8 +20,11 @@ def best_level(volume: Volume, grid: Grid, views: Views, level: float) -> float:
     """The level whose silhouettes have the largest IoU with the representation's.
 
     A level set's silhouette is where the largest value along the ray exceeds the level, so that one
-    maximum-intensity projection per view judges all levels at once.
+    maximum-intensity projection per view judges all levels at once. Raises ValueError for a volume without anything in
+    it, or with values that are not finite.
     """
+    if not np.isfinite(volume).all():
+        raise ValueError("the scene's density is not finite everywhere; did the run diverge?")
     step = max(1, len(views.cameras) // _JUDGING_VIEWS)
     chosen = views[::step]
     size = min(_JUDGING_SIZE, chosen.cameras.height)
@@ -36,6 +39,8 @@ def best_level(volume: Volume, grid: Grid, views: Views, level: float) -> float:
         projected,
     )
     reached = projected[projected > volume.min()]
+    if reached.size == 0:
+        raise ValueError("no view sees anything of the scene inside the grid; is it smaller than a voxel?")
     levels = np.unique(np.quantile(reached, np.linspace(0, 1, 257)))
     scores = np.array([_iou(projected > value, target) for value in levels])
     # The optimum is flat; its middle is steadier than its summit.

@@ -21,8 +21,10 @@ def pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tu
 
     `charts` are (n, 2) coordinates, `corners` (f, 3) rows of them. Charts keep their proportions to each other and are
     turned, never mirrored; `padding` texels of a `page` x `page` texture stay between them. Raises ValueError if
-    nothing fits.
+    nothing fits, or for charts that are not finite or without area.
     """
+    if not np.isfinite(charts).all():
+        raise ValueError("the charts are not finite")
     best: xatlas.Atlas | None = None
     scale = 0.0
     for turned in _turned(charts, corners):
@@ -77,6 +79,8 @@ def _largest(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -
     triangles = charts[corners].astype(np.float64)
     first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     area = 0.5 * float(np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum())
+    if not 0 < area < np.inf:
+        raise ValueError(f"the charts have no area that could be packed: it is {area:.3g}")
     full = page / np.sqrt(area)  # would need every texel: never fits
     scale = full
     while scale > 1e-3 * full:

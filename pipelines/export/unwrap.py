@@ -20,14 +20,14 @@ def unwrap(mesh: TriangleMesh, page: int = 1024, padding: int = 4) -> TriangleMe
 
     Normals are those of the mesh before the split, so that seams do not show in the shading. Charts keep at least
     `padding` texels of a `page` x `page` texture between them. Raises ValueError for a page that is not a power
-    of two, a mesh too large to unwrap, or a padding that leaves no room.
+    of two, a mesh too large to unwrap or without size, or a padding that leaves no room.
     """
     if page < 16 or page & (page - 1):
         raise ValueError(f"texture size {page} is not a power of two of at least 16; use 512, 1024 or 2048")
     if len(mesh.faces) > MAX_FACES:
         raise ValueError(f"{len(mesh.faces)} faces are too many to unwrap; set face_budget to {MAX_FACES} or less")
     vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
-    origin, corners, charts = _charts(vertices, faces)
+    origin, corners, charts = _charts(vertices / _size(vertices), faces)
     corners, uvs, kept = pack(charts, corners, page, padding)
     origin = origin[kept]
     return TriangleMesh(
@@ -36,6 +36,17 @@ def unwrap(mesh: TriangleMesh, page: int = 1024, padding: int = 4) -> TriangleMe
         normals=vertex_normals(mesh.vertices, mesh.faces)[torch.from_numpy(origin)],
         uvs=torch.from_numpy(uvs.astype(np.float32)),
     )
+
+
+def _size(vertices: np.ndarray) -> np.float32:
+    """The power of two nearest to the mesh's size: what xatlas takes for nothing does not depend on the size of all.
+
+    Dividing by it is exact. Raises ValueError if there is none.
+    """
+    extent = float(np.ptp(vertices.astype(np.float64), axis=0).max(initial=0))
+    if not 0 < extent < np.inf:
+        raise ValueError(f"the surface has no size that could be unwrapped: its longest side is {extent:.3g}")
+    return np.float32(2.0 ** round(np.log2(extent)))
 
 
 def _charts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
