@@ -30,7 +30,7 @@ class Pipeline:
     def __init__(self, config: RunConfig) -> None:
         """Loads the prior. Raises UserError."""
         self.config = config
-        self.stages = {name: self._with_rates(stage) for name, stage in config.active_stages().items()}
+        self.stages = stages_of(config)
         self.generator = torch.Generator().manual_seed(config.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with _users_errors():
@@ -62,8 +62,8 @@ class Pipeline:
         slowed = [name for name, stage in self.stages.items() if stage is not self.config.stages[name]]
         if slowed:
             lines.append(
-                f"to keep the given shape, {' and '.join(slowed)} learn at {REFINING_RATES:g} of their rates "
-                f"(stages.{slowed[0]}.rates=1 changes it faster)"
+                f"to keep the given shape, learning rates are {REFINING_RATES:g} of the usual ones in: "
+                f"{', '.join(slowed)} (stages.{slowed[0]}.rates=1 lifts that)"
             )
         return lines
 
@@ -109,13 +109,6 @@ class Pipeline:
         """`export` for the scene of this stage: what follows the coarse scene is a mesh, and taken as it is."""
         coarse = self.stages[stage.name].scene == SCENES[0]
         return self.config.export if coarse else replace(self.config.export, source="auto")
-
-    def _with_rates(self, stage: StageConfig) -> StageConfig:
-        """A stage that trains a shape the user gave changes it slowly, unless asked otherwise."""
-        given = bool(getattr(self.config.representation, "initial_mesh", ""))
-        if given and stage.rates is None and stage.scene != SCENES[-1]:
-            return replace(stage, rates=REFINING_RATES)
-        return stage
 
     def _stage(self, name: str, scene: Representation) -> Stage:
         config = self.stages[name]
@@ -202,6 +195,17 @@ class Pipeline:
         if kind == "texture":
             return to_textured_mesh(scene, self.config.texture, export, say)
         return to_deformable_mesh(scene, self.config.mesh, export, self.generator)
+
+
+def stages_of(config: RunConfig) -> dict[str, StageConfig]:
+    """The stages that run. Those that train a shape which the user gave change it slowly, unless asked otherwise."""
+    stages = config.active_stages()
+    if not getattr(config.representation, "initial_mesh", ""):
+        return stages
+    return {
+        name: replace(stage, rates=REFINING_RATES) if stage.rates is None and stage.scene != SCENES[-1] else stage
+        for name, stage in stages.items()
+    }
 
 
 @contextmanager

@@ -69,6 +69,8 @@ class DmtetConfig:
         """Raises ValueError for a setting outside its range or a broken `initial_mesh`, OSError for a missing one."""
         if self.initial_mesh:
             return self._build_from_file(generator, device)
+        if self.initial_yaw:
+            raise ValueError(f"initial_yaw is {self.initial_yaw}, but there is no initial_mesh that it could turn")
         if self.radius <= 0 or self.bumps < 0:
             raise ValueError(f"need radius > 0 and bumps >= 0, got {self.radius} and {self.bumps}")
         grid = TetrahedralGrid(self.resolution, self.extent)
@@ -80,7 +82,7 @@ class DmtetConfig:
 
     def without_file(self) -> DmtetConfig:
         """The same kind of scene, quickly, for what is only tried or loaded over."""
-        return replace(self, initial_mesh="", radius=DmtetConfig.radius, bumps=0.0)
+        return replace(self, initial_mesh="", initial_yaw=0.0, radius=DmtetConfig.radius, bumps=0.0)
 
     def _build_from_file(self, generator: torch.Generator, device: torch.device | str) -> DmtetMesh:
         mesh, placement = read_fitted_mesh(Path(self.initial_mesh), self.initial_yaw)

@@ -12,16 +12,11 @@ import trimesh
 from trimesh.visual import ColorVisuals, TextureVisuals
 
 from ..painted_mesh import Paint, Texture
+from ..ply import ORDERS, TYPES
 from .neighbors import PictureReader, read_neighbor
 from .parts import GREY, MeshPart, MeshParts, Tell
 
-TYPES = {
-    **{"char": "b", "uchar": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "float": "f", "double": "d"},
-    **{"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I"},
-    **{"float32": "f", "float64": "d"},
-}
 _COORDINATES = re.compile(rb"^(property\s.*\s)(s|t|u|v|texture_u|texture_v|texcoord)(?=\s*$)", re.MULTILINE)
-_ORDERS = {b"binary_little_endian": "<", b"binary_big_endian": ">"}
 
 
 def read_ply(data: bytes, folder: Path, tell: Tell) -> MeshParts:
@@ -69,16 +64,18 @@ def _readable(header: bytes, body: bytes) -> bytes:
     """
     lines = [line.split() for line in header.splitlines()]
     whole = header + b"end_header" + body
-    order = next((_ORDERS.get(line[1]) for line in lines if len(line) > 1 and line[0] == b"format"), None)
-    if order is None:
+    encoding = next(
+        (line[1].decode("ascii", "replace") for line in lines if len(line) > 1 and line[0] == b"format"), ""
+    )
+    if encoding == "ascii":
         announced = sum(int(line[2]) for line in lines if len(line) == 3 and line[0] == b"element")
         if (found := sum(1 for line in body.splitlines() if line.strip())) < announced:
             raise ValueError(f"truncated: it has {found} of {announced} rows")
         return whole
-    if all(line[:2] != [b"property", b"list"] for line in lines):
-        return whole
+    if encoding not in ORDERS:
+        raise ValueError(f"its format is '{encoding[:40]}'; {', '.join(ORDERS)} are read")
     try:
-        rows, lengths = _rows(lines, body[2:] if body.startswith(b"\r\n") else body[1:], order)
+        rows, lengths = _rows(lines, body[2:] if body.startswith(b"\r\n") else body[1:], ORDERS[encoding])
     except (struct.error, KeyError, IndexError):
         return whole  # for the reader to say what is wrong with it
     if all(len(set(each)) <= 1 for each in lengths):
