@@ -68,7 +68,9 @@ class _Finder(MetaPathFinder):
         if fullname != "torchvision":
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            # Like the import system: a finder of old need not have the method.
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find and find(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
                     spec.loader = _MendingLoader(spec.loader)

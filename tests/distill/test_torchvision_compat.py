@@ -166,6 +166,7 @@ def test_a_library_that_looks_for_it_finds_the_usual_loader(run: Run, tmp_path: 
     _torchvision(tmp_path, describes=DESCRIBES)
     code = """
 import importlib, importlib.util, inspect
+sys.meta_path.insert(0, object())
 watch_torchvision()
 watch_torchvision()
 print(importlib.util.find_spec("torchvision").origin.endswith("__init__.py"))
