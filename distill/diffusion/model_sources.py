@@ -366,10 +366,7 @@ def local_path(name: str) -> Path | None:
 
 def is_hub_id(name: str) -> bool:
     """Whether it reads `owner/name` or `owner/name@revision`."""
-    owner, slash, repository = name.partition("/")
-    return bool(slash and owner not in ("", ".", "..", "~") and repository and "/" not in repository + owner) and (
-        "\\" not in name
-    )
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(@[\w./-]+)?", name, re.ASCII) is not None
 
 
 def _split(repository: str) -> tuple[str, str | None]:
