@@ -51,7 +51,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         steps.append(stage.total)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner._Run, "_optimise", stop)
+    monkeypatch.setattr("steindreamer.pipelines.runner._Run._optimise", stop)
     return steps
 
 
