@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from every_setting import Setting, every_setting
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from steindreamer.pipelines.annotations import alternatives, bare
@@ -18,7 +18,10 @@ from steindreamer.pipelines.yaml_text import parse_yaml, write_yaml
 
 SETTINGS = every_setting()
 BY_KIND = [[one for one in SETTINGS if bare(one.kind) is kind] for kind in (int, float, bool, str)]
-BOUNDED = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+# A failure is shown as it was found: making it smaller would take minutes.
+BOUNDED = settings(
+    max_examples=60, deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
 
 _ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
 _MARKED_TEXT = st.lists(
