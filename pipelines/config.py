@@ -20,11 +20,12 @@ from .layers import DEFAULT_PRESET, given_layers, preset_layers, presets, read_l
 from .priors import PRIORS, names_a_model
 from .schema import Schema
 from .stage import MAX_STEPS, StageConfig
-from .validation import check_itself, compose_as
+from .validation import MAX_PROMPT_CHARACTERS, check_itself, compose_as
 
 __all__ = [
     "CHOICES",
     "DEFAULT_PRESET",
+    "MAX_PROMPT_CHARACTERS",
     "SCHEMA",
     "OutputConfig",
     "RunConfig",
