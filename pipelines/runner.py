@@ -34,7 +34,7 @@ from .run_lock import owned
 from .run_watchdog import Watchdog, watched
 from .signals import Signals, signals_handled
 from .stage import Stage
-from .streams import put
+from .streams import complain, put
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class _Run:
 
         stage, damage = restore_newest(self.folder / "checkpoints", use)
         for line in damage:
-            self.journal.say(line)
+            complain(line)
         if stage is None:
             self.journal.say("no checkpoint yet: starting from the first step")
             self.journal.rewind(0)

@@ -72,6 +72,12 @@ class Ensemble(Representation):
         """The particles' own, of those that the last pictures show: means over those pictures."""
         return _weighted({k: self[k].regularisers() for k in self._shares}, self._shares)
 
+    def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Representation`: as every particle would alone."""
+        for k in range(len(self)):
+            prefix = f"particles.{k}."
+            self[k].check_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+
     def adapt(
         self, step: int, total_steps: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> AdaptReport:

@@ -1,4 +1,4 @@
-"""A run's folder is believed only as far as it vouches for itself, and nothing in it that is somebody else's is lost."""
+"""A run's folder is believed as far as it vouches for itself, and nothing in it that is somebody else's is lost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from steindreamer.pipelines import runner
+from steindreamer.pipelines.checkpoint import read_newest_checkpoint
 from steindreamer.pipelines.checkpoint_record import checkpoint_steps, new_record
 from steindreamer.pipelines.cli import main
 from steindreamer.pipelines.files import append_text, read_regular, write_atomically
@@ -50,7 +51,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         steps.append(stage.total)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner._Run, "_optimise", stop)
+    monkeypatch.setattr("steindreamer.pipelines.runner._Run._optimise", stop)
     return steps
 
 
@@ -178,7 +179,7 @@ def _pipe(folder: Path, step: int) -> None:
     os.mkfifo(folder / f"{step:06d}.json")
 
 
-DAMAGES: dict[str, Callable[[Path, int], None]] = {
+RECORDS: dict[str, Callable[[Path, int], None]] = {
     "null": _written("null"),
     "list": _written("[]"),
     "number": _written("3"),
@@ -193,6 +194,10 @@ DAMAGES: dict[str, Callable[[Path, int], None]] = {
         (folder / f"{step:06d}.json").read_text().replace("a red mug", "a blue mug")
     ),
     "pipe": _pipe,
+}
+"""Of the JSON."""
+
+STATES: dict[str, Callable[[Path, int], None]] = {
     "step": _sealed({"step": 3}),
     "no stage": _sealed({"stage": ...}),
     "stage a list": _sealed({"stage": ["coarse"]}),
@@ -212,19 +217,28 @@ DAMAGES: dict[str, Callable[[Path, int], None]] = {
     "no counters": _tensors(lambda t: t.pop("counters")),
     "another generator": _tensors(lambda t: t.update({"generator": torch.zeros(3)})),
 }
+"""Of what is written with the right checksums."""
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_passed_over_with_a_line(
+@pytest.mark.parametrize("damage", RECORDS)
+def test_a_damaged_record_is_passed_over_with_a_line(finished: Path, tmp_path: Path, damage: str) -> None:
+    folder = Path(shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints"))
+    RECORDS[damage](folder, 4)
+    checkpoint, lines = read_newest_checkpoint(folder)
+    assert checkpoint is not None and checkpoint.step == 3
+    assert len(lines) == 1 and "000004 is damaged" in lines[0] and len(lines[0]) < 400
+
+
+@pytest.mark.parametrize("damage", STATES)
+def test_a_state_that_fits_nothing_is_passed_over_with_a_line(
     run: Path, damage: str, reached: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    DAMAGES[damage](run / "checkpoints", 4)
+    """Though its checksums are right; also with --quiet."""
+    STATES[damage](run / "checkpoints", 4)
     capsys.readouterr()
-    assert main(["--resume", "--out", str(run)]) == 130
-    told = capsys.readouterr()
-    lines = [line for line in told.out.splitlines() if "000004" in line]
+    assert main(["--quiet", "--resume", "--out", str(run)]) == 130
+    lines = [line for line in capsys.readouterr().err.splitlines() if "000004" in line]
     assert len(lines) == 1 and "damaged" in lines[0] and reached == [3]
-    assert "Traceback" not in told.err
 
 
 def test_an_earlier_format_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,10 +334,10 @@ def test_overwriting_ends_in_a_new_run(run: Path, state: str, reached: list[int]
     )
 
 
-@pytest.mark.parametrize("name", [".config.yaml.partial", ".steindreamer-0123456789abcdef.partial", ".lock"])
-def test_a_kill_in_the_first_write_leaves_an_empty_folder(tmp_path: Path, name: str, reached: list[int]) -> None:
+def test_a_kill_in_the_first_write_leaves_an_empty_folder(tmp_path: Path, reached: list[int]) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text("")
+    for name in (".config.yaml.partial", ".steindreamer-0123456789abcdef.partial", ".lock"):
+        (tmp_path / "run" / name).write_text("")
     assert main(["--out", str(tmp_path / "run"), *TINY]) == 130 and reached == [0]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
