@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,7 @@ _SHARE = 0.25
 """Of the drawn pixels, from which a fault of the normals is no matter of outlines."""
 
 
-def check_pictures(
-    scene: Representation, output: RenderOutput, cameras: Cameras, background: Float[Tensor, "b 3"]
-) -> None:
+def check_pictures(scene: Representation, output: Any, cameras: Cameras, background: Float[Tensor, "b 3"]) -> None:
     """Shapes, types, devices and values of what `scene` drew with gradients. Raises UserError."""
     name = f"{type(scene).__name__}.render"
     if not isinstance(output, RenderOutput):

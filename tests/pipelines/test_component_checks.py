@@ -7,6 +7,7 @@ import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -33,6 +34,7 @@ from steindreamer.pipelines.config import load_config
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.pipeline import Pipeline
 from steindreamer.pipelines.priors import PRIORS
+from steindreamer.pipelines.render_checks import IMAGES
 from steindreamer.representations import REPRESENTATIONS, Cameras, RenderOutput, Representation
 
 TINY = ["prompt=a red mug", "refine=false", "stages.coarse.steps=2", "stages.coarse.resolution=16",
@@ -170,8 +172,8 @@ def _random(images: dict[str, Any], cameras: Cameras) -> None:
 
 
 PICTURES = {
-    "batch 1": (_set(**dict.fromkeys(("rgb", "opacity", "depth", "normal"), lambda x: x[:1])), "one picture per camera"),
-    "0 to 255": (_set(rgb=lambda x: 255 * x), r"Card.render drew rgb from 0 to 2\d\d.*divide by 255"),
+    "batch 1": (_set(**dict.fromkeys(IMAGES, lambda x: x[:1])), "one picture per camera"),
+    "0 to 255": (_set(rgb=lambda x: 255 * x), r"Card.render drew rgb from 2.* to 2.*divide by 255"),
     "below 0": (_set(rgb=lambda x: 2 * x - 1), r"rgb from -.*\[0, 1\]"),
     "opacity in percent": (_set(opacity=lambda x: 100 * x), "opacity from 0 to 100"),
     "float64": (_set(rgb=lambda x: x.double()), "torch.float64 on cpu; float32"),
@@ -215,8 +217,9 @@ def test_pictures_that_break_the_contract(fault: str, monkeypatch: pytest.Monkey
 )
 def test_images_of_wrong_shapes_cannot_be_returned(image: str, value: Any, message: str) -> None:
     images = {"rgb": torch.zeros(2, 3, 8, 8), "opacity": torch.zeros(2, 1, 8, 8), "depth": torch.zeros(2, 1, 8, 8)}
-    with pytest.raises(ValueError, match=message):
-        RenderOutput(**{**images, "normal": torch.zeros(2, 3, 8, 8), image: value})
+    whole = SimpleNamespace(**{**images, "normal": torch.zeros(2, 3, 8, 8), image: value})
+    with pytest.raises(ValueError, match=message):  # the tests' own assertions of annotations would come first
+        RenderOutput.__post_init__(whole)  # pyright: ignore[reportArgumentType]
 
 
 def test_rates_parameters_and_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +241,7 @@ def test_rates_parameters_and_penalties(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 ANSWERS = {
-    "batch 1": (lambda noise: NoisePrediction(noise[:1], noise[:1]), r"shape \(2, 3, 16, 16\); got float32 of .*\(1, 3"),
+    "batch 1": (lambda noise: NoisePrediction(noise[:1], noise[:1]), r"shape \(2, 3, 16, 16\); got .*\(1, 3"),
     "smaller": (lambda noise: NoisePrediction(noise[..., :4], noise[..., :4]), r"got float32 of shape \(2, 3, 16, 4\)"),
     "bare": (lambda noise: noise, "must return a NoisePrediction, got float32 of shape"),
     "conditional only": (lambda noise: NoisePrediction(noise), "asked for the unconditional prediction and gave none"),
@@ -257,7 +260,7 @@ def test_answers_that_break_the_contract(fault: str, monkeypatch: pytest.MonkeyP
 
 ENCODERS = {
     "detached": (lambda self, image: image.detach() * 2, "OneColour.encode must be differentiable"),
-    "batch 1": (lambda self, image: image[:1], r"OneColour.encode must return .*\(2, c, h, w\).*shape \(1, 3, 16, 16\)"),
+    "batch 1": (lambda self, image: image[:1], r"OneColour.encode must return .*\(2, c, h, w\).*\(1, 3, 16, 16\)"),
     "flat": (lambda self, image: image.flatten(1), "OneColour.encode must return"),
     "NaN": (lambda self, image: image * math.nan, "OneColour.encode returned 1536 of 1536 values"),
     "raises": (lambda self, image: image.missing, "OneColour.* raised AttributeError"),
@@ -353,7 +356,7 @@ def test_baselines_that_break_the_contract() -> None:
 
 @pytest.mark.parametrize("name", ["noise", "spectral", "student", "low_rank", "depth", "", "two words", "a,b"])
 def test_names_that_a_baseline_cannot_have(name: str) -> None:
-    with pytest.raises(ValueError, match="choose another name|one word"):
+    with pytest.raises(ValueError, match=r"choose another name|one word"):
         register_baseline(name)(_mean_of_all)
 
 
