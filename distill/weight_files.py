@@ -77,8 +77,8 @@ def check_report(where: object, report: Mapping[str, Any], harmless: Collection[
 def fill(model: nn.Module, content: bytes, where: Path, what: str) -> None:
     """Give a network of ours the weights of a safetensors file that was read already, cast to float32.
 
-    Raises ValueError naming the file, `where`, unless it holds exactly the tensors of such a network, which is a `what`,
-    and all their numbers are finite.
+    `where` is the file and `what` the kind of network. Raises ValueError naming the file unless it holds exactly the
+    network's tensors and all their numbers are finite.
     """
     with foreign_errors(f"{where} is damaged, or no {what}"):
         tensors = load(content)

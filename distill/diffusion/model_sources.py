@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,8 +60,8 @@ WITHDRAWN = {
 }
 """Hub ids that are still widely quoted but gone, and the model each one was."""
 
-HUB_ID = re.compile(r"(?!(?:\.{1,2}|~)/)[^/\\]+/[^/\\]+")
-"""`owner/name`, which is no path that begins here, above or at home."""
+HUB_ID = re.compile(r"(?a)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(@[\w./-]+)?")
+"""`owner/name` or `owner/name@revision`."""
 
 Found = TypeVar("Found")
 
@@ -250,9 +250,10 @@ def _refuse_pickles(available: Collection[str], part: str, stem: str) -> None:
 
 
 def _model_in(folder: Path, label: str, half: bool) -> ModelFiles:
-    paths = [path for path in (*folder.glob("*/*"), *folder.glob("*")) if path.is_file()]
-    available = {path.relative_to(folder).as_posix() for path in paths}
+    paths = [path for path in (*folder.glob("*/*"), *folder.glob("*")) if path.exists()]
+    available = {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
     try:
+        _refuse_special(paths)
         index = _read_index(folder / INDEX) if INDEX in available else {}
         refuse_other_layouts(available, str(index.get("_class_name", "")))
         family = _family_of(index, {} if index else _part_classes(folder))
@@ -262,6 +263,13 @@ def _model_in(folder: Path, label: str, half: bool) -> ModelFiles:
     pipeline = index.get("_class_name") or next(name for name, known in FAMILIES.items() if known is family)
     used = (*((INDEX,) if INDEX in available else ()), *files)
     return ModelFiles(folder, pipeline, variants, label, index, used)
+
+
+def _refuse_special(paths: Iterable[Path]) -> None:
+    """The libraries would open whatever has the right name, and wait at a pipe for its writer."""
+    special = next((path for path in paths if not path.is_file() and not path.is_dir()), None)
+    if special:
+        raise ValueError(f"{special} is a pipe, a socket or a device")
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ a file leaves out has the defaults of the class it names, which differ.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from ..foreign_errors import foreign_errors
 from ..json_files import read_json_object
+from ..quiet_libraries import quiet
 
 WITH_BETAS = (
     "DDPMScheduler",
@@ -43,6 +45,7 @@ WITH_BETAS = (
 OF_FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 """diffusers' classes for rectified flows."""
 MOST_TIMESTEPS = 100_000
+_ROUNDING = 1e-7
 FILE = "scheduler/scheduler_config.json"
 
 
@@ -58,14 +61,16 @@ def read_sampler(folder: Path, index: Mapping[str, Any]) -> Any:
     named = given.get("_class_name", listed[1] if isinstance(listed, list) and len(listed) == 2 else None)
     if named not in (*WITH_BETAS, *OF_FLOWS):
         raise ValueError(
-            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known are diffusers' samplers with "
-            f"betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
+            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known are samplers "
+            f"with betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
         )
     steps = given.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 2 <= steps <= MOST_TIMESTEPS:
         raise ValueError(f"has {steps!r} as num_train_timesteps ({FILE}); whole numbers in [2, {MOST_TIMESTEPS}] do")
-    with foreign_errors(f"has settings of {named} that it does not take ({FILE})"):
-        return getattr(diffusers, named).from_config(given)
+    with foreign_errors(f"has settings of {named} that it does not take ({FILE})"), quiet(diffusers):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numpy, about how samplers space their steps
+            return getattr(diffusers, named).from_config(given)
 
 
 def noise_levels(sampler: Any) -> torch.Tensor:
@@ -81,12 +86,10 @@ def noise_levels(sampler: Any) -> torch.Tensor:
     if name not in WITH_BETAS or any(strange.values()):
         what = next((f"{key}={config[key]!r}" for key, is_strange in strange.items() if is_strange), name)
         raise ValueError(f"is sampled with {what} ({FILE}); for this family samplers with betas are accepted")
-    levels = sampler.alphas_cumprod
-    steps = config.num_train_timesteps
-    falling = levels.ndim == 1 and bool((levels.diff() <= 0).all())
-    # The last may be 0: nothing but noise. Beyond the first, NaN is not caught by comparing.
-    inside = falling and bool(torch.isfinite(levels).all()) and 0 < float(levels[0]) < 1 and float(levels[-1]) >= 0
-    if not inside or len(levels) != steps:
+    levels, betas, steps = sampler.alphas_cumprod, sampler.betas, config.num_train_timesteps
+    # Nothing but noise at the end is 0 or, in some samplers, a little more than the level before. NaN fails throughout.
+    falling = levels.shape == (steps,) and bool((levels.diff() <= _ROUNDING).all())
+    if not (falling and bool(((betas >= 0) & (betas <= 1)).all()) and 0 < float(levels[0]) < 1):
         raise ValueError(
             f"has betas that are no noise levels ({FILE}): alpha^2 must fall from below 1 to 0 or more in {steps} steps"
         )

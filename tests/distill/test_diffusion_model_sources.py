@@ -135,7 +135,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 def test_an_incomplete_folder_says_what_is_missing(tmp_path: Path) -> None:
     kept = [name for name in FILES if not name.startswith(("tokenizer/", "vae/"))]
-    missing = r"missing tokenizer/tokenizer\.json or tokenizer/vocab\.json and .*merges\.txt, vae/config\.json, vae/diffusion_pytorch_model\.safetensors"
+    missing = r"missing tokenizer/tokenizer\.json or tokenizer/vocab\.json and .*merges\.txt, vae/config\.json, vae/"
     with pytest.raises(ValueError, match=missing):
         find_model(str(_write(tmp_path / "model", kept)))
 

@@ -150,6 +150,34 @@ def test_a_damaged_file_is_replaced(
     assert len(loaded) == 2 and path.read_bytes() == whole
 
 
+def test_what_was_put_there_under_another_name_is_not_believed(
+    folders: dict[str, Path], loaded: list[Any], cache: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Nor a file whose tensors were changed, nor what a link leads to."""
+    folder = folders["StableDiffusionPipeline"]
+    _prior(folder).embed("a cup")
+    (other,) = cache.iterdir()
+    foreign = other.read_bytes()
+    other.unlink()
+    first = _prior(folder).embed("a mug").views
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    changed = tmp_path / "changed.safetensors"
+    changed.write_bytes(whole)
+    save_file({name: 2 * tensor for name, tensor in load_file(changed).items()}, changed)
+    for content in (foreign, changed.read_bytes(), whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(content)
+        caplog.clear()
+        assert _equal(_prior(folder).embed("a mug").views, first)
+        assert "damaged or of something else" in caplog.text and path.read_bytes() == whole
+    path.unlink()
+    victim = tmp_path / "victim"
+    victim.write_bytes(foreign)
+    path.symlink_to(victim)
+    assert _equal(_prior(folder).embed("a mug").views, first)
+    assert victim.read_bytes() == foreign and path.read_bytes() == whole and not path.is_symlink()
+
+
 def test_the_cache_can_be_left_out(folders: dict[str, Path], loaded: list[Any], cache: Path) -> None:
     for _ in range(2):
         _prior(folders["StableDiffusionPipeline"], cache_text=False).embed("a mug")
