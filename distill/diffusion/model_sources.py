@@ -60,8 +60,8 @@ WITHDRAWN = {
 }
 """Hub ids that are still widely quoted but gone, and the model each one was."""
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(@[\w./-]+)?", re.ASCII)
-"""`owner/name` or `owner/name@revision`, which no path that begins here, above or at home looks like."""
+HUB_ID = re.compile(r"(?a)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(@[\w./-]+)?")
+"""`owner/name` or `owner/name@revision`."""
 
 Found = TypeVar("Found")
 
