@@ -92,7 +92,7 @@ def test_the_given_shape_is_kept_in_its_place_and_size(finished: tuple[Path, str
     given, made = figure(), asset(finished[0])
     diagonal = float(np.linalg.norm(np.ptp(given.bounds, axis=0)))
     assert np.abs(made.bounds - given.bounds).max() < 0.03 * diagonal
-    assert distance(outer(given), made) < 0.02
+    assert distance(outer(given), made) < 0.01, "0.006 at low rates, 0.021 at full ones"
 
 
 def test_it_says_where_the_asset_goes_and_that_the_rates_are_low(finished: tuple[Path, str]) -> None:
@@ -103,7 +103,7 @@ def test_it_says_where_the_asset_goes_and_that_the_rates_are_low(finished: tuple
 def test_another_export_knows_the_place_without_the_file(finished: tuple[Path, str]) -> None:
     made = exported_again(finished[0], "export.face_budget=300")
     assert len(made.faces) <= 300
-    assert distance(outer(figure()), made) < 0.025
+    assert distance(outer(figure()), made) < 0.02
     # An explicit height wins: then it stands on the ground, as any asset does.
     low, high = exported_again(finished[0], "export.height_metres=0.5").bounds
     assert (low[1], high[1]) == (pytest.approx(0, abs=1e-6), pytest.approx(0.5))

@@ -259,7 +259,8 @@ BROKEN: dict[str, tuple[str, str | bytes, str]] = {
     ),
     "ply rows of nothing": (
         "ply",
-        b"ply\nformat binary_little_endian 1.0\nelement a 99999999999\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n",
+        b"ply\nformat binary_little_endian 1.0\nelement a 99999999999\nelement face 1\n"
+        b"property list uchar int vertex_indices\nend_header\n",
         "mesh.ply",
     ),
     "ply without faces": ("ply", ply("ascii", []), "no triangles"),
