@@ -90,7 +90,9 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     # Numbers of the CPU may meet anything.
     others = [tensor for tensor in tensors if not isinstance(tensor, FakeCudaTensor) and tensor.dim()]
     if fakes and others and func not in MOVES:
-        raise MixedDevices(f"{func}: {len(fakes)} tensors on cuda meet one of shape {tuple(others[0].shape)} on the CPU")
+        raise MixedDevices(
+            f"{func}: {len(fakes)} tensors on cuda meet one of shape {tuple(others[0].shape)} on the CPU"
+        )
     if isinstance(kwargs.get("generator"), torch.Generator) and on_cuda:
         raise MixedDevices(f"{func}: a generator of the CPU draws for cuda")
 
