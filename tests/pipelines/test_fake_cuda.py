@@ -48,7 +48,7 @@ class Toy:
     def embed(self, prompt: str, negative_prompt: str = "") -> None:
         return None
 
-    def condition(self, embedding: None, cameras: Cameras, background: Tensor) -> None:
+    def condition(self, embedding: None, cameras: Any, background: Tensor) -> None:
         assert cameras.position.is_cuda and background.is_cuda
 
     def encode(self, image: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def test_mixed_devices_are_found() -> None:
         there, here = torch.ones(3, device=device).requires_grad_(), torch.ones(3)
         assert there.is_cuda and there.device.type == "cuda" and not (2 * there).cpu().is_cuda
         with pytest.raises(MixedDevices, match=r"aten\.add\.Tensor"):
-            there + here
+            torch.add(there, here)
         with pytest.raises(MixedDevices, match=r"aten\.cat"):
             torch.cat([there, torch.zeros(1)])
         with pytest.raises(MixedDevices, match="numpy"):
