@@ -36,7 +36,7 @@ class MixedDevices(RuntimeError):
 class FakeCudaTensor(torch.Tensor):
     """For autograd it is on the meta device, which needs no library; for Python on CUDA."""
 
-    values: torch.Tensor
+    kept: torch.Tensor
     device = property(lambda self: CUDA)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
     is_cpu = property(lambda self: False)  # type: ignore[assignment]
@@ -55,7 +55,7 @@ class FakeCudaTensor(torch.Tensor):
         )
 
     def __init__(self, values: torch.Tensor) -> None:
-        self.values = values
+        self.kept = values
 
     @property
     def data(self) -> torch.Tensor:
@@ -65,13 +65,13 @@ class FakeCudaTensor(torch.Tensor):
     def data(self, other: torch.Tensor) -> None:
         assert isinstance(other, FakeCudaTensor), "a parameter stays where it is"
         torch.Tensor.data.__set__(self, other)  # type: ignore[attr-defined]
-        self.values = other.values
+        self.kept = other.kept
 
     def numpy(self, *, force: bool = False) -> Any:
         raise MixedDevices("numpy() of a tensor on cuda")
 
     def tolist(self) -> Any:
-        return self.values.tolist()
+        return self.kept.tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -90,7 +90,9 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     # Numbers of the CPU may meet anything.
     others = [tensor for tensor in tensors if not isinstance(tensor, FakeCudaTensor) and tensor.dim()]
     if fakes and others and func not in MOVES:
-        raise MixedDevices(f"{func}: {len(fakes)} tensors on cuda meet one of shape {tuple(others[0].shape)} on the CPU")
+        raise MixedDevices(
+            f"{func}: {len(fakes)} tensors on cuda meet one of shape {tuple(others[0].shape)} on the CPU"
+        )
     if isinstance(kwargs.get("generator"), torch.Generator) and on_cuda:
         raise MixedDevices(f"{func}: a generator of the CPU draws for cuda")
 
@@ -106,7 +108,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _values(leaf: Any) -> Any:
-    return leaf.values if isinstance(leaf, FakeCudaTensor) else leaf
+    return leaf.kept if isinstance(leaf, FakeCudaTensor) else leaf
 
 
 class _Operations(TorchDispatchMode):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -49,6 +51,13 @@ def test_without_a_gpu_nothing_is_run(tmp_path: Path) -> None:
     status, commands = run(tmp_path, "-c")
     assert status == 1 and len(commands) == 1
     assert not [*(tmp_path / "benchmarks" / "results").iterdir()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_where_there_is_none_it_says_so_in_one_line() -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / "benchmarks" / "gpu.sh"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "torch finds no CUDA device\n")
 
 
 def test_its_benchmarks_are_there() -> None:

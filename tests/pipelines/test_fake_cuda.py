@@ -29,6 +29,7 @@ from steindreamer.representations import (
     Representation,
     TexturedMesh,
     TriangleMesh,
+    gaussians,
 )
 from steindreamer.representations.densify import DensifyConfig
 
@@ -47,7 +48,7 @@ class Toy:
     def embed(self, prompt: str, negative_prompt: str = "") -> None:
         return None
 
-    def condition(self, embedding: None, cameras: Cameras, background: Tensor) -> None:
+    def condition(self, embedding: None, cameras: Any, background: Tensor) -> None:
         assert cameras.position.is_cuda and background.is_cuda
 
     def encode(self, image: Tensor) -> Tensor:
@@ -125,3 +126,62 @@ def test_scenes_take_steps(name: str) -> None:
 def test_methods_take_steps(method: str) -> None:
     with fake_cuda():
         steps(stage("gaussians", METHODS[method](), probe_every=2))
+
+
+@pytest.mark.parametrize("family", PIPELINES)
+def test_families_encode_predict_and_decode(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model(tmp_path, family)
+    for module in (diffusers_prior, text_encoding):
+        monkeypatch.setattr(module, "load_part", asleep(module.load_part))
+    size = 16 if family == "IFPipeline" else PICTURE_SIZE
+    with fake_cuda() as device:
+        prior = DiffusersPrior(str(folder), device, precision="float32", picture_size=size, cache_text=False)
+        cameras = Cameras.orbit([0.0, 130.0], [0.0, 10.0], height=8).to(device)
+        condition = prior.condition(prior.embed("a mug", "blurry"), cameras, torch.ones(2, 3, device=device))
+        picture = torch.rand(2, 3, size, size).to(device).requires_grad_()
+        latent = prior.encode(picture)
+        prior.decode(latent).sum().backward()
+        assert picture.grad is not None and picture.grad.isfinite().all()
+        noise = torch.randn(latent.shape).to(device)
+        sample = prior.schedule.add_noise(latent.detach(), noise, torch.tensor([300, 700]).to(device))
+        predicted = prior.predict_noise(sample, condition, unconditional=True)
+        assert predicted.conditional.is_cuda and predicted.conditional.isfinite().all()
+
+
+def asleep(load: Any) -> Any:
+    def load_part(*arguments: Any, **options: Any) -> Any:
+        with real_devices():
+            return load(*arguments, **options)
+
+    return load_part
+
+
+def test_mixed_devices_are_found() -> None:
+    """Planted: what a step may do wrong in a forward pass, in a hook, in drawing and on the way to NumPy."""
+    with fake_cuda() as device:
+        there, here = torch.ones(3, device=device).requires_grad_(), torch.ones(3)
+        assert there.is_cuda and there.device.type == "cuda" and not (2 * there).cpu().is_cuda
+        with pytest.raises(MixedDevices, match=r"aten\.add\.Tensor"):
+            torch.add(there, here)
+        with pytest.raises(MixedDevices, match=r"aten\.cat"):
+            torch.cat([there, torch.zeros(1)])
+        with pytest.raises(MixedDevices, match="numpy"):
+            there.detach().numpy()
+        with pytest.raises(MixedDevices, match="generator"):
+            torch.rand(3, generator=torch.Generator(), device=device)
+        product = 2 * there
+        product.register_hook(lambda gradient: gradient * torch.ones(3))
+        with pytest.raises(MixedDevices, match=r"aten\.mul"):
+            product.sum().backward()
+
+
+def test_a_planted_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor without a device in the middle of drawing."""
+    drawn = gaussians.splat
+
+    def faulty(means: Tensor, *rest: Any, **options: Any) -> Any:
+        return drawn(means + torch.zeros(3), *rest, **options)
+
+    monkeypatch.setattr(gaussians, "splat", faulty)
+    with fake_cuda(), pytest.raises(MixedDevices):
+        stage("gaussians", METHODS["sds"]()).step()
