@@ -11,10 +11,11 @@ import pytest
 
 from steindreamer.pipelines.annotations import kinds_of
 from steindreamer.pipelines.cli import main
-from steindreamer.pipelines.config import compose, load_config, read_config
+from steindreamer.pipelines.config import SCHEMA, compose, load_config, read_config
 from steindreamer.pipelines.errors import SettingsError, UserError
 from steindreamer.pipelines.plain_text import MAX_CHARACTERS, on_one_line, why_refused
-from steindreamer.pipelines.run_folder import create_folder, resumed_config
+from steindreamer.pipelines.resuming import resumed_config
+from steindreamer.pipelines.run_folder import create_folder
 from steindreamer.pipelines.sections import as_plain, build
 from steindreamer.pipelines.setting_types import read_section
 from steindreamer.pipelines.yaml_text import Given, Plain, parse_yaml, write_yaml
@@ -72,9 +73,9 @@ def test_a_resumed_run_has_the_same_text(tmp_path: Path) -> None:
         assert config.method_of("coarse").texts(text, text) == (text + text, text)
         create_folder(folder, config, overwrite=False)
         assert read_config(folder / "config.yaml") == config
-        assert resumed_config(folder, [], {}) == config
+        assert resumed_config(folder, [], {}, SCHEMA) == config
         with pytest.raises(UserError, match="other settings"):
-            resumed_config(folder, [{"prompt": f"{text} "}], {})
+            resumed_config(folder, [{"prompt": f"{text} "}], {}, SCHEMA)
 
 
 @pytest.mark.parametrize(("text", "value"), [("yes", "yes"), ("010", "010"), ("1e3", "1e3"), ("2024-01-01", None)])
