@@ -138,9 +138,9 @@ def _check_early(options: argparse.Namespace, schema: Schema) -> None:
     """Raises UserError for what can be seen before the program is loaded."""
     config, folder = _asked_for(options, schema, [str(path) for path in options.plugin], lambda line: None)
     if not options.settings:
-        if not options.resume:
+        if not options.resume:  # a checkpoint holds what was made of a file
             check_folder(folder, overwrite=options.overwrite)
-        check_named_files(config)
+            check_named_files(config)
         check_words(config.names["prior"], config.prior, config.prompt, config.negative_prompt)
 
 

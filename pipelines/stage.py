@@ -189,7 +189,10 @@ class Stage:
                 break
             except (RuntimeError, MemoryError, OSError, ValueError) as error:
                 if not is_out_of_memory(error):
-                    raise
+                    if isinstance(error, UserError) or not isinstance(error, ValueError):
+                        raise
+                    # A component's answer is not what its contract says, such as that of a prior.
+                    raise UserError(f"step {self.total + 1}, in stage '{self.name}': {error}") from error
             # The error held the pictures that did not fit; it is gone before the next attempt.
             notes.append(halve_micro_batch(self.prior, self.config.views.per_step))
             undo()
@@ -197,6 +200,7 @@ class Stage:
             self.optimizer.step()
             if isinstance(self.representation, Adaptive):
                 self.representation.adapt(self.done, self.config.steps, self.optimizer, self.generator)
+                self._check_adapted()
             self.check_finite({f"representation.{k}": v for k, v in self.representation.named_parameters()})
         return replace(info, notes=tuple(notes))
 
@@ -219,6 +223,21 @@ class Stage:
                     f"'{name}' is not finite any more after step {self.total}, in stage '{self.name}': the run has "
                     "diverged. This state is not saved, the checkpoints before it are kept (--resume goes on from "
                     f"them); lower stages.{self.name}.rates, the scene's own learning rates or the guidance scale"
+                )
+
+    def _check_adapted(self) -> None:
+        """Raises UserError if the optimizer would train something else than the scene after `Adaptive.adapt`."""
+        optimized = {id(p): p for group in self.optimizer.param_groups for p in group["params"]}
+        for name, parameter in self.representation.named_parameters():
+            state = self.optimizer.state.get(parameter, {}) if id(parameter) in optimized else None
+            wrong = "another tensor than the one that the optimizer trains" if state is None else ""
+            for key, value in (state or {}).items():
+                if torch.is_tensor(value) and value.dim() and value.shape != parameter.shape:
+                    wrong = f"of shape {tuple(parameter.shape)}, and the optimizer's '{key}' of {tuple(value.shape)}"
+            if wrong and parameter.requires_grad:
+                raise UserError(
+                    f"after {type(self.representation).__name__}.adapt the parameter '{name}' is {wrong}; adapt must "
+                    "change parameters in place, and the optimizer's state with them"
                 )
 
     def _try_step(self) -> StepInfo:

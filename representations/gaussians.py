@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +65,10 @@ class GaussiansConfig:
         distances = torch.rand(self.count, 1, generator=generator, device=generator.device) ** (1 / 3)
         points = self.radius * directions * distances
         return Gaussians.from_points(points.to(device), torch.full(shape, self.colour, device=device), self)
+
+    def without_file(self) -> GaussiansConfig:
+        """The same kind of scene without its file, for what is only tried or loaded over."""
+        return replace(self, initial_ply="", initial_yaw=0.0)
 
 
 class Gaussians(Representation):

@@ -60,7 +60,7 @@ class Card(Representation):
         rgb = disc * self.colour[:, None, None] * mark + (1 - disc) * background[:, :, None, None]
         images = {"rgb": rgb, "opacity": disc, "depth": 3 * disc, "normal": -cameras.forward[:, :, None, None] * disc}
         changed = type(self).change(images, cameras)
-        return RenderOutput(**images) if changed is None else changed
+        return RenderOutput(**images) if changed is None else changed  # pyright: ignore[reportArgumentType]
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         return {"colour": self.rate}
@@ -456,15 +456,16 @@ def test_what_keeps_the_contract_passes(change: Callable[[Tensor], Tensor], monk
 @pytest.mark.parametrize("representation", sorted(REPRESENTATIONS))
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_everything_registered_passes(representation: str, method: str) -> None:
-    small = {"gaussians": ["count=200"], "nerf": ["samples=16", "radiance.grid={levels: 2, log2_size: 10}"],
+    small = {"gaussians": ["count=200"], "nerf": ["samples=16", "radiance.hash_grid={levels: 2, log2_size: 10}"],
              "mesh": ["resolution=12", "colour.grid={levels: 2, log2_size: 10}"]}[representation]  # fmt: skip
     if representation != "gaussians" and method != "ssd":
         return  # what a method sees does not depend on who drew it
     prior = "tiny" if method == "vsd" else "world"
+    words = {"bridge": ["negative_prompt=a blue mug", "method.target="], "nfsd": ["negative_prompt=a blue mug"]}
     baseline = ["method.baseline=[noise,spectral,student,low_rank,depth,normal]"] if method == "ssd" else []
     objects = [] if prior == "tiny" else ["prior.objects=1", "prior.unconditional_objects=1"]
     assert _first(
-        *(f"representation.{each}" for each in small), *objects, *baseline,
+        *(f"representation.{each}" for each in small), *objects, *baseline, *words.get(method, []),
         representation=representation, method=method, prior=prior,
     )  # fmt: skip
 

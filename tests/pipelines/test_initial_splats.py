@@ -45,7 +45,11 @@ def test_a_run_ends_where_the_file_was(tmp_path: Path) -> None:
     after = read_gaussian_ply(folder / "asset" / "asset.ply")
     assert len(after) == 200
     assert float((after.means - given.means).detach().norm(dim=1).max()) < 0.25
-    assert (folder / "asset" / "asset.glb").is_file()
+    mesh = trimesh.load_mesh(folder / "asset" / "asset.glb")
+    assert mesh.centroid == pytest.approx([8.0, 0.0, 3.0], abs=0.3)
+    assert mesh.extents.max() == pytest.approx(0.8 * 2.5, rel=0.4)
+    (tmp_path / "given.ply").unlink()
+    assert main(["--resume", "--out", str(folder), "--quiet"]) == 0  # the checkpoint holds the scene
 
 
 def test_what_cannot_start_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from steindreamer.distill import METHODS, NoisePrediction, NoiseSchedule, NoisyS
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.stage import MAX_CONSECUTIVE_SKIPS, Stage, StageConfig
 from steindreamer.pipelines.views import ViewsConfig
-from steindreamer.representations import Cameras, GaussiansConfig, RenderOutput, Representation
+from steindreamer.representations import AdaptReport, Cameras, GaussiansConfig, RenderOutput, Representation
 
 WITH_THE_NOISE = ["sds", "ssd", "sdi"]
 """Methods whose counterpart is noise: the others compare predictions, which this prior gives all alike."""
@@ -111,6 +111,45 @@ def test_too_many_skips_in_a_row_stop_the_run() -> None:
     with pytest.raises(UserError, match="not finite"):
         for _ in range(MAX_CONSECUTIVE_SKIPS):
             stage.step()
+
+
+def test_an_answer_that_changes_its_shape_late_is_one_line_with_the_step() -> None:
+    stage, _, prior = _stage()
+    stage.step()
+    honest = prior.predict_noise
+
+    def one_only(sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
+        answer = honest(sample, condition, unconditional=unconditional)
+        return NoisePrediction(answer.conditional[:1], answer.unconditional[:1] if unconditional else None)
+
+    prior.predict_noise = one_only
+    with pytest.raises(UserError, match=r"step 2, in stage 'coarse': .*OneColourPrior"):
+        stage.step()
+
+
+class Swapping(Billboard):
+    """Adapts by a new parameter (or, `resized`, in place) and forgets the optimizer."""
+
+    resized = False
+
+    def adapt(
+        self, step: int, total_steps: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> AdaptReport:
+        if self.resized:
+            self.colour.data = torch.full((1, 3), 0.5)
+        else:
+            self.colour = nn.Parameter(self.colour.detach().clone())
+        return AdaptReport()
+
+
+@pytest.mark.parametrize(("resized", "message"), [(False, "another tensor than"), (True, r"of shape \(1, 3\)")])
+def test_an_adaptation_that_loses_the_optimizer_is_told(resized: bool, message: str) -> None:
+    stage, _, _ = _stage()
+    scene = Swapping()
+    scene.resized = resized
+    stage = Stage(scene, stage.distiller, stage.prior, None, stage.config, torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match=f"Swapping.adapt the parameter 'colour' is {message}"):
+        stage.step()
 
 
 @pytest.mark.parametrize("method", WITH_THE_NOISE)
