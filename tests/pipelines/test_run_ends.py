@@ -103,7 +103,7 @@ def test_rates_that_are_none_are_refused_before_anything_is_written(
         (name for name, _ in self.named_parameters()), torch.nan))  # fmt: skip
     assert main(["--out", str(tmp_path / "run"), *TINY]) in (1, 2)
     told = capsys.readouterr().err
-    assert "learning rate" in told and "nan" in told and len(told.splitlines()) == 1
+    assert "means" in told and "nan" in told and len(told.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
