@@ -14,6 +14,7 @@ import pytest
 import torch
 import trimesh
 from scipy.spatial import KDTree
+from trimesh.visual import ColorVisuals
 
 from steindreamer.pipelines import load_config
 from steindreamer.pipelines.cli import main
@@ -47,7 +48,8 @@ def figure() -> trimesh.Trimesh:
     beak = trimesh.creation.icosphere(2, 0.005)
     beak.apply_translation([-0.024, 0.015, 0.0])
     whole = trimesh.util.concatenate([body, head, beak])
-    whole.visual = trimesh.visual.ColorVisuals(whole, vertex_colors=(230, 190, 40))
+    assert isinstance(whole, trimesh.Trimesh)
+    whole.visual = ColorVisuals(whole, vertex_colors=(230, 190, 40))
     whole.apply_translation(PLACE)
     return whole
 

@@ -15,6 +15,7 @@ import pytest
 import trimesh
 from gltf_samples import picture
 from mesh_colors import color_at
+from trimesh.visual import ColorVisuals
 
 from steindreamer.representations.mesh_file import FORMATS, read_fitted_mesh, read_mesh
 from steindreamer.representations.painted_mesh import PaintedMesh
@@ -198,7 +199,7 @@ def test_ply_in_all_encodings_and_polygons(form: str, tmp_path: Path) -> None:
 
 def test_ply_with_colors_of_faces_and_with_a_texture(tmp_path: Path) -> None:
     cube = trimesh.Trimesh(CORNERS, TRIANGLES, process=False)
-    cube.visual = trimesh.visual.ColorVisuals(cube, face_colors=[(204, 102, 51)] * 10 + [(0, 0, 255)] * 2)
+    cube.visual = ColorVisuals(cube, face_colors=[(204, 102, 51)] * 10 + [(0, 0, 255)] * 2)
     cube.export(tmp_path / "faces.ply")
     mesh = read_mesh(tmp_path / "faces.ply")
     assert [color_at(mesh, place) for place in (FRONT, (0.5, 0.0, 0.0))] == [[0, 0, 1], [0.8, 0.4, 0.2]]
@@ -217,9 +218,9 @@ def test_ply_with_colors_of_faces_and_with_a_texture(tmp_path: Path) -> None:
 def test_stl_as_text_and_binary(tmp_path: Path) -> None:
     cube = trimesh.Trimesh(CORNERS, TRIANGLES, process=False)
     for kind in ("stl", "stl_ascii"):
-        (tmp_path / "mesh.STL").write_bytes(
-            data if isinstance(data := cube.export(file_type=kind), bytes) else data.encode()
-        )
+        data = cube.export(file_type=kind)
+        assert isinstance(data, bytes | str)
+        saved(tmp_path, data, "mesh.STL")
         mesh = read_mesh(tmp_path / "mesh.STL")
         assert volume(mesh) == pytest.approx(1) and color_at(mesh, FRONT) == [0.5] * 3
 
