@@ -120,7 +120,8 @@ def test_an_answer_that_changes_its_shape_late_is_one_line_with_the_step() -> No
 
     def one_only(sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
         answer = honest(sample, condition, unconditional=unconditional)
-        return NoisePrediction(answer.conditional[:1], answer.unconditional[:1] if unconditional else None)
+        rest = answer.unconditional
+        return NoisePrediction(answer.conditional[:1], None if rest is None else rest[:1])
 
     prior.predict_noise = one_only
     with pytest.raises(UserError, match=r"step 2, in stage 'coarse': .*OneColourPrior"):
