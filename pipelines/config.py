@@ -151,9 +151,6 @@ def compose(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str] | Non
 
     A model in the place of the prior's name means the prior "diffusers" with that model. Raises SettingsError.
     """
-    for section, choices in CHOICES.items():
-        for name, entry in choices.items():
-            check_entry(section, name, entry)
     config = compose_as(SCHEMA, layers, chosen)
     assert isinstance(config, RunConfig)
     return config

@@ -18,7 +18,7 @@ from .errors import UserError
 from .estimators import load_estimator
 from .export import ExportConfig
 from .out_of_memory import ADVICE, is_out_of_memory
-from .schema import SCENES
+from .schema import INITIAL_FILES, SCENES
 from .stage import REFINING_RATES, Stage, StageConfig
 
 Say = Callable[[str], None]
@@ -200,7 +200,7 @@ class Pipeline:
 def stages_of(config: RunConfig) -> dict[str, StageConfig]:
     """The stages that run. Those that train a shape which the user gave change it slowly, unless asked otherwise."""
     stages = config.active_stages()
-    if not getattr(config.representation, "initial_mesh", ""):
+    if not any(getattr(config.representation, key, "") for key in INITIAL_FILES):
         return stages
     return {
         name: replace(stage, rates=REFINING_RATES) if stage.rates is None and stage.scene != SCENES[-1] else stage

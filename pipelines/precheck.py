@@ -16,10 +16,8 @@ from typing import Any
 from .errors import UnknownNameError, UserError
 from .outline import outline
 from .plugins import installed_plugins
-from .schema import Schema
+from .schema import INITIAL_FILES, Schema
 
-FILES = ("initial_mesh", "initial_ply")
-"""Settings of a representation that name a file."""
 TINY = "tiny_world_prior"
 
 
@@ -35,7 +33,7 @@ def refused_early(plugins: Collection[Path]) -> Iterator[Schema]:
 
 def check_named_files(config: Any) -> None:
     """Raises UserError for a file or folder of the settings that does not exist."""
-    for key in FILES:
+    for key in INITIAL_FILES:
         name = getattr(config.representation, key, "")
         if name and not Path(name).exists():
             raise UserError(f"representation.{key}: there is no file {name}")

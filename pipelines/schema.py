@@ -10,6 +10,10 @@ SCENES = ("coarse", "mesh", "texture")
 """What a stage can train, in the order in which they follow each other."""
 
 
+INITIAL_FILES = ("initial_mesh", "initial_ply")
+"""Settings of a representation that name a file which the scene begins from."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """What composing a configuration has to know."""

@@ -65,7 +65,7 @@ class StageConfig:
     distillation loss that is averaged over pixels."""
     rates: Annotated[float, Interval(gt=0, le=10000)] | None = None
     """Factor on all of the scene's learning rates. None: 1; `REFINING_RATES` for the shape of a run that begins from a
-    mesh of the user's own, which is to be kept."""
+    file of the user's own, which is to be kept."""
     method: dict[str, Any] = field(default_factory=dict)
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""
