@@ -314,7 +314,7 @@ class _Run:
                         asset_folder(self.folder, index),
                         self.pipeline.export_of(stage),
                         name=slug(config.prompt),
-                        provenance=provenance(config, index),
+                        provenance=provenance(self.pipeline, index),
                         report=self.journal.say,
                     )
             except ValueError as error:
@@ -328,13 +328,19 @@ class _Run:
         return reports
 
 
-def provenance(config: RunConfig, particle: int = 0) -> dict[str, Any]:
-    """What the asset says about its making (glTF `asset.extras`); `particle` counts from 0."""
+def provenance(pipeline: Pipeline, particle: int = 0) -> dict[str, Any]:
+    """How the asset was made (glTF `asset.extras`); `particle` counts from 0.
+
+    `prior_sha256` covers the files of the prior; an exact prior has none.
+    """
+    config = pipeline.config
+    fingerprint = getattr(pipeline.prior, "fingerprint", "")
     return {
         "prompt": config.prompt,
         "seed": config.seed,
         **({"particle": f"{particle + 1} of {config.particles}"} if config.particles > 1 else {}),
         **config.names,
+        **({"prior_sha256": fingerprint} if fingerprint else {}),
         "steps": {name: stage.steps for name, stage in config.active_stages().items()},
         "generator": f"steindreamer {version('steindreamer')}",
         "torch": torch.__version__,

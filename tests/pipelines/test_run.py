@@ -7,17 +7,21 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
-from steindreamer.pipelines import run_folder
+from steindreamer.pipelines import load_config, run_folder
 from steindreamer.pipelines.checkpoint_record import checkpoint_steps
 from steindreamer.pipelines.cli import main
 from steindreamer.pipelines.manifest import FILES, FOLDERS
 from steindreamer.pipelines.pictures import sheet_cameras
+from steindreamer.pipelines.pipeline import Pipeline
 from steindreamer.pipelines.run_folder import choose_folder
 from steindreamer.pipelines.run_watchdog import FILE_NAME
+from steindreamer.pipelines.runner import provenance
 from steindreamer.pipelines.views import ViewsConfig
 from steindreamer.representations import atomic_file
 
@@ -46,6 +50,15 @@ def test_everything_written_is_known_and_linked(finished: Path) -> None:
     assert {"asset/asset.glb", "asset/asset.ply", "asset/asset.png", "turntable.webp"} <= set(links)
     assert all((finished / link).is_file() for link in links)
     assert page.count("<polyline") == 3, "loss, and the variance of both estimators"
+
+
+def test_the_asset_names_the_weights_it_was_distilled_from() -> None:
+    config = load_config("cpu")
+    prior = config.prior.build(torch.device("cpu"))
+    made = provenance(cast(Pipeline, SimpleNamespace(config=config, prior=prior)))
+    assert made["prior"] == "tiny" and made["prior_sha256"] == prior.fingerprint and len(prior.fingerprint) == 64
+    exact = provenance(cast(Pipeline, SimpleNamespace(config=config, prior=object())))
+    assert "prior_sha256" not in exact
 
 
 def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
