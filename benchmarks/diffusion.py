@@ -162,7 +162,10 @@ class Stopwatch:
 def watched(stage: Stage, watch: Stopwatch) -> Iterator[None]:
     """The calls that make up a step report to the stopwatch."""
     distiller = stage.distiller
-    variates = tuple(SimpleNamespace(terms=watch.timed("terms", each.terms)) for each in distiller.control_variates)
+    variates = tuple(
+        SimpleNamespace(names=each.names, initial=each.initial, terms=watch.timed("terms", each.terms))
+        for each in distiller.control_variates
+    )
     calls = [
         (stage.representation, "render", "render"),
         (stage.prior, "encode", "encode"),

@@ -224,7 +224,7 @@ def autoencoder(shape: TextToImage) -> Any:
 
 
 def text_encoder(shape: TextToImage, index: int) -> Any:
-    """With the vocabulary of CLIP, whatever the tokenizer makes use of."""
+    """With the vocabulary of `tokenizer`."""
     transformers, last = _library("transformers"), len(tokenizer()) - 1
     projected = index > 0
     config = transformers.CLIPTextConfig(
@@ -239,9 +239,15 @@ def depth_estimator(shape: DepthModel, size: str) -> Any:
     return getattr(transformers, shape.model)(config)
 
 
+CLIP_TOKENS = 49408
+
+
 def tokenizer() -> Any:
+    """Spells single characters; as many tokens as CLIP's own, the others unused."""
     characters = [chr(code) for code in range(33, 127)]
-    tokens = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
+    used = [*characters, *(f"{character}</w>" for character in characters)]
+    unused = [chr(0x20000 + index) for index in range(CLIP_TOKENS - len(used) - 2)]
+    tokens = [*used, *unused, "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return _library("transformers").CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 

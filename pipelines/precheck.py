@@ -5,6 +5,7 @@ Refuses only what the run itself would refuse. What needs more than the settings
 
 from __future__ import annotations
 
+import sys
 import importlib.resources
 import json
 import re
@@ -23,11 +24,14 @@ TINY = "tiny_world_prior"
 
 @contextmanager
 def refused_early(plugins: Collection[Path]) -> Iterator[Schema]:
-    """Meant for checks against the outline of the settings; a name that a plugin may add is left to the run."""
+    """Meant for checks against the outline of the settings.
+
+    A name that a plugin may add, or a program that has loaded the registries already, is left to the run.
+    """
     try:
         yield outline().schema
     except UnknownNameError:
-        if not plugins and not installed_plugins():
+        if not plugins and not installed_plugins() and f"{__package__}.config" not in sys.modules:
             raise
 
 

@@ -147,7 +147,8 @@ def _positions(index: Any) -> Any:
 
 
 def _says_cuda(device: object) -> bool:
-    return isinstance(device, torch.device | str) and str(device).split(":")[0] == "cuda"
+    """Or meta, which is what a device made inside has become."""
+    return isinstance(device, torch.device | str) and str(device).split(":")[0] in ("cuda", "meta")
 
 
 @contextmanager

@@ -109,6 +109,7 @@ def test_bfloat16_predicts_what_float32_does(name: str, folders: dict[str, Path]
 
 def test_both_rows_of_the_guidance_come_from_one_call(folder: Path, device: torch.device) -> None:
     prior, rows = half(folder, device), []
+    prior.embed("a mug")  # tries the model once
     prior.denoiser.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     both, alone = predict(prior), predict(prior, unconditional=False)
     assert rows == [2 * COUNT, COUNT]

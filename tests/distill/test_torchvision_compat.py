@@ -166,7 +166,9 @@ def test_a_library_that_looks_for_it_finds_the_usual_loader(run: Run, tmp_path: 
     _torchvision(tmp_path, describes=DESCRIBES)
     code = """
 import importlib, importlib.util, inspect
-sys.meta_path.insert(0, object())
+class Bare:
+    find_module = lambda self, name, path=None: None  # what Python 3.11 still asks a finder without find_spec for
+sys.meta_path.insert(0, Bare())
 watch_torchvision()
 watch_torchvision()
 print(importlib.util.find_spec("torchvision").origin.endswith("__init__.py"))

@@ -17,7 +17,8 @@ from steindreamer.pipelines.laboratory.children import Children
 
 ROOT = Path(__file__).parents[2]
 PARENT = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in the background
 from steindreamer.pipelines.laboratory.children import Children
 print(Children().run("lasting", [sys.argv[1]], dict(os.environ)))
 """

@@ -380,7 +380,6 @@ def test_methods_that_break_the_contract(monkeypatch: pytest.MonkeyPatch) -> Non
     with monkeypatch.context() as patch:
         patch.setattr(HalvedConfig, "build", lambda self, prior, estimator=None: nn.Identity())
         assert "HalvedConfig.build must return a Distiller, got a Identity" in _refused(method="halved")
-    assert "residual Guided is nan" in _refused("method.guidance_scale=.nan")
 
 
 class Flat(nn.Module):
@@ -472,7 +471,8 @@ def test_everything_registered_passes(representation: str, method: str) -> None:
 
 def test_the_example_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     example = Path(__file__).parents[2] / "examples" / "voxels.py"
-    monkeypatch.setitem(REPRESENTATIONS, "voxels", None)
+    monkeypatch.setitem(REPRESENTATIONS, "voxels", None)  # to be forgotten afterwards
+    del REPRESENTATIONS["voxels"]
     runpy.run_path(str(example))
     assert _first("representation.samples=16", representation="voxels")
 

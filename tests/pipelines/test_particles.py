@@ -161,7 +161,7 @@ def test_an_empty_particle_is_named(tmp_path: Path) -> None:
 
 
 def test_no_particles_are_refused() -> None:
-    with pytest.raises(UserError, match="particles is 0; at least 1 is accepted"):
+    with pytest.raises(UserError, match="particles is 0; 1 to 64 is accepted"):
         config("particles=0")
 
 

@@ -92,7 +92,7 @@ def test_a_run_without_an_asset_and_one_after_all(tmp_path: Path, capsys: pytest
     assert "The asset" not in page and "triangles" not in page
     assert main(["--quiet", "--resume", "--out", str(folder), "export.enabled=true", "export.source=auto"]) == 0
     assert (folder / "asset" / "asset.glb").is_file()
-    assert main(["--resume", "--out", str(folder), "refine=true", "export.enabled=false"]) == 1
+    assert main(["--resume", "--out", str(folder), "refine=true", "export.enabled=false"]) == 2
     assert "export.enabled=false needs refine=false" in capsys.readouterr().err
 
 

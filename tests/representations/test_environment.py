@@ -100,11 +100,13 @@ def test_learning_rates_name_every_parameter(environment: Environment) -> None:
     assert environment.learning_rates("environment.").keys() == dict(holder.named_parameters()).keys()
 
 
-def test_same_seed_same_environment_whatever_the_threads() -> None:
+def test_same_seed_same_environment() -> None:
+    """To the bit with as many threads; with others to rounding: on some processors torch's matrix products add up the
+    weights' gradients in another order."""
     cameras = Cameras.orbit([0.0, 50.0], [10.0, 20.0], height=96)
     results = []
     threads = torch.get_num_threads()
-    for count in (1, 2):
+    for count in (1, 2, 1):
         torch.set_num_threads(count)
         torch.rand(count)  # the global generator must not matter
         environment = Environment(EnvironmentConfig(), torch.Generator().manual_seed(5))
@@ -112,8 +114,9 @@ def test_same_seed_same_environment_whatever_the_threads() -> None:
         picture.square().mean().backward()
         results.append([picture.detach(), *(p.grad for p in environment.parameters())])
     torch.set_num_threads(threads)
-    for one, two in zip(*results, strict=True):
-        assert one is not None and two is not None and torch.equal(one, two)
+    for one, other, again in zip(*results, strict=True):
+        assert one is not None and again is not None and torch.equal(one, again)
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-7)
 
 
 def test_sizes_below_one_are_refused(generator: torch.Generator) -> None:
