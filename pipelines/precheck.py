@@ -5,10 +5,10 @@ Refuses only what the run itself would refuse. What needs more than the settings
 
 from __future__ import annotations
 
-import sys
 import importlib.resources
 import json
 import re
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
