@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
-from trimesh.visual import ColorVisuals, TextureVisuals
+from jaxtyping import Float, Int
+from trimesh.visual import TextureVisuals
 
 from ..painted_mesh import Paint, Texture
 from ..ply import ORDERS, TYPES
@@ -17,6 +21,12 @@ from .neighbors import PictureReader, read_neighbor
 from .parts import GREY, MeshPart, MeshParts, Tell
 
 _COORDINATES = re.compile(rb"^(property\s.*\s)(s|t|u|v|texture_u|texture_v|texcoord)(?=\s*$)", re.MULTILINE)
+_COLORS = tuple(
+    re.compile(rb"^(property\s+\w+\s+)(?:(?:diffuse_)?%s|%s)(?=\s*$)" % (name, name[:1]), re.MULTILINE)
+    for name in (b"red", b"green", b"blue")
+)
+_COLOR = ("color_0", "color_1", "color_2")
+"""What the channels are called for trimesh, which would read some types wrongly and fail at colors of polygons."""
 
 
 def read_ply(data: bytes, folder: Path, tell: Tell) -> MeshParts:
@@ -24,24 +34,57 @@ def read_ply(data: bytes, folder: Path, tell: Tell) -> MeshParts:
     header, end, body = data.partition(b"end_header")
     if not data.startswith(b"ply") or not end:
         raise ValueError("no PLY: it begins with the line 'ply', and has one 'end_header'")
+    if b"\n" not in header:  # lines end as on old Macintoshes
+        header = header.replace(b"\r", b"\n")
+        body = body.replace(b"\r", b"\n") if re.search(rb"^format\s+ascii", header, re.MULTILINE) else b"\n" + body[1:]
     texture = _texture(header, folder, tell)
     if texture is None:  # its coordinates would only hide the colors
         header = _COORDINATES.sub(rb"\1unused_\2", header)
+    for name, color in zip(_COLOR, _COLORS, strict=True):
+        header = color.sub(rb"\1" + name.encode(), header)
     whole = _readable(header, body)
     mesh = trimesh.load_mesh(io.BytesIO(whole), file_type="ply", process=False, resolver=None, skip_materials=True)
-    if not isinstance(mesh, trimesh.Trimesh):
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise ValueError("it holds no triangles")
     vertices, faces, visual = np.asarray(mesh.vertices), np.asarray(mesh.faces), mesh.visual
     if isinstance(visual, TextureVisuals) and visual.uv is not None:
         coordinates = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # v grows upwards in PLY
         return MeshParts([MeshPart(vertices, faces, Paint(texture=texture), coordinates=coordinates)])
-    if isinstance(visual, ColorVisuals) and visual.kind == "face":
+    elements = mesh.metadata["_ply_raw"]
+    if (colors := _colors(elements["vertex"]["data"])) is not None:
+        return MeshParts([MeshPart(vertices, faces, Paint(), colors)])
+    if (colors := _colors(elements["face"]["data"])) is not None:
+        if len(colors) != len(faces):
+            faces, colors = _fans(elements["face"]["data"], colors)
         # No two faces share a vertex.
-        colors = np.repeat(np.asarray(visual.face_colors)[:, :3] / 255, 3, axis=0)
-        return MeshParts([MeshPart(vertices[faces.reshape(-1)], np.arange(faces.size).reshape(-1, 3), Paint(), colors)])
-    if isinstance(visual, ColorVisuals) and visual.kind == "vertex":
-        return MeshParts([MeshPart(vertices, faces, Paint(), np.asarray(visual.vertex_colors)[:, :3] / 255)])
+        corners = np.arange(faces.size).reshape(-1, 3)
+        return MeshParts([MeshPart(vertices[faces.reshape(-1)], corners, Paint(), np.repeat(colors, 3, axis=0))])
     return MeshParts([MeshPart(vertices, faces, GREY)])
+
+
+def _colors(table: Any) -> Float[np.ndarray, "n 3"] | None:
+    """Of an element's rows, as shares of 1; `table`: columns by name, as trimesh keeps them."""
+    names = table if isinstance(table, Mapping) else table.dtype.names or ()
+    if not all(name in names for name in _COLOR):
+        return None
+    columns = [np.asarray(table[name]).reshape(-1) for name in _COLOR]
+    colors = np.stack(columns, 1).astype(np.float64)
+    kind = columns[0].dtype
+    if kind.kind == "u" and kind.itemsize == 2:
+        return colors / 65535
+    # Some write bytes as wider types; as floating-point numbers both are common.
+    return colors / 255 if kind.kind in "iu" or np.nan_to_num(colors).max(initial=0) > 1 else colors
+
+
+def _fans(table: Any, colors: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, "f 3"], Float[np.ndarray, "f 3"]]:
+    """Polygons with colors of their own as triangles with those."""
+    names = table if isinstance(table, Mapping) else table.dtype.names or ()
+    polygons = table[next(name for name in ("vertex_indices", "vertex_index") if name in names)]
+    if isinstance(polygons, np.ndarray) and polygons.dtype.names:
+        polygons = polygons[polygons.dtype.names[-1]]  # behind their lengths
+    triangles = [[(row[0], *pair) for pair in pairwise(row[1:])] for row in polygons]
+    faces = np.array([corners for fan in triangles for corners in fan], np.int64).reshape(-1, 3)
+    return faces, np.repeat(colors, [len(fan) for fan in triangles], axis=0)
 
 
 def _texture(header: bytes, folder: Path, tell: Tell) -> Texture | None:

@@ -191,10 +191,51 @@ def test_ply_in_all_encodings_and_polygons(form: str, tmp_path: Path) -> None:
             ("uchar", (204, 102, 51)),
             ("ushort", (52428, 26214, 13107)),
             ("float", (0.8, 0.4, 0.2)),
+            ("float", (204.0, 102.0, 51.0)),
         ):
             mesh = read_mesh(saved(tmp_path, ply(form, faces, kind, color), "mesh.ply"))
             assert volume(mesh) == pytest.approx(1)
             assert color_at(mesh, FRONT) == ([0.8, 0.4, 0.2] if kind else [0.5] * 3)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_ply_with_colors_of_polygons(form: str, tmp_path: Path) -> None:
+    order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[form]
+    names = "".join(f"property uchar {name}\n" for name in ("red", "green", "blue")).encode()
+    for faces in (QUADS, [QUADS[0], *TRIANGLES[2:]]):
+        whole = ply(form, faces)
+        head, _, body = whole.partition(b"end_header\n")
+        rows = [
+            ([len(face), *face, *((204, 102, 51) if k else (0, 0, 255))], len(face)) for k, face in enumerate(faces)
+        ]
+        body = body.split(b"\n", 8)[:8] if not order else [body[: 8 * 12]]
+        body += [
+            struct.pack(f"{order}B{count}i3B", *row) if order else " ".join(map(str, row)).encode()
+            for row, count in rows
+        ]
+        joined = (b"" if order else b"\n").join(body)
+        mesh = read_mesh(saved(tmp_path, head + names + b"end_header\n" + joined, "mesh.ply"))
+        assert volume(mesh) == pytest.approx(1)
+        first = [sum(CORNERS[corner][axis] for corner in QUADS[0]) / 4 for axis in range(3)]
+        assert color_at(mesh, (first[0], first[1], first[2])) == [0, 0, 1]
+        assert color_at(mesh, (-first[0], -first[1], -first[2])) == [0.8, 0.4, 0.2]
+
+
+@pytest.mark.parametrize("names", [("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")])
+def test_ply_with_other_names_of_colors(names: tuple[str, str, str], tmp_path: Path) -> None:
+    whole = ply("binary_little_endian", TRIANGLES, "uchar", (204, 102, 51))
+    for usual, name in zip(("red", "green", "blue"), names, strict=True):
+        whole = whole.replace(f"uchar {usual}\n".encode(), f"uchar {name}\n".encode())
+    assert color_at(read_mesh(saved(tmp_path, whole, "mesh.ply")), FRONT) == [0.8, 0.4, 0.2]
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
+def test_ply_with_line_ends_of_old_macintoshes(form: str, tmp_path: Path) -> None:
+    whole = ply(form, QUADS, "uchar", (204, 102, 51))
+    head, end, body = whole.partition(b"end_header\n")
+    body = body.replace(b"\n", b"\r") if form == "ascii" else body
+    whole = (head + end).replace(b"\n", b"\r") + body
+    assert color_at(read_mesh(saved(tmp_path, whole, "mesh.ply")), FRONT) == [0.8, 0.4, 0.2]
 
 
 def test_ply_with_colors_of_faces_and_with_a_texture(tmp_path: Path) -> None:
