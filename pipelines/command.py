@@ -47,6 +47,11 @@ def exit_status(work: Callable[[], object], *, debug: bool, stopped: str) -> int
     except (Interrupted, KeyboardInterrupt) as stop:
         complain(str(stop) or stopped)
         return 128 + getattr(stop, "signal", signal.SIGINT)
+    except SystemExit as stop:  # of a component: the program itself ends by returning
+        if debug:
+            raise
+        complain(f"error: a component called sys.exit({stop.code!r}) in the middle of the work; it must raise an error")
+        return ERROR
     except Exception as error:
         if debug:
             raise

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..representations import Cameras, RenderOutput, Representation, TriangleMesh, particles_of, render_mesh
 from .devices import device_of
+from .errors import UserError
 from .files import write_atomically
 from .views import ViewsConfig
 
@@ -104,5 +105,8 @@ def _normal_colours(output: RenderOutput) -> Float[Tensor, "3 h w"]:
 
 
 def _to_image(picture: Float[Tensor, "3 h w"]) -> Image.Image:
+    """Raises UserError for an image that is not finite, which would be shown as something else."""
+    if not bool(picture.isfinite().all()):
+        raise UserError("what the scene draws is not finite any more (NaN or infinite): its render is at fault")
     pixels = picture.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray((pixels * 255).round().astype(np.uint8))

@@ -13,6 +13,7 @@ import torch
 from .mesh_formats.gltf import read_gltf
 from .mesh_formats.obj import read_obj
 from .mesh_formats.off import read_off
+from .mesh_formats.orientation import inward_faces
 from .mesh_formats.parts import MAX_ELEMENTS, MAX_FACES, MeshPart, MeshParts, Tell
 from .mesh_formats.ply import read_ply
 from .mesh_formats.stl import read_stl
@@ -70,7 +71,7 @@ def _read(path: Path) -> PaintedMesh:
     try:
         # What overflows on the way is found at the end.
         with np.errstate(all="ignore"):
-            return _checked(_READERS[path.suffix.lower()](data, path.parent, tell))
+            return _checked(_READERS[path.suffix.lower()](data, path.parent, tell), tell)
     except MemoryError:
         raise
     except OSError as error:
@@ -81,7 +82,7 @@ def _read(path: Path) -> PaintedMesh:
         raise ValueError(f"cannot read {path}: {said[:400]}") from error
 
 
-def _checked(found: MeshParts) -> PaintedMesh:
+def _checked(found: MeshParts, tell: Tell) -> PaintedMesh:
     """All parts as one mesh, of the faces that have an area. Raises ValueError for what no surface can be made of."""
     parts = [part for part in found.parts if len(part.faces)]
     if not parts:
@@ -94,6 +95,10 @@ def _checked(found: MeshParts) -> PaintedMesh:
     faces = np.concatenate([piece.faces + start for piece, start in zip(pieces, starts, strict=False)])
     if len(faces) == 0:
         raise ValueError("none of its triangles has an area")
+    inward = inward_faces(vertices, faces)
+    if inward.any():
+        tell(f"{inward.sum()} faces of separate parts look inward; these parts are turned around")
+        faces[inward] = faces[inward][:, ::-1]
     mesh = PaintedMesh(
         torch.from_numpy(vertices),
         torch.from_numpy(faces),

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,22 @@ def test_a_scene_that_is_not_finite_is_never_saved(tmp_path: Path, at: int) -> N
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == ([2] if at == 4 else [2, 4])
     generate(config, tmp_path / "run", resume=True, quiet=True)
     assert checkpoint_steps(tmp_path / "run" / "checkpoints")[-1] == 6
+
+
+def test_a_scene_that_draws_what_is_not_finite_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parameters are finite, and its later steps are skipped, but there is nothing to show."""
+    honest = Gaussians.render
+
+    def watch(stage: Stage) -> None:
+        if stage.total == 3:
+            monkeypatch.setattr(
+                Gaussians, "render", lambda *given: replace(out := honest(*given), rgb=out.rgb * np.nan)
+            )
+
+    config = load_config("cpu", prompt="a red mug", prior="world", refine=False, overrides=SETTINGS)
+    with pytest.raises(UserError, match="what the scene draws is not finite any more"):
+        generate(config, tmp_path / "run", watch=watch, quiet=True)
+    assert not (tmp_path / "run" / "previews" / "final.png").exists()
 
 
 def test_moments_count_too_and_buffers_may_be_infinite() -> None:

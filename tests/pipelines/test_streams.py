@@ -107,6 +107,7 @@ def test_printing_goes_on_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> No
         (MemoryError(), ERROR, "error: out of memory; lower"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ERROR, "error: out of memory; lower"),
         (TypeError("unhashable\ntype"), ERROR, "error: this is a fault of the program: TypeError: unhashable type ("),
+        (SystemExit(0), ERROR, "error: a component called sys.exit(0)"),
         (KeyboardInterrupt(), 130, "go on so"),
         (Interrupted(Path("run"), 7), 130, "interrupted; step 7 is saved"),
         (Interrupted(Path("run"), 7, signal.SIGTERM), 143, "interrupted by SIGTERM; step 7 is saved"),
