@@ -47,6 +47,7 @@ def load_frozen(model: Any, folder: Path, paths: Sequence[Path], dtype: torch.dt
     """The same of a network on its own, whose weights are in `paths`; `place`: where `from_pretrained` finds them."""
     found = tensor_files(paths)
     where = paths[0] if len(paths) == 1 else paths[0].parent
+    read_json_object(folder / place.get("subfolder", "") / "config.json")  # the libraries would look for it on the hub
     options: dict[str, Any] = {} if hasattr(model, "load_config") else {"ignore_mismatched_sizes": True}
     with foreign_errors(f"{where} cannot be loaded as {model.__name__}"), quiet(*import_libraries()):
         loaded, report = model.from_pretrained(

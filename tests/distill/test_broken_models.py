@@ -455,3 +455,11 @@ def test_every_tokenizer_class_is_known() -> None:
 
     wanted = {encoder.tokenizer for family in FAMILIES.values() for encoder in family.text_encoders.values()}
     assert wanted == set(TOKENIZER_FILES)
+
+
+@pytest.mark.parametrize("file", ["vae/config.json", "unet/config.json", "text_encoder/config.json"])
+def test_settings_that_are_no_object_are_told_by_file(file: str, copy: Callable[[str], Path]) -> None:
+    folder = copy(SD)
+    (folder / file).write_text("[1, 2]")
+    with pytest.raises(ValueError, match=rf"{file} must hold a JSON object, got \[1, 2\]"):
+        _load(folder)
