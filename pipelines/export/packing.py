@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy.spatial import ConvexHull
 
 _TRIALS = 12
 """Ways of turning the charts that are tried: the page holds up to a third more than with the first."""
+_REST = 0.002
+"""Seconds that the threads of an atlas have to fall asleep."""
 _GAIN = 1.01
 """A way of turning is followed up if it fits at this much more than the best scale so far."""
 
@@ -114,5 +117,15 @@ def _packed(charts: np.ndarray, corners: np.ndarray, page: int, padding: int, sc
     options.rotate_charts = False  # it would swap u and v, which mirrors
     options.rotate_charts_to_axis = False  # they are already turned
     options.resolution, options.padding, options.texels_per_unit = page, padding, scale
-    atlas.generate(xatlas.ChartOptions(), options)
+    generate(atlas, xatlas.ChartOptions(), options)
     return atlas if atlas.atlas_count == 1 and (atlas.width, atlas.height) == (page, page) else None
+
+
+def generate(atlas: xatlas.Atlas, charts: xatlas.ChartOptions, packing: xatlas.PackOptions) -> None:
+    """Let xatlas work, and its threads go to sleep after it.
+
+    An atlas ends its threads when it is deleted, and xatlas wakes them for that without holding their lock: one that is
+    just falling asleep misses it, and the program waits for it forever.
+    """
+    atlas.generate(charts, packing)
+    time.sleep(_REST)

@@ -7,7 +7,7 @@ import torch
 import xatlas
 
 from ...representations import TriangleMesh, vertex_normals
-from .packing import pack
+from .packing import generate, pack
 
 MAX_FACES = 150_000
 """xatlas takes minutes beyond this."""
@@ -67,5 +67,5 @@ def _cut_charts(vertices: np.ndarray, faces: np.ndarray, cost: float) -> xatlas.
     atlas.add_mesh(vertices, faces.astype(np.uint32))
     options, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     options.max_cost, packing.rotate_charts = cost, False
-    atlas.generate(options, packing)
+    generate(atlas, options, packing)
     return atlas
