@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
     out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export that")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
-    out.add_argument("--seed", type=int, help="same seed, same machine: the same result (default: 0)")
+    out.add_argument("--seed", help="same seed, same machine: the same result (default: 0)")
     out.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
     out.add_argument(
         "--overwrite", action="store_true", help="replace the earlier run in the folder; with --resume, only its asset"
