@@ -205,9 +205,9 @@ class _Run:
         exports = self._export(stage) if config.export.enabled else []
         self._keep_config()
         self.watchdog.feed("the report")
-        seconds = time.perf_counter() - self.start
+        seconds = round(time.perf_counter() - self.start, 1)
         summary: dict[str, Any] = {
-            "seconds": round(seconds, 1),
+            "seconds": seconds,
             "skipped_steps": stage.skipped,
             "export": _plain(exports[0]) if exports else None,
         }
