@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -39,8 +39,10 @@ from ..distill import (
     encode,
 )
 from ..representations import Cameras, RenderOutput, Representation, particles_of
-from .errors import UserError
+from .errors import SettingsError, UserError
+from .out_of_memory import is_out_of_memory
 from .render_checks import check_gradients, check_penalties, check_pictures, check_rates, check_scalar, check_singles
+from .schema import INITIAL_FILES
 from .stage import SCENES, Stage, StageConfig
 from .undisturbed import undisturbed
 from .views import sample_views
@@ -305,9 +307,13 @@ def built_prior(config: Any, device: torch.device) -> Prior:
     return prior
 
 
-def built_scene(config: Any, generator: torch.Generator, device: torch.device) -> Representation:
-    """The representation of a configuration. Raises UserError, and what `build` raises."""
-    with blamed([config]):
+def built_scene(config: Any, generator: torch.Generator, device: torch.device, section: str) -> Representation:
+    """The representation of a configuration, which is the section of that name.
+
+    Raises UserError, SettingsError for settings that contradict each other, and what `build` raises.
+    """
+    reads_file = any(getattr(config, key, "") for key in INITIAL_FILES)
+    with nullcontext() if reads_file else _contradictions(f"{section}: "), blamed([config]):
         scene = config.build(generator, device)
         if not isinstance(scene, Representation):
             raise UserError(f"{type(config).__name__}.build must return a Representation, got a {type(scene).__name__}")
@@ -315,12 +321,27 @@ def built_scene(config: Any, generator: torch.Generator, device: torch.device) -
 
 
 def built_distiller(method: SDSConfig, prior: Prior, estimator: GeometryEstimator | None) -> Distiller:
-    """The distiller of a method's configuration. Raises UserError, and what `build` raises."""
-    with blamed([method, prior]):
+    """The distiller of a method's configuration.
+
+    Raises UserError, SettingsError for settings that contradict each other or do not fit the prior, and what `build`
+    raises.
+    """
+    with _contradictions(), blamed([method, prior]):
         distiller = method.build(prior, estimator)
         if not isinstance(distiller, Distiller):
             raise UserError(f"{type(method).__name__}.build must return a Distiller, got a {type(distiller).__name__}")
     return distiller
+
+
+@contextmanager
+def _contradictions(prefix: str = "") -> Iterator[None]:
+    """What is built of settings alone can only be refused for them. Raises SettingsError for a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        raise SettingsError(f"{prefix}{' '.join(str(error).split())}") from error
 
 
 def check_entry(section: str, name: str, entry: Any) -> None:

@@ -169,13 +169,13 @@ class Pipeline:
         # Where the prior lives, the scene lives: pictures and gradients never cross devices.
         device, kind = self.prior.device, self.stages[name].scene
         if kind == "mesh":
-            return self.config.mesh.build(generator, device)
+            return built_scene(self.config.mesh, generator, device, "mesh")
         if kind == "texture":
             return TexturedMesh.blank(self.config.texture).to(device)
         config = self.config.representation
         if blank and hasattr(config, "without_file"):
             config = config.without_file()
-        return built_scene(config, generator, device)
+        return built_scene(config, generator, device, "representation")
 
     def _handed_over(self, scene: Representation, index: int, stage: Stage, name: str, say: Say) -> Representation:
         """A particle of a finished stage as one of the stage called `name`."""

@@ -144,7 +144,7 @@ class Stage:
         estimator: GeometryEstimator | None = None,
     ) -> None:
         """`name` among the run's stages; `offset`: steps of the stages before it; `estimator`: of the penalties that
-        ask one. Raises UserError for a penalty that this scene does not have, ValueError if the estimator is missing.
+        ask one. Raises SettingsError for a penalty that this scene does not have, ValueError if that is missing.
         """
         self.name = name
         self.offset = offset
@@ -393,11 +393,11 @@ class Stage:
         self.done, self.skipped, self._consecutive_skips = done, skipped, consecutive
 
     def _schedules(self) -> dict[str, Schedule]:
-        """The weights that are set. Raises UserError for a penalty that this scene does not have."""
+        """The weights that are set. Raises SettingsError for a penalty that this scene does not have."""
         known = {*PENALTIES, *ESTIMATED, *self.representation.render_terms, *self.representation.regularisers()}
         for name in self.config.regularisers:
             if name not in known:
-                raise UserError(
+                raise SettingsError(
                     f"unknown penalty regularisers.{name}{nearest(name, known)}; "
                     f"{type(self.representation).__name__} knows: {_listed(known)}"
                 )

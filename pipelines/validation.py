@@ -71,11 +71,12 @@ def _validate_stages(config: Any, schema: Schema) -> None:
     if order != sorted(order):
         listed = ", ".join(f"{name} ({stage.scene})" for name, stage in active.items())
         raise SettingsError(f"stages go from {' to '.join(SCENES)}, never back; got {listed}")
-    if config.mesh.initial_mesh:
-        raise SettingsError(
-            "mesh.initial_mesh is not read: a mesh stage begins with the scene before it; "
-            "to start from a mesh of your own give --repr mesh representation.initial_mesh=FILE"
-        )
+    for key in ("initial_mesh", "initial_yaw"):
+        if getattr(config.mesh, key):
+            raise SettingsError(
+                f"mesh.{key} is not read: a mesh stage begins with the scene before it; "
+                "to start from a mesh of your own give --repr mesh representation.initial_mesh=FILE"
+            )
     refined = [name for name, stage in active.items() if stage.scene != SCENES[0]]
     if refined and not config.export.enabled:
         raise SettingsError(

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Interval
 
 from ...representations import Meshable, Queryable, Representation
-from ..errors import SettingsError, UserError
+from ..errors import SettingsError
 from ..ranges import check_ranges
 from .unwrap import MAX_FACES
 
@@ -56,12 +56,12 @@ class ExportConfig:
             raise SettingsError(f"export.texture_size is {self.texture_size}; powers of two are accepted, such as 1024")
 
     def check(self, representation: Representation) -> None:
-        """Raises UserError if this representation cannot be exported so."""
+        """Raises SettingsError if this representation cannot be exported so."""
         for key in ("source", "colour_source"):
             if getattr(self, key) == "field" and not isinstance(representation, Queryable):
-                raise UserError(
+                raise SettingsError(
                     f"export.{key}=field needs a representation with field(points), "
                     f"{type(representation).__name__} has none; use renders"
                 )
         if self.source == "mesh" and not isinstance(representation, Meshable):
-            raise UserError(f"export.source=mesh needs a mesh, {type(representation).__name__} is none; use auto")
+            raise SettingsError(f"export.source=mesh needs a mesh, {type(representation).__name__} is none; use auto")

@@ -12,7 +12,7 @@ from ...distill import Distiller, Pullback
 from ...distill.variance_probe import REFERENCE, EstimatorVariance
 from ..checkpoint import Checkpoint, restore_newest
 from ..config import RunConfig, compose, given_layers, read_config
-from ..errors import DamagedCheckpoint, UserError
+from ..errors import DamagedCheckpoint, SettingsError, UserError
 from ..estimators import load_estimator
 from ..pipeline import Pipeline
 from ..stage import Stage
@@ -88,7 +88,7 @@ def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int
     try:
         distiller = method.build(stage.prior, estimator).to(stage.prior.device)
     except ValueError as error:
-        raise UserError(f"{contender.label}: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"{contender.label}: {' '.join(str(error).split())}") from error
     generator = torch.Generator().manual_seed(1)
     for _ in range(learn):
         seen = stage.look(generator, stage.config.views)

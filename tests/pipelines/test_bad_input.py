@@ -157,3 +157,33 @@ def test_a_wrong_call_from_the_shell(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["representation.initial_yaw=30"], "representation: initial_yaw is 30.0, but there is no initial_ply"),
+        (["mesh.initial_yaw=30"], "mesh.initial_yaw is not read"),
+        (["representation.densify.start=0.9", "representation.densify.stop=0.1"], "densify.start <= densify.stop"),
+        (["refine=true", "mesh.colour.grid.coarsest=64", "mesh.colour.grid.finest=8"], "mesh: finest must be at least"),
+        (["--method", "vsd"], "WorldPrior has none to copy"),
+        (["refine=true", "stages.geometry.method={name: vsd}"], "WorldPrior has none to copy"),
+        (["stages.coarse.regularisers.orientation=1"], "unknown penalty regularisers.orientation"),
+        (["export.source=mesh"], "export.source=mesh needs a mesh"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_wrong_calls(
+    settings: Sequence[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those that only the component itself can see, when it is built."""
+    world = ["--prior", "world", "prior.objects=1", "prior.unconditional_objects=1", "--prompt", "a red mug"]
+    assert main(["--out", str(tmp_path / "run"), *TINY, *world, *settings]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error and not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_broken_is_an_error_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.ply"
+    broken.write_text("ply\nformat ascii 1.0\njunk\n")
+    assert main(["--out", str(tmp_path / "run"), *TINY, f"representation.initial_ply={broken}"]) == 1
+    assert "broken.ply" in capsys.readouterr().err

@@ -54,8 +54,8 @@ def test_an_empty_scene_names_the_way_out() -> None:
         ("texture.backend=crayon", 2, "texture.backend is 'crayon'"),
         ("texture.size=100", 2, "texture.size is 100"),
         ("mesh.resolution=1", 2, "mesh.resolution"),
-        ("stages.geometry.regularisers.texture_smoothness=1", 1, "unknown penalty regularisers.texture_smoothness"),
-        ("stages.texture.regularisers.eikonal=1", 1, "unknown penalty regularisers.eikonal"),
+        ("stages.geometry.regularisers.texture_smoothness=1", 2, "unknown penalty regularisers.texture_smoothness"),
+        ("stages.texture.regularisers.eikonal=1", 2, "unknown penalty regularisers.eikonal"),
         ("stages.texture.method.baseline=[dept]", 2, "dept"),
     ],
 )

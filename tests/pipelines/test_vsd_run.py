@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_in_the_same_bits(pipeline: str, tmp_path: Path) -> N
 
 
 def test_a_prior_without_a_network_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--out", str(tmp_path / "run"), *SETTINGS, "--prompt", "a red mug", "--prior", "world"]) == 1
+    assert main(["--out", str(tmp_path / "run"), *SETTINGS, "--prompt", "a red mug", "--prior", "world"]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "method vsd trains a copy of the prior's network, and WorldPrior has none to copy: give a text-to" in message
