@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .errors import Interrupted, SettingsError, UserError, in_one_line
+from .setting_types import read_as
 from .streams import complain, output_lost, put
+from .yaml_text import Given
 
 DONE, ERROR, USAGE = 0, 1, 2
 """Exit statuses; one that was stopped by a signal ends with 128 + its number."""
@@ -34,6 +36,17 @@ class Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         del file
         put(self.format_help(), end="")
+
+
+def whole_number(text: str) -> int:
+    """The type of an option that takes an integer, read as a setting is: no underscores, no digits of other scripts.
+
+    Raises argparse.ArgumentTypeError.
+    """
+    try:
+        return read_as(int, Given(text), "the value")
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def exit_status(work: Callable[[], object], *, debug: bool, stopped: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from ..command import PLUGIN_HELP, Parser, exit_status
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..errors import SettingsError
 from ..plugins import check_plugin_files, load_plugins
 from ..precheck import check_named_files, check_words, refused_early
@@ -60,26 +60,35 @@ def parser() -> argparse.ArgumentParser:
         "--methods", nargs="+", required=True, metavar="METHOD", help="see below; the first is the baseline"
     )
     out.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
-    out.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    out.add_argument("--seeds", nargs="+", type=whole_number, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     out.add_argument("--out", type=Path, required=True, metavar="DIR")
     out.add_argument("--repr", dest="representation", default="", metavar="NAME", help="3D representation")
     out.add_argument("--prior", default="", metavar="NAME|MODEL", help="2D prior")
     out.add_argument("--preset", default="cpu", metavar="NAME|FILE", help="settings to start from (default: cpu)")
     out.add_argument("--settings", nargs="+", default=[], metavar="section.key=value", help="for all methods")
     out.add_argument(
-        "--calls", type=int, default=0, help="calls of the prior per run (default: what the first method's steps need)"
+        "--calls",
+        type=whole_number,
+        default=0,
+        help="calls of the prior per run (default: what the first method's steps need)",
     )
     out.add_argument("--fixed-twins", action="store_true", help="also run every SSD with fixed coefficients")
-    out.add_argument("--measurements", type=int, default=10, metavar="N", help="during a run (default: 10)")
+    out.add_argument("--measurements", type=whole_number, default=10, metavar="N", help="during a run (default: 10)")
     out.add_argument(
-        "--tuples", type=int, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
+        "--tuples", type=whole_number, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
     )
     out.add_argument("--score", choices=["world", "psnr"], default="world", help="of convergence and quality")
     out.add_argument("--clip", default="", metavar="PATH|ID", help="score by the CLIP distance of this model")
-    out.add_argument("--views", type=int, default=12, metavar="N", help="held-out pictures (default: 12)")
-    out.add_argument("--size", type=int, default=128, metavar="PIXELS", help="of a held-out picture (default: 128)")
+    out.add_argument("--views", type=whole_number, default=12, metavar="N", help="held-out pictures (default: 12)")
     out.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1); 0: all in this process"
+        "--size", type=whole_number, default=128, metavar="PIXELS", help="of a held-out picture (default: 128)"
+    )
+    out.add_argument(
+        "--jobs",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="processes at a time (default: 1); 0: all in this process",
     )
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..command import PLUGIN_HELP, Parser, exit_status
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..composing import to_plain
 from ..errors import SettingsError, UserError
 from ..layers import given_layers, read_layer
@@ -51,10 +51,12 @@ def parser() -> argparse.ArgumentParser:
         "--method", nargs="+", default=[], metavar="METHOD",
         help="NAME, NAME:section.key=value or LABEL=NAME:... (default: the run's own); SDS is always measured",
     )  # fmt: skip
-    out.add_argument("--tuples", type=int, default=120, metavar="N", help="noise level, camera, noise (default: 120)")
-    out.add_argument("--seed", type=int, default=0, metavar="N", help="of the tuples (default: 0)")
     out.add_argument(
-        "--learn", type=int, default=100, metavar="N",
+        "--tuples", type=whole_number, default=120, metavar="N", help="noise level, camera, noise (default: 120)"
+    )
+    out.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the tuples (default: 0)")
+    out.add_argument(
+        "--learn", type=whole_number, default=100, metavar="N",
         help="draws on which methods other than the run's own learn first, at this scene (default: 100)",
     )  # fmt: skip
     out.add_argument("--json", type=Path, metavar="FILE", help="write what was found")

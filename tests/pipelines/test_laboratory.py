@@ -340,6 +340,19 @@ def test_a_probe_looks_first_where_its_results_shall_go(
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["one", "1_000", "٣", "1e3", "7.0", "0x10", ""])
+def test_numbers_of_the_command_lines_are_read_as_settings_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = [(compare, [*METHODS, "--prompts", "a red mug", "--out", "nowhere", f"--{name}", text])
+             for name in ("seeds", "jobs", "views")]  # fmt: skip
+    calls += [(probe, ["nowhere", f"--{name}", text]) for name in ("seed", "tuples", "learn")]
+    for main, arguments in calls:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        told = capsys.readouterr().err
+        assert stop.value.code == 2 and len(told.splitlines()) == 1
+        assert f"argument {arguments[-2]}: the value is '{text}'; a whole number, written in digits" in told
+
+
 def test_a_probe_tells_what_it_passed_over(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished / "runs" / "sds--a-red-mug--0", run)
