@@ -13,6 +13,9 @@ import importlib
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -91,11 +94,23 @@ class _MendingLoader(Loader):
         module.__spec__.loader = module.__loader__ = self._loader
         while True:
             try:
-                return self._loader.exec_module(module)
+                with _described_anew():
+                    return self._loader.exec_module(module)
             except Exception as error:
                 _forget_submodules()
                 if not _declare_what_is_missing(str(error)):
                     raise
+
+
+@contextmanager
+def _described_anew() -> Iterator[None]:
+    """What an attempt that failed has described of an operator may be described again; torch 2.11 refuses that."""
+    register = torch.library.register_fake
+    torch.library.register_fake = partial(register, allow_override=True)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.library.register_fake = register
 
 
 def _forget_submodules() -> None:
