@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -24,6 +24,7 @@ from .baselines import Baseline, NoiseLevel
 from .basis import cosine_matrix
 from .coefficients import Observation
 from .guide import Guide
+from .prior import described
 from .schedule import NoisySample
 
 
@@ -108,11 +109,12 @@ class SteinTerm:
     def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "1 b c h w"]:
         with torch.enable_grad():
             noisy = sample.noisy.detach().requires_grad_()
-            phi = self.baseline(noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), guide)
-            if phi.shape != sample.timestep.shape:
+            phi: Any = self.baseline(noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), guide)
+            whole = isinstance(phi, Tensor) and phi.is_floating_point() and phi.device == noisy.device
+            if not whole or phi.shape != sample.timestep.shape:
                 raise ValueError(
-                    f"baseline {self.name!r} must answer with one number per picture, of shape "
-                    f"{tuple(sample.timestep.shape)}; got {tuple(phi.shape)}"
+                    f"baseline {self.name!r} must answer with one number per picture, floating-point of shape "
+                    f"{tuple(sample.timestep.shape)} on {noisy.device}; got {described(phi)}"
                 )
             gradient = torch.autograd.grad(phi.sum(), noisy, allow_unused=True)[0] if phi.requires_grad else None
         if gradient is None:

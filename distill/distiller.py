@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .coefficients import Coefficients, Gram, Observation
 from .control_variates import ControlVariate, LearningControlVariate
 from .guide import Guide
-from .prior import Prior, ask, encode
+from .prior import Prior, ask, described, encode
 from .residuals import Draw, Estimate, Guided, Residual
 from .schedule import NoisySample
 from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler
@@ -236,7 +236,7 @@ class Distiller(nn.Module):
         for each in noises:
             draw = self._draw(clean, each, times.timestep, condition, progress)
             samples.append(draw.sample)
-            estimate = _checked_estimate(self.residual(draw), self.residual, each.shape)
+            estimate = _checked_estimate(self.residual(draw), self.residual, each)
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)
             if self.learned_score is not None:
@@ -271,27 +271,37 @@ class Distiller(nn.Module):
 
 
 def checked_terms(variate: ControlVariate, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
-    """The terms of a control variate, float32. Raises ValueError unless there is one per name, of the noise's shape."""
+    """The terms of a control variate, float32.
+
+    Raises ValueError unless there is one per name, floating-point, of the noise's shape and on its device.
+    """
     terms: Any = variate.terms(sample, guide)
-    wanted = (len(variate.names), *sample.noise.shape)
-    if not isinstance(terms, Tensor) or tuple(terms.shape) != wanted:
-        given = tuple(terms.shape) if isinstance(terms, Tensor) else f"a {type(terms).__name__}"
-        raise ValueError(f"{type(variate).__name__}.terms must return a tensor of shape {wanted}, got {given}")
+    wanted = torch.Size((len(variate.names), *sample.noise.shape))
+    if not _fits(terms, wanted, sample.noise.device):
+        raise ValueError(
+            f"{type(variate).__name__}.terms must return floating-point numbers of shape {tuple(wanted)} on "
+            f"{sample.noise.device}, got {described(terms)}"
+        )
     return terms.float()
 
 
-def _checked_estimate(estimate: Any, residual: Residual, wanted: torch.Size) -> Estimate:
-    """Raises ValueError for one that would be broadcast."""
+def _checked_estimate(estimate: Any, residual: Residual, noise: Float[Tensor, "b c h w"]) -> Estimate:
+    """Raises ValueError for one that would be broadcast or rounded."""
     name = type(residual).__name__
     if not isinstance(estimate, Estimate):
         raise ValueError(f"the residual {name} must return an Estimate, got a {type(estimate).__name__}")
     for field in ("value", "guided"):
         given = getattr(estimate, field)
-        if (given is None and field == "guided") or (isinstance(given, Tensor) and given.shape == wanted):
-            continue
-        said = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
-        raise ValueError(f"{name}'s Estimate.{field} must be a tensor of shape {tuple(wanted)}, got {said}")
+        if not _fits(given, noise.shape, noise.device) and not (given is None and field == "guided"):
+            raise ValueError(
+                f"{name}'s Estimate.{field} must hold floating-point numbers of shape {tuple(noise.shape)} on "
+                f"{noise.device}, got {described(given)}"
+            )
     return estimate
+
+
+def _fits(value: Any, shape: torch.Size, device: torch.device) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape and value.device == device
 
 
 def _draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Interval as Range
 
@@ -187,11 +187,14 @@ class ResidualConfig(SSDConfig, ABC):
         """Raises ValueError for settings out of range."""
 
     def build(self, prior: Prior, estimator: GeometryEstimator | None = None) -> Distiller:
-        """Raises ValueError like SSD's, and for settings out of range."""
+        """Raises ValueError like SSD's, and for settings out of range; TypeError if `residual` returns none."""
+        residual: Any = self.residual()
+        if not isinstance(residual, Residual):
+            raise TypeError(f"{type(self).__name__}.residual must return a Residual, got a {type(residual).__name__}")
         variates = self._control_variates(prior, estimator) if self.baseline else []
         initial, steps = [value for variate in variates for value in variate.initial], prior.schedule.steps
         coefficients = self._coefficients(initial, steps) if initial else FixedCoefficients(initial, steps)
-        return _distiller(self, prior, variates, coefficients, residual=self.residual())
+        return _distiller(self, prior, variates, coefficients, residual=residual)
 
     def _start(self, name: str) -> float:
         """The counterpart has the noise's place already."""

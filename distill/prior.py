@@ -149,7 +149,7 @@ def ask(prior: Prior, questions: Sequence[Question], condition: Any) -> list[Flo
 def _told(prior: Prior, prediction: Any, text: str) -> Any:
     if not isinstance(prediction, NoisePrediction):
         raise ValueError(
-            f"{type(prior).__name__}.predict_noise must return a NoisePrediction, got {_described(prediction)}"
+            f"{type(prior).__name__}.predict_noise must return a NoisePrediction, got {described(prediction)}"
         )
     if text == "prompt":
         return prediction.conditional
@@ -164,7 +164,7 @@ def _checked(prior: Prior, method: str, answer: Any, question: Question) -> Floa
     if not isinstance(answer, Tensor) or answer.shape != noise.shape or not answer.is_floating_point():
         raise ValueError(
             f"{type(prior).__name__}.{method} must answer with one noise prediction per picture, floating-point "
-            f"numbers of shape {tuple(noise.shape)}; got {_described(answer)} for {question.text!r}"
+            f"numbers of shape {tuple(noise.shape)}; got {described(answer)} for {question.text!r}"
         )
     if answer.device != noise.device:
         raise ValueError(
@@ -185,14 +185,15 @@ def encode(prior: Prior, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c 
     if not whole or encoded.ndim != 4 or len(encoded) != len(image) or encoded.device != image.device:
         raise ValueError(
             f"{name} must return floating-point numbers of shape ({len(image)}, c, h, w) on {image.device}, one latent "
-            f"or picture for each picture; got {_described(encoded)}"
+            f"or picture for each picture; got {described(encoded)}"
         )
     if torch.is_grad_enabled() and image.requires_grad and not encoded.requires_grad:
         raise ValueError(f"{name} must be differentiable: remove no_grad or detach from it; no scene can learn so")
     return encoded
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """What a component answered, for a message: type, shape and device of a tensor, else its class."""
     if not isinstance(value, Tensor):
         return "None" if value is None else f"a {type(value).__name__}"
     return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)} on {value.device}"

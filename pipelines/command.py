@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .blame import culprit
 from .errors import Interrupted, SettingsError, UserError, in_one_line
 from .setting_types import read_as
 from .streams import complain, output_lost, put
@@ -63,7 +64,8 @@ def exit_status(work: Callable[[], object], *, debug: bool, stopped: str) -> int
     except SystemExit as stop:  # of a component: the program itself ends by returning
         if debug:
             raise
-        complain(f"error: a component called sys.exit({stop.code!r}) in the middle of the work; it must raise an error")
+        who = culprit(stop) or "a component"
+        complain(f"error: {who} called sys.exit({stop.code!r}) in the middle of the work; it must raise an error")
         return ERROR
     except Exception as error:
         if debug:
@@ -86,7 +88,8 @@ def _told(error: Exception) -> str:
         what = f"{error.filename}: " if error.filename is not None else ""
         return in_one_line(f"cannot read or write {what}{error.strerror or error}")
     name = f"{type(error).__name__}: {in_one_line(error)}"
-    return f"this is a fault of the program: {name} ({_keep_traceback(error)})"
+    told = f"{who} raised {name}" if (who := culprit(error)) else f"this is a fault of the program: {name}"
+    return f"{told} ({_keep_traceback(error)})"
 
 
 def _out_of_memory(error: Exception) -> str:

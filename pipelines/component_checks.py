@@ -12,6 +12,7 @@ it took longer than `_COSTLY` seconds, later stages with the same kind of method
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -39,6 +40,7 @@ from ..distill import (
     encode,
 )
 from ..representations import Cameras, RenderOutput, Representation, particles_of
+from .blame import culprit
 from .errors import SettingsError, UserError
 from .out_of_memory import is_out_of_memory
 from .render_checks import check_gradients, check_penalties, check_pictures, check_rates, check_scalar, check_singles
@@ -56,7 +58,14 @@ _LEVEL = 0.1
 _BACKGROUNDS = ((0.9, 0.7, 0.4), (0.1, 0.3, 0.8))
 _LONGEST = 400
 """Characters of a message."""
-_PRIOR_METHODS = ("embed", "condition", "encode", "decode", "predict_noise")
+_PRIOR_METHODS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
+    "embed": (("", ""), {}),
+    "condition": ((None, None, None), {}),
+    "encode": ((None,), {}),
+    "decode": ((None,), {}),
+    "predict_noise": ((None, None), {"unconditional": False}),
+}
+"""How they are called."""
 
 
 @dataclass(frozen=True)
@@ -301,8 +310,9 @@ def built_prior(config: Any, device: torch.device) -> Prior:
             raise UserError(
                 f"{type(config).__name__}.build returned a {name}, which is no prior: it lacks {', '.join(missing)}"
             )
-        if not isinstance(prior.device, torch.device):
-            raise UserError(f"{name}.device must be a torch.device, got {prior.device!r}")
+        for method, (positional, named) in _PRIOR_METHODS.items():
+            _check_call(f"{name}.{method}", getattr(prior, method), positional, named)
+        _check_device(name, prior.device)
         _check_schedule(name, prior.schedule)
     return prior
 
@@ -370,27 +380,58 @@ def blamed(components: Sequence[object]) -> Iterator[None]:
         text = " ".join(str(error).split())
         if "allocate memory" in text:  # the CPU's allocator raises a plain RuntimeError
             raise
-        who, is_ours = _raised_by(error, components)
-        if isinstance(error, ValueError) and is_ours and not text.startswith(RenderOutput.__name__):
+        outsider = culprit(error)
+        who, is_ours = _raised_by(error, components, outsider)
+        if isinstance(error, ValueError) and is_ours and not outsider and not text.startswith(RenderOutput.__name__):
             raise
         told = f"{who}: {text}" if isinstance(error, ValueError) else f"{who} raised {type(error).__name__}: {text}"
         raise UserError(told if len(told) <= _LONGEST else f"{told[:_LONGEST]} ...") from error
 
 
-def _raised_by(error: Exception, components: Sequence[object]) -> tuple[str, bool]:
-    """The component's method that was under way, and whether this package raised the error itself."""
-    who, module = "a component", ""
+def _raised_by(error: Exception, components: Sequence[object], outsider: str) -> tuple[str, bool]:
+    """The component's method that was under way, and whether this package raised the error itself.
+
+    Where the component is this package's own, the `outsider` whom it called is named instead, if there is one.
+    """
+    who, module = outsider or "a component", ""
     known, codes = {id(each) for each in components}, {getattr(each, "__code__", None) for each in components}
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
         owner, module = frame.f_locals.get("self"), str(frame.f_globals.get("__name__", ""))
-        if id(owner) in known:
+        if id(owner) in known and not (outsider and type(owner).__module__.startswith("steindreamer.")):
             who = f"{type(owner).__name__}.{frame.f_code.co_name}"
         elif frame.f_code in codes:
             who = frame.f_code.co_name
         trace = trace.tb_next
     return who, module.startswith("steindreamer.")
+
+
+def _check_call(
+    what: str, method: Callable[..., Any], positional: tuple[object, ...], named: Mapping[str, object]
+) -> None:
+    """Raises UserError if it cannot be called so; of what says nothing about itself, nothing is known."""
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*positional, **named)
+    except TypeError as error:
+        raise UserError(f"{what}{signature} cannot be called as its contract says: {error}") from None
+
+
+def _check_device(name: str, device: Any) -> None:
+    """One that this machine has."""
+    if not isinstance(device, torch.device):
+        raise UserError(f"{name}.device must be a torch.device, got {device!r}")
+    if device.type == "meta":
+        raise UserError(f"{name}.device is meta, which holds no numbers; cpu or cuda is meant")
+    try:
+        torch.empty((), device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:_LONGEST]
+        raise UserError(f"{name}.device is {device}, which cannot be used here: {reason}") from error
 
 
 def _check_parameters(scene: Representation, device: torch.device) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ..distill import Prior
 from ..representations import Representation, TexturedMesh, ensemble_of, particles_of
+from .blame import culprit
 from .component_checks import Rehearsal, built_distiller, built_prior, built_scene
 from .config import RunConfig
 from .conversion import likeness, to_deformable_mesh, to_textured_mesh
@@ -132,7 +133,10 @@ class Pipeline:
         """The prompts as the stage's method puts them."""
         config = self.config
         own = config.prompt, config.negative_prompt
-        texts = config.method_of(stage).texts(*own)
+        method = config.method_of(stage)
+        texts: Any = method.texts(*own)
+        if not (isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)):
+            raise UserError(f"{type(method).__name__}.texts must return prompt and negative prompt, got {texts!r}")
         try:
             return self._embed(*texts)
         except ValueError as error:
@@ -225,5 +229,6 @@ def _users_errors() -> Iterator[None]:
         if isinstance(error, OSError) and error.filename:
             what = f"cannot read {error.filename}: {error.strerror}"
         elif not isinstance(error, OSError | ValueError | ImportError):
-            what = f"{type(error).__name__}: {what}; --debug shows where"
+            who = f"{where} raised " if (where := culprit(error)) else ""
+            what = f"{who}{type(error).__name__}: {what}; --debug shows where"
         raise UserError(what) from error

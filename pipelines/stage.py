@@ -19,6 +19,7 @@ from ..distill import Distiller, GeometryEstimator, Gram, Guide, MicroBatched, P
 from ..distill.variance_probe import REFERENCE, EstimatorVariance, ProbeView, probe_variance, sds_like
 from ..representations import Adaptive, Cameras, RenderOutput, Representation
 from ..representations.environment import Environment, EnvironmentConfig, composite
+from .blame import culprit
 from .errors import DamagedCheckpoint, SettingsError, UserError, nearest
 from .estimated_geometry import ESTIMATED, estimated_penalties
 from .out_of_memory import halve_micro_batch, is_out_of_memory
@@ -192,7 +193,8 @@ class Stage:
                     if isinstance(error, UserError) or not isinstance(error, ValueError):
                         raise
                     # A component's answer is not what its contract says, such as that of a prior.
-                    raise UserError(f"step {self.total + 1}, in stage '{self.name}': {error}") from error
+                    who = f"{where}: " if (where := culprit(error)) else ""
+                    raise UserError(f"step {self.total + 1}, in stage '{self.name}': {who}{error}") from error
             # The error held the pictures that did not fit; it is gone before the next attempt.
             notes.append(halve_micro_batch(self.prior, self.config.views.per_step))
             undo()

@@ -368,7 +368,7 @@ def test_a_built_in_term_is_never_used_in_place_of_a_registered_baseline() -> No
 def test_methods_that_break_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     faults: dict[str, Callable[[Tensor], Any]] = {
         "must return an Estimate, got a Tensor": lambda value: value,
-        "Halved's Estimate.value must be a tensor of shape (2, 3, 16, 16), got (1, 3, 16, 16)": lambda value: Estimate(
+        "Halved's Estimate.value must hold floating-point numbers of shape (2, 3, 16, 16)": lambda value: Estimate(
             value[:1], None
         ),
         "residual Halved is nan": lambda value: Estimate(value * math.nan, None),
