@@ -280,7 +280,10 @@ def _read_index(path: Path) -> Mapping[str, Any]:
 
 
 def _family_of(index: Mapping[str, Any], part_classes: Mapping[str, str]) -> type[Family]:
-    """By the pipeline that model_index.json names; without one, the family that explains most of the parts."""
+    """By the pipeline that model_index.json names; without one, the family that explains most of the parts.
+
+    Raises ValueError if there is none, or more than one.
+    """
     if index:
         pipeline = index.get("_class_name")
         if not isinstance(pipeline, str) or pipeline not in FAMILIES:
@@ -294,9 +297,15 @@ def _family_of(index: Mapping[str, Any], part_classes: Mapping[str, str]) -> typ
         differing = [part for part in wanted if part_classes.get(part) != wanted[part]]
         return 0 if any(part in part_classes or part not in optional for part in differing) else len(wanted)
 
-    best = max(FAMILIES.values(), key=explained)
-    if explained(best):
-        return best
+    most = max(map(explained, FAMILIES.values()))
+    best = [pipeline for pipeline, family in FAMILIES.items() if most and explained(family) == most]
+    if len(best) > 1:
+        raise ValueError(
+            f"there is no {INDEX}, and its parts may be those of {' or '.join(best)}; say which in a {INDEX} of your "
+            f'own: {{"_class_name": "{best[-1]}"}}'
+        )
+    if best:
+        return FAMILIES[best[0]]
     parts = ", ".join(f"{part}: {name}" for part, name in part_classes.items()) or "none"
     raise ValueError(f"there is no {INDEX}, and its parts ({parts}) make up no known model")
 
