@@ -3,6 +3,7 @@
 Skipped where it cannot be imported, but for the USD files: these also go through a stand-in on Pixar's library.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,32 @@ def test_a_package_that_cannot_be_imported_is_not_called_missing(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"^broken_package cannot be imported \(.*" + told):
         load("broken_package.io", "pip install it")
+
+
+def test_what_the_error_about_torchvision_advises_works(tmp_path: Path) -> None:
+    """A torchvision of another torch, below a stand-in for kaolin; the first attempt must leave nothing in the way."""
+    for package, code in {
+        "torchvision": "import torch\ntorch.library.register_fake('torchvision::nms')(lambda *given: given)\n",
+        "kaolin": "from . import ops\n",
+        "kaolin/ops": "from . import conversions\n",
+        "kaolin/ops/conversions": "import torchvision\nNAME = __name__\n",
+    }.items():
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(code)
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from steindreamer.representations.adapters.loading import load
+try:
+    load("kaolin.ops.conversions", "...")
+except ValueError as error:
+    print(error)
+import steindreamer.distill
+print(load("kaolin.ops.conversions", "...").NAME)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    refused, name = done.stdout.splitlines()
+    assert "nms" in refused and "`import steindreamer.distill` first" in refused and name == "kaolin.ops.conversions"
 
 
 def triangles(faces: Tensor) -> set[tuple[int, ...]]:
