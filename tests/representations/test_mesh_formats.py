@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from gltf_samples import picture
 from mesh_colors import color_at
 from trimesh.visual import ColorVisuals
 
+from steindreamer.representations import mesh_file
 from steindreamer.representations.mesh_file import FORMATS, read_fitted_mesh, read_mesh
+from steindreamer.representations.mesh_formats import obj as obj_format
+from steindreamer.representations.mesh_formats import off, stl
 from steindreamer.representations.painted_mesh import PaintedMesh
 
 CORNERS = list(itertools.product((-0.5, 0.5), repeat=3))
@@ -283,6 +287,11 @@ BROKEN: dict[str, tuple[str, str | bytes, str]] = {
     "obj index before the first": ("obj", CUBE + "f 1 2 -9\n", "line 9 .*-9 refers to nothing"),
     "obj index 0": ("obj", CUBE + "f 0 1 2\n", "line 9"),
     "obj texture index": ("obj", CUBE + "f 1/1 2/1 3/1\n", "texture coordinate 1 of 0"),
+    "obj flat vertex": ("obj", "v 1 2\n", "line 1 .*three coordinates"),
+    "obj beyond measure": ("obj", "v 0 0 0\nv 1e200 0 0\nv 0 1e200 0\nf 1 2 3\n", "too large to be measured"),
+    "ply of another encoding": ("ply", ply("ascii", TRIANGLES).replace(b"ascii", b"quux"), "its format is 'quux'"),
+    "off index of a colored face": ("off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7 255 0 0\n", "refers to a vertex"),
+    "another format": ("fbx", b"Kaydara", r"cannot read mesh\.fbx as a mesh; accepted are \.glb"),
     "obj words": ("obj", "v a b c\n", "line 1"),
     "obj nan": ("obj", "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
     "obj huge": ("obj", "v 1e308 0 0\nv -1e308 0 0\nv 0 1e308 0\nf 1 2 3\n", "mesh.obj"),
@@ -358,3 +367,41 @@ def test_a_small_mesh_far_away_keeps_its_shape(tmp_path: Path) -> None:
     vertices = "".join(f"v {0.1 * x + 500000} {0.1 * y} {0.1 * z}\n" for x, y, z in CORNERS)
     mesh, _ = read_fitted_mesh(saved(tmp_path, obj(vertices=vertices)))
     assert volume(mesh) == pytest.approx((2 * 0.9 / math.sqrt(3)) ** 3, rel=1e-3)
+
+
+def test_materials_of_many_kinds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A line may name several files; what gives no color is grey, and a name may begin with a minus."""
+    (tmp_path / "-pixel.png").write_bytes(picture(np.full((1, 1, 3), 255)))
+    (tmp_path / "one.mtl").write_text("newmtl one\nKd spectral file.rfl 1\nnewmtl two\nmap_Kd lost.png\n")
+    (tmp_path / "two.mtl").write_text("newmtl three\nKd 1 0 0\nmap_Kd -clamp on -pixel.png\n")
+    colors = {"one": [0.5] * 3, "two": [0.5] * 3, "three": [1, 0, 0]}
+    for material, color in colors.items():
+        text = obj(textured(material), head='mtllib "one.mtl" two.mtl'.replace('"', ""))
+        assert color_at(read_mesh(saved(tmp_path, text)), FRONT) == color
+    assert "lost.png" in caplog.text and "-pixel.png" not in caplog.text
+    assert len(read_mesh(saved(tmp_path, obj(head="mtllib"))).faces) == 12 and "it has no name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("mesh.obj", obj_format), ("mesh.off", off), ("mesh.stl", stl), ("mesh.ply", mesh_file)]
+)
+def test_files_of_too_many_triangles_are_refused(
+    name: str, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cube = trimesh.Trimesh(CORNERS, TRIANGLES, process=False).export(file_type=name[-3:])
+    path = saved(tmp_path, cube, name)
+    most = 12 if name != "mesh.stl" else 5  # its size tells, roughly
+    monkeypatch.setattr(module, "MAX_FACES", most)
+    assert len(read_mesh(path).faces) == 12
+    monkeypatch.setattr(module, "MAX_FACES", most - 1)
+    with pytest.raises(ValueError, match=f"more than {most - 1} triangles"):
+        read_mesh(path)
+
+
+def test_too_little_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(mesh_file._READERS, ".stl", read)
+    with pytest.raises(MemoryError):
+        read_mesh(saved(tmp_path, b"", "mesh.stl"))

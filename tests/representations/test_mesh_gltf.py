@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from gltf_samples import Gltf, cube, light, picture
 from mesh_colors import color_at
+from PIL import Image
 
 from steindreamer.representations.mesh_file import read_mesh
+from steindreamer.representations.mesh_formats import gltf
 from steindreamer.representations.mesh_formats.neighbors import PictureReader
 from steindreamer.representations.painted_mesh import PaintedMesh
 
@@ -199,6 +202,14 @@ def test_nodes_place_their_meshes(tmp_path: Path) -> None:
     assert vertices[24:].amax(0).tolist() == pytest.approx([2.5, 0.5, 1.0], abs=1e-6)
 
 
+def test_a_node_may_be_placed_by_a_matrix(tmp_path: Path) -> None:
+    sample = Gltf()
+    columns = [[0, 2, 0, 0], [-3, 0, 0, 0], [0, 0, 1, 0], [5, 6, 7, 1]]
+    sample.cube({"matrix": np.array(columns, float).reshape(-1).tolist()})
+    mesh = read(sample, tmp_path)
+    assert (mesh.vertices.amin(0).tolist(), mesh.vertices.amax(0).tolist()) == ([3.5, 5, 6.5], [6.5, 7, 7.5])
+
+
 def test_a_mirrored_node_turns_its_faces(tmp_path: Path) -> None:
     sample = Gltf()
     sample.cube({"scale": [-1, 1, 1]})
@@ -238,6 +249,17 @@ def test_skins_stand_as_their_joints_do(tmp_path: Path) -> None:
     bind[3, 0] = 1  # columns come first
     sample.add("skins", joints=[joint], inverseBindMatrices=sample.accessor(bind.reshape(1, 16)))
     assert read(sample, tmp_path).vertices.amax(0).tolist() == [3, 1, 4]
+
+
+def test_a_skin_may_come_without_matrices_and_a_mesh_without_joints(tmp_path: Path) -> None:
+    """Then joints count from the origin, and what names no joint stands where its node does."""
+    sample = Gltf()
+    joints, weights = np.zeros((24, 4), "u1"), np.tile([1.0, 0, 0, 0], (24, 1)).astype("<f4")
+    sample.cube({"skin": 0}, attributes={"JOINTS_0": sample.accessor(joints), "WEIGHTS_0": sample.accessor(weights)})
+    sample.cube({"skin": 0, "translation": [0, 9, 0]})
+    sample.add("skins", joints=[sample.node(translation=[0, 0, 3])])
+    mesh = read(sample, tmp_path)
+    assert (mesh.vertices.amin(0).tolist(), mesh.vertices.amax(0).tolist()) == ([-0.5, -0.5, -0.5], [0.5, 9.5, 3.5])
 
 
 def test_default_morphs_are_applied(tmp_path: Path) -> None:
@@ -383,6 +405,25 @@ def test_without_its_picture_a_material_is_its_plain_color(
     assert [record.getMessage().count("images[0] cannot be read") for record in caplog.records] == [1]
 
 
+def test_a_texture_without_coordinates_or_source_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sample = Gltf()
+    part = sample.cube(material=sample.painted(QUARTERS))
+    del part["attributes"]["TEXCOORD_0"]
+    corner = 0.735  # where all four texels meet: half of each channel, in linear light
+    assert color_at(read(sample, tmp_path), FRONT) == [corner] * 3
+    assert "a textured mesh has no TEXCOORD_0; it shows one texel" in caplog.text
+    sample.tree["textures"][0] = {}
+    assert color_at(read(sample, tmp_path), FRONT) == [1, 1, 1]
+    assert "textures[0] has no picture of a kind that is read" in caplog.text
+
+
+def test_pictures_of_fractions_are_refused() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((2, 2), np.float32)).save(buffer, "TIFF")
+    with pytest.raises(ValueError, match="floating-point"):
+        PictureReader().decode(buffer.getvalue())
+
+
 def test_pictures_share_one_limit() -> None:
     reader = PictureReader()
     reader._left = 100
@@ -432,7 +473,52 @@ def _positions(value: float) -> Callable[[Gltf], None]:
     return change
 
 
+def _sparse(where: int) -> Callable[[Gltf], None]:
+    def change(sample: Gltf) -> None:
+        sample.tree["accessors"][0]["sparse"] = {
+            "count": 1,
+            "indices": {"bufferView": sample.view(np.array([where], "<u2").tobytes()), "componentType": 5123},
+            "values": {"bufferView": sample.view(np.ones(3, "<f4").tobytes())},
+        }
+
+    return change
+
+
+def _skinned(joint: int, *names: str) -> Callable[[Gltf], None]:
+    """By one joint, which stands in the scene as nodes[1]; `names` of the attributes that are there."""
+
+    def change(sample: Gltf) -> None:
+        attributes = sample.tree["meshes"][0]["primitives"][0]["attributes"]
+        values = {"JOINTS_0": np.full((24, 4), joint, "u1"), "WEIGHTS_0": np.ones((24, 4), "<f4")}
+        attributes |= {name: sample.accessor(values[name]) for name in names}
+        sample.add("skins", joints=[sample.node()])
+        sample.tree["nodes"][0]["skin"] = 0
+
+    return change
+
+
+def _lost_joint(sample: Gltf) -> None:
+    _skinned(0, "JOINTS_0", "WEIGHTS_0")(sample)
+    sample.tree["scenes"][0]["nodes"] = [0]
+
+
+def _short_strip(sample: Gltf) -> None:
+    _indices([0, 1])(sample)
+    sample.tree["meshes"][0]["primitives"][0]["mode"] = 5
+
+
 BROKEN: dict[str, tuple[Callable[[Gltf], None], str]] = {
+    "sparse element that is not there": (_sparse(24), "replaces elements that do not exist"),
+    "indices that are fractions": (
+        _set("meshes.0.primitives.0.indices", 0),
+        r"accessors\[0\] is not made of 1 integers",
+    ),
+    "joint that is not in the scene": (_lost_joint, r"skins\[0\] has joints that are not in the scene: nodes \[1\]"),
+    "joint that is not in the skin": (_skinned(1, "JOINTS_0", "WEIGHTS_0"), "names joints that do not exist"),
+    "joints without weights": (_skinned(0, "JOINTS_0"), "or has no weights"),
+    "strip of two": (_short_strip, "no triangles"),
+    "array of nothing": (_set("accessors.2.count", 0), "no triangles"),
+    "buffer that is not there": (_set("bufferViews.1.buffer", 1), r"buffers\[1\], which does not exist"),
     "basis textures": (_extension("KHR_texture_basisu"), "KHR_texture_basisu.*PNG or JPEG"),
     "unknown extension": (_extension("ACME_secret"), "requires the glTF extension ACME_secret"),
     "splats": (_extension("KHR_gaussian_splatting"), "initial_ply"),
@@ -471,6 +557,40 @@ def test_what_is_broken_is_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read(sample, tmp_path)
     assert "mesh.glb" in str(caught.value) and "\n" not in str(caught.value)
+
+
+GLB = b"glTF" + (2).to_bytes(4, "little")
+CONTAINERS = {
+    "only its name": (b"glTF", "truncated: its header has 12 bytes"),
+    "the version before": (b"glTF" + (1).to_bytes(4, "little") + (12).to_bytes(4, "little"), "GLB of version 1"),
+    "longer than it is": (GLB + (99).to_bytes(4, "little"), "truncated: 12 of 99 bytes"),
+    "without JSON": (GLB + (12).to_bytes(4, "little"), "without its JSON chunk"),
+    "without a binary": (b'{"buffers": [{"byteLength": 4}]}', r"buffers\[0\] has no data"),
+    "a short buffer": (b'{"buffers": [{"byteLength": 4, "uri": "data:,abc"}]}', r"buffers\[0\] has 3 of 4 bytes"),
+    "a URI without data": (b'{"buffers": [{"byteLength": 4, "uri": "data:abc"}]}', "data URI without data"),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_that_lack_a_part(name: str, tmp_path: Path) -> None:
+    content, message = CONTAINERS[name]
+    if content.startswith(b"{"):
+        sample = Gltf()
+        sample.cube()
+        content = json.dumps(sample.tree | json.loads(content)).encode()
+    (tmp_path / "mesh.gltf").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_mesh(tmp_path / "mesh.gltf")
+
+
+def test_files_of_too_many_triangles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Gltf()
+    sample.cube()
+    monkeypatch.setattr(gltf, "MAX_FACES", 12)
+    assert len(read(sample, tmp_path).faces) == 12
+    sample.cube()
+    with pytest.raises(ValueError, match="more than 12 triangles"):
+        read(sample, tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["https://example.com/a.bin", "../a.bin", "/etc/passwd", "lost.bin", "pipe.bin", "\0"])
@@ -529,6 +649,10 @@ def test_draco(tmp_path: Path) -> None:
     assert len(mesh.faces) == 12
     assert mesh.vertices.abs().amax(0).tolist() == pytest.approx([0.5] * 3, abs=1e-3)
     assert color_at(mesh, (0.0, 0.0, float(mesh.vertices[:, 2].max()))) == [1, 0, 0]
+    draco["attributes"]["COLOR_0"] = 77
+    with pytest.raises(ValueError, match="its Draco data has no COLOR_0"):
+        read(sample, tmp_path)
+    draco["attributes"]["COLOR_0"] = ids[2]
     sample.binary[:] = bytes(len(sample.binary))
     with pytest.raises(ValueError, match="KHR_draco_mesh_compression"):
         read(sample, tmp_path)
@@ -556,6 +680,11 @@ def test_meshopt(tmp_path: Path) -> None:
     mesh = read(sample, tmp_path)
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     assert len(mesh.faces) == 12 and float((a * b.cross(c, dim=1)).sum() / 6) == pytest.approx(1.0)
+    view = sample.tree["bufferViews"][triangles]["extensions"]["EXT_meshopt_compression"]
+    view["count"] = 10**12
+    with pytest.raises(ValueError, match="compressed buffer view has 1000000000000 elements"):
+        read(sample, tmp_path)
+    view["count"] = 36
     sample.binary[:] = bytes(len(sample.binary))
     with pytest.raises(ValueError, match="EXT_meshopt_compression"):
         read(sample, tmp_path)

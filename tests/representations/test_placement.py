@@ -55,6 +55,12 @@ def test_what_cannot_be_fitted_is_refused(points: torch.Tensor) -> None:
         Placement.fit(points)
 
 
+@pytest.mark.parametrize("given", [{"yaw": float("nan")}, {"yaw": float("inf")}, {"radius": 0.0}])
+def test_a_direction_is_finite_and_a_radius_positive(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="need a finite yaw and a radius above 0"):
+        Placement.fit(torch.eye(3), **given)
+
+
 def test_a_placement_is_finite_and_its_scale_positive() -> None:
     for scale, yaw in ((0.0, 0.0), (-1.0, 0.0), (math.inf, 0.0), (1.0, math.nan)):
         with pytest.raises(ValueError):
