@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,13 @@ class Journal:
         self._clock = time.perf_counter()
 
     def rewind(self, step: int) -> None:
-        """Drop the lines after `step`: a resumed run writes them again."""
+        """Drop the lines after `step`, which a resumed run writes again, and tell of those that are damaged."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+        lines = [(_step_of(line), line) for line in self.path.read_text("utf-8", "replace").splitlines()]
+        kept = [line for number, line in lines if number is not None and number <= step]
+        if damaged := sum(number is None for number, _ in lines):
+            self.say(f"{self.path}: {damaged} damaged line{'s' if damaged > 1 else ''} left out")
         write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
     def say(self, text: str) -> None:
@@ -83,11 +85,12 @@ class Journal:
         return text
 
 
-def _step_of(line: str) -> int:
+def _step_of(line: str) -> int | None:
+    """None for what is no line of a journal, such as half a line, from a kill."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return sys.maxsize  # half a line, from a kill: drop it
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def _duration(seconds: float) -> str:

@@ -66,7 +66,7 @@ def _records(journal: Path) -> list[dict[str, float]]:
             values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
         except (ValueError, AttributeError, OverflowError, RecursionError):
             continue
-        if "step" in values:
+        if math.isfinite(values.get("step", math.nan)):
             found.append({key: value for key, value in values.items() if math.isfinite(value)})
     return found
 

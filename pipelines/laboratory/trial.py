@@ -273,7 +273,7 @@ def _seconds_of(line: str) -> float | None:
     """Per step, of a line of the journal; None for what is no such line."""
     try:
         return float(json.loads(line)["seconds_per_step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

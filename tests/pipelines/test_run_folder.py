@@ -18,7 +18,9 @@ from steindreamer.pipelines import runner
 from steindreamer.pipelines.checkpoint import read_newest_checkpoint
 from steindreamer.pipelines.checkpoint_record import checkpoint_steps, new_record
 from steindreamer.pipelines.cli import main
+from steindreamer.pipelines.config import read_config
 from steindreamer.pipelines.files import append_text, read_regular, write_atomically
+from steindreamer.pipelines.pipeline import Pipeline
 
 TINY = [
     "--prompt", "a red mug", "--no-refine", "--prior", "world", "prior.objects=1", "stages.coarse.steps=4",
@@ -53,6 +55,21 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr("steindreamer.pipelines.runner._Run._optimise", stop)
     return steps
+
+
+@pytest.fixture(scope="module")
+def pipeline(finished: Path) -> Pipeline:
+    """Of that run's settings, its components tried."""
+    out = Pipeline(read_config(finished / "config.yaml"))
+    out._rehearse()
+    return out
+
+
+@pytest.fixture
+def known(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resuming neither loads the prior nor tries the components again."""
+    monkeypatch.setattr(runner, "Pipeline", lambda config: pipeline)
+    monkeypatch.setattr(pipeline, "_rehearse", lambda: None)
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -231,7 +248,7 @@ def test_a_damaged_record_is_passed_over_with_a_line(finished: Path, tmp_path: P
 
 @pytest.mark.parametrize("damage", STATES)
 def test_a_state_that_fits_nothing_is_passed_over_with_a_line(
-    run: Path, damage: str, reached: list[int], capsys: pytest.CaptureFixture[str]
+    run: Path, damage: str, known: None, reached: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Though its checksums are right; also with --quiet."""
     STATES[damage](run / "checkpoints", 4)
@@ -248,6 +265,57 @@ def test_an_earlier_format_is_named(run: Path, capsys: pytest.CaptureFixture[str
     told = _refused(["--quiet", "--resume", "--out", str(run)], capsys)
     assert "is of format 1, which an earlier version wrote" in told
     assert checkpoint_steps(run / "checkpoints"), "nothing is thrown away"
+
+
+# One bit
+
+
+def _flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 0x80
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0, 0.5])
+@pytest.mark.parametrize(
+    ("name", "step", "told"),
+    [
+        ("config.yaml", 4, "config.yaml is damaged"),
+        ("checkpoints/000004.json", 3, "000004 is damaged"),
+        ("checkpoints/000004.safetensors", 3, "000004 is damaged"),
+        ("metrics.jsonl", 4, "metrics.jsonl: 1 damaged line left out"),
+        (".files.json", 4, ""),
+    ],
+)
+def test_a_flipped_bit_of_what_is_read_is_told(
+    run: Path,
+    name: str,
+    step: int,
+    told: str,
+    place: float,
+    known: None,
+    reached: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """But of the list of files, which is only needed where names are unusual."""
+    _flip(run / name, place)
+    capsys.readouterr()
+    assert main(["--resume", "--out", str(run)]) == 130 and reached == [step]
+    heard = capsys.readouterr()
+    assert told in heard.err + heard.out and "Traceback" not in heard.err
+
+
+def test_flipped_bits_of_what_is_written_are_mended(run: Path) -> None:
+    before = _contents(run)
+    written = [name for name in before if name.startswith(("asset/", "previews/"))] + ["report.html", "summary.json"]
+    assert len(written) >= 6
+    for name in written:
+        _flip(run / name, 0.5)
+    assert main(["--quiet", "--resume", "--out", str(run)]) == 0
+    after = _contents(run)
+    same = {name for name in before if after[name] == before[name]}
+    assert same >= before.keys() - {"report.html", "summary.json"}, "those two say the seconds"
+    assert json.loads((run / "summary.json").read_text())["export"] and (run / "report.html").read_text("utf-8")
 
 
 # Links
