@@ -7,9 +7,24 @@ import os
 # Set before numba or OpenMP start: on a busy machine spinning barriers are ruinous.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from pathlib import Path
+
 from jaxtyping import install_import_hook
 
-install_import_hook("steindreamer", "beartype.beartype")
+
+def _modules_with_shapes() -> list[str]:
+    """Only those: the assertions cost what has no tensors, such as the reading of settings, most of its time."""
+    root = Path(__file__).parents[1]
+    files = [
+        path
+        for folder in ("representations", "distill", "training", "pipelines")
+        for path in root.glob(f"{folder}/**/*.py")
+    ]
+    annotated = [path.relative_to(root).with_suffix("") for path in files if "jaxtyping" in path.read_text()]
+    return [".".join(("steindreamer", *path.parts)) for path in annotated]
+
+
+install_import_hook(_modules_with_shapes(), "beartype.beartype")
 
 import numba
 import pytest
