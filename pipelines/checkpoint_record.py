@@ -49,7 +49,7 @@ def kept_steps(steps: Sequence[int]) -> list[int]:
 def new_record(step: int, sha256: str, metadata: Mapping[str, Any]) -> bytes:
     """The JSON of a checkpoint with tensors of this SHA-256."""
     record = {"format": FORMAT, "step": step, "finite": True, "sha256": sha256, **metadata}
-    return json.dumps({**record, "digest": _digest(record)}, indent=1).encode()
+    return json.dumps({**record, "digest": digest_of(record)}, indent=1).encode()
 
 
 def read_record(folder: Path, step: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
         record = json.loads(read_regular(folder / f"{step:06d}.json", _LARGEST))
         if not isinstance(record, dict):
             raise ValueError(f"its JSON is no record but {str(record)[:40]}")
-        digest, expected = record.pop("digest", None), _digest(record)
+        digest, expected = record.pop("digest", None), digest_of(record)
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"is damaged: {' '.join(str(error).split())[:200]}") from None
     version = record.get("format")
@@ -94,6 +94,6 @@ def _is_of_format_1(record: Mapping[str, Any]) -> bool:
     )
 
 
-def _digest(record: Mapping[str, Any]) -> str:
+def digest_of(record: Mapping[str, Any]) -> str:
     """SHA-256 of the record's canonical JSON."""
     return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -20,6 +20,7 @@ from ...representations import Representation, TriangleMesh, particles_of
 from ...training.world.prior import WorldEmbedding
 from ...training.world.truth import chamfer_millimetres, held_out_psnr, mean_normal_error, view_consistency
 from ..annotations import kinds_of
+from ..checkpoint_record import digest_of
 from ..command import Parser, exit_status
 from ..config import SCHEMA, RunConfig
 from ..errors import UserError, in_one_line
@@ -39,6 +40,8 @@ from .trial_settings import trial_settings
 OWN = "own"
 """The method of the run, among the estimators of a measurement."""
 SCORES = ("psnr", "world", "clip")
+DIGEST = "digest"
+"""Of a record, in its JSON."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,16 @@ class Record:
     finished: bool = False
 
     def write(self, path: Path) -> None:
-        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False).encode())
+        plain = json.loads(json.dumps(asdict(self), allow_nan=False))
+        write_atomically(path, json.dumps({**plain, DIGEST: digest_of(plain)}, indent=1).encode())
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Raises UserError for what is no record."""
+        """Raises UserError for what is no record, or not as it was written."""
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(plain, dict) and plain.pop(DIGEST, None) != digest_of(plain):
+                raise ValueError("it does not match its own digest")
             record = build(cls, read_section(kinds_of(cls), plain))
             if record.finished and not record.measurements:
                 raise ValueError("finished, without a measurement")

@@ -19,6 +19,7 @@ import torch
 
 from steindreamer.distill.moments import Moments
 from steindreamer.distill.variance_probe import EstimatorVariance
+from steindreamer.pipelines.checkpoint_record import digest_of
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.laboratory import comparison, trial
 from steindreamer.pipelines.laboratory.compare_cli import main as compare
@@ -279,10 +280,28 @@ def test_a_damaged_record_is_one_line(damage: Callable[[Any], Any], finished: Pa
     whole = next((finished / "trials").glob("*.json"))
     plain = json.loads(whole.read_text())
     assert trial.Record.read(whole).finished
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(damage(plain)))
+    del plain[trial.DIGEST]
+    damaged, path = damage(plain), tmp_path / "x.json"
+    if isinstance(damaged, dict):  # with the digest that belongs to it
+        damaged |= {trial.DIGEST: digest_of(damaged)}
+    path.write_text(json.dumps(damaged))
     with pytest.raises(UserError, match=r"cannot read .*x\.json: .*; remove it to run this trial again"):
         trial.Record.read(path)
+
+
+@pytest.mark.parametrize("bit", [1, 0x80])
+def test_any_flipped_bit_of_a_record_is_noticed(bit: int, finished: Path, tmp_path: Path) -> None:
+    """Or it changes nothing: another kind of space, a last digit that no double has."""
+    whole = next((finished / "trials").glob("*.json"))
+    content, record, path, noticed = whole.read_bytes(), trial.Record.read(whole), tmp_path / "x.json", 0
+    for at in range(0, len(content), 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
+        try:
+            assert trial.Record.read(path) == record
+        except UserError as error:
+            noticed += 1
+            assert "x.json: " in str(error) and "remove it" in str(error)
+    assert noticed > 0.6 * len(range(0, len(content), 7))
 
 
 def test_what_is_no_json_is_no_record(tmp_path: Path) -> None:
