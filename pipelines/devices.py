@@ -1,4 +1,4 @@
-"""The device that a scene is on."""
+"""Where a scene lives."""
 
 from __future__ import annotations
 

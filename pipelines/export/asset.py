@@ -1,52 +1,40 @@
-"""Export of a representation to a file, with a report of time and fidelity."""
+"""The whole way from a representation to a file, with a report of what it cost and how close it came."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from steindreamer.representations import Representation, TriangleMesh
-
-from ..meshing.atlas import texture_surface
-from ..meshing.maps import bake_maps
-from ..meshing.stopwatch import Stopwatch
-from ..meshing.views import take_views
-from ..settings.validation import check_settings
+from ...representations import Representation
+from ..pictures import save_mesh_sheet
 from .config import ExportConfig
-from .fidelity import color_fidelity
+from .fidelity import colour_fidelity
 from .gltf import write_glb
-from .previews import save_mesh_sheet
-
-logger = logging.getLogger(__name__)
+from .maps import bake_maps
+from .page import texture_surface
+from .stopwatch import Stopwatch
+from .views import take_views
 
 FILE_NAME = "asset.glb"
-IMAGE_NAME = "asset.png"
-IMAGE_SIZE = 256
+PICTURE_NAME = "asset.png"
+PICTURE_SIZE = 256
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Statistics of the exported asset, and its comparison with the scene."""
+    """What was written, and how it compares with the scene it came from."""
 
     path: Path
     vertices: int
     faces: int
     watertight: bool
-    color_difference: float
-    """Mean CIEDE2000 color difference between the representation and the textured mesh."""
+    colour_difference: float
+    """Mean CIEDE2000 between the representation and the textured mesh."""
     silhouette_iou: float
-    """Intersection over union of the silhouettes, [0, 1]."""
-    mesh: TriangleMesh = field(repr=False)
-    """The exported mesh with its texture, in the scene's own coordinates."""
+    """Intersection over union of the pixels that both cover, [0, 1]."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall-clock seconds by export step."""
-
-    def to_plain(self) -> dict[str, Any]:
-        """All fields but the mesh as JSON values: an entry of `exports` in summary.json."""
-        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mesh"}
-        return {**plain, "path": str(self.path)}
+    """Wall-clock seconds by stage."""
 
 
 def export_asset(
@@ -56,25 +44,16 @@ def export_asset(
     *,
     name: str = "asset",
     provenance: dict[str, object] | None = None,
+    report: Callable[[str], None] = print,
 ) -> ExportReport:
-    """Extract, clean, unwrap, bake and write `directory/asset.glb`, and an image; a line per step is logged.
+    """Extract, clean, unwrap, bake and write `directory/asset.glb`, and a picture; `report` gets a line per stage.
 
-    Args:
-        representation: the scene to export.
-        directory: the folder of the files.
-        config: the settings; default `ExportConfig()`.
-        name: the object's name inside the file.
-        provenance: JSON values (prompt, seed, versions ...) that are written into the file.
-
+    `name` is the object's name inside the file, `provenance` (JSON: prompt, seed, versions ...) is written into it.
     Raises ValueError if the scene is empty or an option is out of range.
-
-    Example:
-        >>> report = export_asset(scene, Path("out"), ExportConfig(face_budget=5000), name="duck")
-        >>> report.silhouette_iou
     """
     config = ExportConfig() if config is None else config
-    check_settings(config, "export")
-    watch = Stopwatch()
+    config.validate()
+    watch = Stopwatch(report)
     with watch("views"):
         views = take_views(representation, config.cameras, config.view_size)
     surface = texture_surface(representation, views, config, watch)
@@ -86,18 +65,18 @@ def export_asset(
         write_glb(
             path,
             mesh,
-            height_meters=config.height_meters,
+            height_metres=config.height_metres,
             placement=representation.placement,
             name=name,
             extras=provenance,
             maps=maps,
         )
     with watch("compare"):
-        fidelity = color_fidelity(representation, mesh)
-        save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
-    logger.info(
+        fidelity = colour_fidelity(representation, mesh)
+        save_mesh_sheet(mesh, path.with_name(PICTURE_NAME), PICTURE_SIZE)
+    report(
         f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; beside the scene: "
-        f"color difference {fidelity.color_difference:.2f} (mean CIEDE2000), "
+        f"colour difference {fidelity.colour_difference:.2f} (mean CIEDE2000), "
         f"silhouettes overlap {fidelity.silhouette_iou:.1%}"
     )
     return ExportReport(
@@ -105,8 +84,7 @@ def export_asset(
         len(mesh.vertices),
         len(mesh.faces),
         watertight,
-        fidelity.color_difference,
+        fidelity.colour_difference,
         fidelity.silhouette_iou,
-        mesh,
         watch.seconds,
     )

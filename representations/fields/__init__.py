@@ -1,15 +1,15 @@
-"""Trainable fields, that is, functions of position: feature grids, color fields and radiance fields."""
+"""Trainable functions of a point: feature grids, colour fields, radiance fields."""
 
 from .blob import Blob, BlobConfig
-from .color import ColorField, ColorFieldConfig
+from .colour import ColourField, ColourFieldConfig
 from .hash_grid import DenseGrid, DenseGridConfig, FeatureGrid, HashGrid, HashGridConfig
 from .radiance import Radiance, RadianceField, RadianceFieldConfig
 
 __all__ = [
     "Blob",
     "BlobConfig",
-    "ColorField",
-    "ColorFieldConfig",
+    "ColourField",
+    "ColourFieldConfig",
     "DenseGrid",
     "DenseGridConfig",
     "FeatureGrid",

@@ -1,35 +1,33 @@
-"""An initial blob of density, so that the first images show an object to optimize."""
+"""A ball of density to start from, so that the first pictures show something to improve."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 import torch
 from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Shape = Literal["magic3d", "dreamfusion", "none"]
-SHAPES: tuple[Shape, ...] = get_args(Shape)
+SHAPES = ("magic3d", "dreamfusion", "none")
 
 
 @dataclass
 class BlobConfig:
-    """Initial blob: a function of the distance r to the origin, added to the density before its activation."""
+    """What is added to the density before its activation, at distance r from the origin."""
 
-    shape: Shape = "magic3d"
-    """Shape of the blob: magic3d: bias (1 - r / width) [Magic3D]; dreamfusion: bias exp(-r^2 / (2 width^2))
-    [DreamFusion]; none: 0."""
+    shape: Annotated[str, SHAPES] = "magic3d"
+    """magic3d: bias (1 - r / width) [Magic3D]; dreamfusion: bias exp(-r^2 / (2 width^2)) [DreamFusion]; none."""
     bias: Annotated[float, Interval(ge=-1000, le=1000)] = 10.0
-    """Value at the origin. A negative value makes the space around the origin empty, for cameras inside a scene."""
+    """At the origin. Negative turns it inside out: empty around the origin, for cameras inside a scene."""
     width: Annotated[float, Interval(gt=0, le=1000)] = 0.5
-    """Width of the blob in meters."""
+    """Metres."""
 
 
 class Blob(nn.Module):
-    """A fixed function of position, added to the density. Raises ValueError for an unknown shape or a width <= 0."""
+    """A fixed function of position. Raises ValueError for an unknown shape or a width that is not positive."""
 
     def __init__(self, config: BlobConfig) -> None:
         super().__init__()
@@ -48,7 +46,7 @@ class Blob(nn.Module):
         return torch.zeros_like(points[:, 0])
 
     def gradient(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Gradient with respect to the points; 0 at the tip of the cone."""
+        """By the points; 0 at the tip of the cone."""
         bias, width = self.config.bias, self.config.width
         if self.config.shape == "magic3d":
             return -bias / width * points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)

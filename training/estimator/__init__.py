@@ -1,1 +1,1 @@
-"""Data, training and evaluation of the shipped geometry estimator."""
+"""How the shipped geometry estimator was made: its data, its training and its evaluation."""

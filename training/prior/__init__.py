@@ -1,1 +1,1 @@
-"""Data, training and evaluation of the shipped text- and camera-conditioned diffusion prior."""
+"""How the shipped text- and camera-conditioned diffusion prior is made: its data, its training and its evaluation."""

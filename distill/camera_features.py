@@ -1,0 +1,41 @@
+"""What a camera-conditioned prior is told of a view: one vector per picture, the same in training and in inference."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .prior import CameraBatch
+
+CAMERA_FEATURES: tuple[str, ...] = (
+    "sin azimuth", "cos azimuth", "sin 2 azimuth", "cos 2 azimuth", "sin 3 azimuth", "cos 3 azimuth",
+    "sin elevation", "cos elevation", "sin 2 elevation", "cos 2 elevation",
+    "zoom", "background red", "background green", "background blue",
+)  # fmt: skip
+"""The vector's entries, in order; all of them about within [-1, 1]."""
+
+_USUAL_FOCAL = 1.3737 / 3.2
+"""Picture heights per metre at the centre of the world: a field of view of 40 degrees from 3.2 metres."""
+_ZOOM_SCALE = 10.0
+
+
+def camera_features(cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b features"]:
+    """The entries named by `CAMERA_FEATURES`, on the background's device.
+
+    Harmonics make the vector continuous where the azimuth jumps from 180 to -180 degrees. `zoom` is 0 for an object as
+    large in the picture as from 3.2 metres at 40 degrees, and 10 times the relative difference in size otherwise.
+    `background` is sRGB in [0, 1]. Roll and off-centre pictures are not described.
+    """
+    device = background.device
+    azimuth, elevation = (torch.deg2rad(angle.to(device)) for angle in (cameras.azimuth, cameras.elevation))
+    waves = [
+        wave
+        for angle, harmonics in ((azimuth, 3), (elevation, 2))
+        for n in range(1, harmonics + 1)
+        for wave in ((n * angle).sin(), (n * angle).cos())
+    ]
+    distance = cameras.camera_to_world[:, :3, 3].norm(dim=1)
+    focal = cameras.intrinsics[:, 1, 1] / cameras.height / distance
+    zoom = _ZOOM_SCALE * (focal / _USUAL_FOCAL - 1)
+    return torch.cat([torch.stack([*waves, zoom.to(device)], 1), 2 * background - 1], 1).float()

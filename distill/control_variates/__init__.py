@@ -1,1 +1,0 @@
-"""Zero-mean control variates and their coefficients."""

@@ -1,0 +1,82 @@
+"""Importing diffusers and transformers only when they are needed, and loading frozen parts with them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..foreign_errors import foreign_errors
+from ..json_files import read_json_object
+from ..quiet_libraries import quiet
+from ..torchvision_compat import prepare_torchvision
+from ..weight_files import check_finite, check_report, check_shard_index, tensor_files
+from .model_sources import ModelFiles
+
+
+def import_libraries() -> tuple[Any, Any]:
+    """diffusers and transformers. Raises ImportError saying how to install them."""
+    prepare_torchvision()
+    try:
+        import diffusers
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"text-to-image models need the package {error.name!r}: pip install 'steindreamer[diffusion]'"
+        ) from None
+    return diffusers, transformers
+
+
+def load_part(model: Any, files: ModelFiles, part: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A frozen part of the model, from the files that were chosen and no others.
+
+    Raises ValueError naming the file, and the tensor if it is one, unless the files hold exactly the weights that the
+    part's config.json asks for, as finite floating-point numbers.
+    """
+    paths, index = files.weights(part)
+    if index is not None:
+        check_shard_index(index, [path.name for path in paths])
+    return load_frozen(model, files.folder, paths, dtype, subfolder=part, variant=files.variants[part])
+
+
+def load_frozen(model: Any, folder: Path, paths: Sequence[Path], dtype: torch.dtype, **place: Any) -> Any:
+    """The same of a network on its own, whose weights are in `paths`; `place`: where `from_pretrained` finds them."""
+    found = tensor_files(paths)
+    where = paths[0] if len(paths) == 1 else paths[0].parent
+    read_json_object(folder / place.get("subfolder", "") / "config.json")  # the libraries would look for it on the hub
+    options: dict[str, Any] = {} if hasattr(model, "load_config") else {"ignore_mismatched_sizes": True}
+    with foreign_errors(f"{where} cannot be loaded as {model.__name__}"), quiet(*import_libraries()):
+        loaded, report = model.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=dtype,
+            output_loading_info=True,
+            **options,  # transformers then reports the shapes by name; diffusers names them where it stops
+            **place,
+        )
+    network: nn.Module = loaded
+    check_report(where, report, _LEFT_OVER if options else ())
+    check_finite(network.state_dict().items(), found)
+    return network.eval().requires_grad_(False)
+
+
+_LEFT_OVER = ("text_model.embeddings.position_ids", "vision_model.", "visual_projection.", "text_projection.")
+_LEFT_OVER += ("logit_scale", "decoder.", "lm_head.")
+"""Beginnings of names in files of whole CLIP and T5 models, of which text encoders are a part."""
+
+
+def load_config(model: Any, files: ModelFiles, part: str) -> Any:
+    """The configuration of a part of diffusers without its weights; what it leaves out has the class's defaults.
+
+    Raises ValueError for a file that holds no settings.
+    """
+    from diffusers.configuration_utils import FrozenDict
+
+    parameters = inspect.signature(model.__init__).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    return FrozenDict({**defaults, **read_json_object(files.folder / part / "config.json")})

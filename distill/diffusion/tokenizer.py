@@ -1,0 +1,106 @@
+"""Loading a tokenizer, and making sure that it is the text encoder's own and whole.
+
+A damaged one still answers: transformers fills what is missing with defaults, letters become the unknown token, and the
+prompt is another one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..foreign_errors import foreign_errors
+from ..quiet_libraries import quiet
+from .libraries import import_libraries
+
+_LEAST_SHARE = 0.95
+"""Of the text encoder's rows that have a token; what is over pads the table to a round number."""
+
+
+def load_tokenizer(tokenizer: Any, folder: Path, encoder: Any) -> Any:
+    """Of a class of transformers, for a text encoder that is loaded already.
+
+    Raises ValueError naming the folder for files that are damaged or another model's, ImportError if only SentencePiece
+    can read them (PixArt, DeepFloyd IF) and is not installed.
+    """
+    if (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file():
+        # transformers would ask for another package.
+        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf")):
+            if not _is_installed(module):
+                raise ImportError(f"{folder} needs the package {package!r}: pip install 'steindreamer[diffusion]'")
+    with foreign_errors(f"{folder} cannot be loaded as {tokenizer.__name__}"), quiet(*import_libraries()):
+        loaded = tokenizer.from_pretrained(folder, local_files_only=True)
+        vocabulary: Mapping[str, int] = loaded.get_vocab()
+        model = json.loads(loaded.backend_tokenizer.to_str())["model"]
+        added = set(loaded.get_added_vocab())
+        loaded(["a"], padding="max_length", max_length=8, truncation=True)
+    _check_rows(folder, vocabulary, encoder.get_input_embeddings().num_embeddings)
+    _check_merges(folder, model, added)
+    _check_places(folder, loaded, encoder)
+    return loaded
+
+
+def unknown_words(tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """What the tokenizer cannot spell: the parts of the prompts that it makes its unknown token of."""
+    unknown, found = tokenizer.unk_token_id, dict[str, None]()
+    if unknown is None:
+        return []
+    for prompt in prompts:
+        encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+        for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+            if token == unknown:
+                found[prompt[start:end].strip() or prompt] = None
+    return list(found)
+
+
+def _check_rows(folder: Path, vocabulary: Mapping[str, int], rows: int) -> None:
+    """Raises ValueError unless the tokens are those that the text encoder has rows for."""
+    used = set(vocabulary.values())
+    if not used or max(used) >= rows or len(used) < _LEAST_SHARE * rows:
+        raise ValueError(
+            f"{folder} has {len(used)} tokens with numbers up to {max(used, default=0)}, its text encoder has {rows}: "
+            "it is damaged or of another model"
+        )
+
+
+def _check_places(folder: Path, tokenizer: Any, encoder: Any) -> None:
+    """Raises ValueError unless the tokenizer stops where CLIP does, which has an embedding per place; T5 has none.
+
+    Also unless a CLIP that sums up a text at the token that ends it looks for the tokenizer's; old files say 2 for it.
+    """
+    config = encoder.config
+    places, longest = getattr(config, "max_position_embeddings", None), tokenizer.model_max_length
+    if places is None:
+        return
+    if not isinstance(longest, int) or isinstance(longest, bool) or not 0 < longest <= places:
+        raise ValueError(
+            f"{folder}/tokenizer_config.json says model_max_length={longest!r}; the text encoder reads {places} tokens"
+        )
+    if hasattr(encoder, "text_projection") and config.eos_token_id not in (2, tokenizer.eos_token_id):
+        raise ValueError(
+            f"{folder} ends a text with token {tokenizer.eos_token_id}, the text encoder's config.json says "
+            f"eos_token_id={config.eos_token_id}"
+        )
+
+
+def _check_merges(folder: Path, model: Mapping[str, Any], added: set[str]) -> None:
+    """Raises ValueError if tokens of several letters can never come up, since nothing merges letters to them."""
+    if model.get("type") != "BPE":
+        return
+    suffix = model.get("end_of_word_suffix") or ""
+    tokens = [token for token in model["vocab"] if token not in added]
+    merged = sum(len(token.removesuffix(suffix) if token != suffix else token) > 1 for token in tokens)
+    if merged > len(model["merges"]):
+        raise ValueError(
+            f"{folder} has {len(model['merges'])} merges for {merged} tokens of several letters: it is damaged"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False

@@ -1,1 +1,0 @@
-"""Model files: digests, JSON, safetensors and the user's cache."""

@@ -1,1 +1,0 @@
-"""Monocular depth and normal estimators."""

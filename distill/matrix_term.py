@@ -1,0 +1,55 @@
+"""What control variates share that learn a matrix: h = -A(clean, timestep) noise has zero mean, whatever A has learned
+from past steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .coefficients import Observation
+from .guide import Guide
+from .schedule import NoisySample
+
+
+class MatrixTerm(nn.Module, ABC):
+    """A `LearningControlVariate`: -A noise, and -noise beside it where no other term brings it along."""
+
+    def __init__(self, name: str, *, carries_noise: bool = False, noise_share: float = 1.0) -> None:
+        """
+        Args:
+            carries_noise: adds the term h = -noise, with a coefficient that begins at 1: for a matrix alone.
+            noise_share: mu of -noise among the other terms: 1 beside SDS's, 0 where there is none (VSD).
+        """
+        super().__init__()
+        self.name, self.carries_noise, self.noise_share = name, carries_noise, noise_share
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"{self.name}_noise", self.name) if self.carries_noise else (self.name,)
+
+    @property
+    def initial(self) -> tuple[float, ...]:
+        return (1.0, 0.0) if self.carries_noise else (0.0,)
+
+    @torch.no_grad()
+    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
+        product = self.product(sample)
+        return torch.stack([-sample.noise, -product] if self.carries_noise else [-product])
+
+    @abstractmethod
+    def product(self, sample: NoisySample) -> Float[Tensor, "b c h w"]:
+        """A noise; A may know all of `sample` but the noise."""
+
+    @abstractmethod
+    def learn(self, observation: Observation) -> None:
+        """Learn from a step whose gradient has been used. Raises ValueError if it has no sample."""
+
+    def lesson(self, observation: Observation) -> tuple[NoisySample, Float[Tensor, "b c h w"]]:
+        """The draw, and what `noise_share` * noise leaves of eps_hat: what A noise should foretell."""
+        sample = observation.sample
+        if sample is None:
+            raise ValueError(f"{self.name!r} learns from single draws: the observation has no sample")
+        return sample, observation.prediction - self.noise_share * sample.noise

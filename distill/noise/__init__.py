@@ -1,1 +1,0 @@
-"""Noise schedules, timestep sampling, weighting and output parameterizations."""

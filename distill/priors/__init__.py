@@ -1,1 +1,0 @@
-"""2D diffusion priors: the protocol, guidance, and the priors themselves."""

@@ -1,1 +1,0 @@
-"""Workarounds for the behavior of other libraries at import and load time."""

@@ -1,0 +1,1 @@
+"""Comparing distillation methods: variance probes and repeated runs, tables, plots and a page about them."""

@@ -1,0 +1,43 @@
+"""The settings of a run in a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..layers import given_layers, preset_layers
+from ..schema import Schema
+from ..validation import compose_as
+from .contenders import shared_settings
+
+QUIET = ("output.preview_every=0", "output.turntable_frames=0", "export.enabled=false")
+
+
+def trial_settings(
+    schema: Schema,
+    method: str,
+    prompt: str,
+    seed: int,
+    representation: str,
+    prior: str,
+    preset: str,
+    settings: Sequence[str],
+    plugins: Sequence[str] = (),
+) -> Any:
+    """A `schema.run` of coarse stages only, without probes; `settings` win. Raises SettingsError.
+
+    The world prior holds one object unless `settings` say otherwise: then the truth is known.
+    """
+    chosen = {"representation": representation, "prior": prior}
+    chosen = {section: name for section, name in chosen.items() if name}
+    usual = compose_as(schema, preset_layers(preset), chosen)
+    known = ["prior.objects=1"] if usual.names["prior"] == "world" else []
+    top = {"prompt": prompt, "seed": seed, "refine": False, "plugins": list(plugins) or None}
+    layers = [
+        *preset_layers(preset),
+        shared_settings(usual, schema.choices["method"]),
+        *given_layers([*QUIET, *known, *settings], top),
+    ]
+    config = compose_as(schema, layers, {**chosen, "method": method})
+    return replace(config, stages={name: replace(stage, probe_every=0) for name, stage in config.stages.items()})

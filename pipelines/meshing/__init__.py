@@ -1,1 +1,0 @@
-"""Conversion of any representation to a textured mesh: extract, simplify, unwrap, bake."""

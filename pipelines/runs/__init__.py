@@ -1,1 +1,0 @@
-"""One run on disk: folder, checkpoints, log, previews and report."""

@@ -1,1 +1,0 @@
-"""Settings as dataclasses: reading, merging and validation, independent of their content."""

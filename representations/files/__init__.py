@@ -1,1 +1,0 @@
-"""Safe file access: atomic writes, and reads of regular files only."""

@@ -1,1 +1,0 @@
-"""Scenes of 3D Gaussians: parameters, density control, splatting and the 3DGS `.ply` format."""

@@ -1,1 +1,0 @@
-"""Trainable triangle meshes: DMTet, textured meshes, differentiable rasterization, and readers of mesh files."""

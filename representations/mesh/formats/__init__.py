@@ -1,1 +1,0 @@
-"""Readers of mesh formats, one per module; `mesh.file` selects the reader."""

@@ -1,0 +1,1 @@
+"""Readers of mesh formats, one a file; `mesh_file` joins them."""

@@ -1,0 +1,37 @@
+"""Visibility by pytorch3d [Ravi et al. 2020]; an optional package, imported only when used. All else is the twin's."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ..adapters.loading import load
+from ..adapters.pytorch3d import INSTALL
+from .twin import TorchRaster, drawable
+
+
+class Pytorch3dRaster(TorchRaster):
+    """See `Raster`. Raises ValueError without pytorch3d."""
+
+    def __init__(self, screen: Float[Tensor, "b v 3"], faces: Int64[Tensor, "f 3"], size: tuple[int, int]) -> None:
+        self._meshes = load("pytorch3d.structures", INSTALL).Meshes
+        self._rasterize = load("pytorch3d.renderer.mesh.rasterize_meshes", INSTALL).rasterize_meshes
+        super().__init__(screen, faces, size)
+
+    def _visible(self, points: Float[Tensor, "v 3"]) -> Int64[Tensor, "h w"]:
+        drawn = drawable(points, self.faces)
+        if len(drawn) == 0:
+            return torch.full(self.size, -1, device=points.device)
+        meshes = self._meshes([device_coordinates(points, self.size).float()], [self.faces[drawn]])
+        index, *_ = self._rasterize(meshes, self.size, blur_radius=0.0, faces_per_pixel=1, perspective_correct=True)
+        index = index[0, :, :, 0]
+        return torch.where(index >= 0, drawn[index.clamp(min=0)], -1)
+
+
+def device_coordinates(points: Float[Tensor, "v 3"], size: tuple[int, int]) -> Float[Tensor, "v 3"]:
+    """x to the left and y up, from -1 to 1 over the picture's shorter side; z stays the depth."""
+    height, width = size
+    x, y, z = points.unbind(1)
+    short = min(size)
+    return torch.stack([(width - 2 * x) / short, (height - 2 * y) / short, z], 1)

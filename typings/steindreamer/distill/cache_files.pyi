@@ -1,0 +1,1 @@
+from distill.cache_files import *

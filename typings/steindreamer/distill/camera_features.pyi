@@ -1,0 +1,1 @@
+from distill.camera_features import *

@@ -1,0 +1,1 @@
+from distill.diffusion.families.camera_conditioned import *

@@ -1,0 +1,1 @@
+from distill.diffusion.live_bytes import *

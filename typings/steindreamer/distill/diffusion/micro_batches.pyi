@@ -1,0 +1,1 @@
+from distill.diffusion.micro_batches import *

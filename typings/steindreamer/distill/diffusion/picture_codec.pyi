@@ -1,0 +1,1 @@
+from distill.diffusion.picture_codec import *

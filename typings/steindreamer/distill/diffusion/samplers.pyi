@@ -1,0 +1,1 @@
+from distill.diffusion.samplers import *

@@ -1,0 +1,1 @@
+from distill.diffusion.text_cache import *

@@ -1,0 +1,1 @@
+from distill.estimator_files import *

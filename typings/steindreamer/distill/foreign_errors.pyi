@@ -1,0 +1,1 @@
+from distill.foreign_errors import *

@@ -1,0 +1,1 @@
+from distill.json_files import *

@@ -1,0 +1,1 @@
+from distill.monocular.sources import *

@@ -1,0 +1,1 @@
+from distill.monocular.timm_estimator import *

@@ -1,0 +1,1 @@
+from distill.monocular.transformers_depth import *

@@ -1,0 +1,1 @@
+from distill.perp_neg import *

@@ -1,0 +1,1 @@
+from distill.tiny_estimator import *

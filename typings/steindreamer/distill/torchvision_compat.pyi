@@ -1,0 +1,1 @@
+from distill.torchvision_compat import *

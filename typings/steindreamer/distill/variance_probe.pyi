@@ -1,0 +1,1 @@
+from distill.variance_probe import *

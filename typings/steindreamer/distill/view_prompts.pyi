@@ -1,0 +1,1 @@
+from distill.view_prompts import *

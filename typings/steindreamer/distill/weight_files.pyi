@@ -1,0 +1,1 @@
+from distill.weight_files import *

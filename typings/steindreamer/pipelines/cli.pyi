@@ -1,0 +1,2 @@
+from pipelines.cli import *
+from pipelines.cli import main as main

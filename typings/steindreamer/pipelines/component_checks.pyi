@@ -1,0 +1,1 @@
+from pipelines.component_checks import *

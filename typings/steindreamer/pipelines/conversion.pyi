@@ -1,0 +1,1 @@
+from pipelines.conversion import *

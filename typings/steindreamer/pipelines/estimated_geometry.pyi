@@ -1,0 +1,1 @@
+from pipelines.estimated_geometry import *

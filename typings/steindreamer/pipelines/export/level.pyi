@@ -1,0 +1,1 @@
+from pipelines.export.level import *

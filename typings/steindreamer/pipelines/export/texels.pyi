@@ -1,0 +1,1 @@
+from pipelines.export.texels import *

@@ -1,0 +1,1 @@
+from pipelines.laboratory.compare_cli import *

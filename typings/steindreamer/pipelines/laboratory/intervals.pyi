@@ -1,0 +1,1 @@
+from pipelines.laboratory.intervals import *

@@ -1,0 +1,1 @@
+from pipelines.laboratory.scores import *

@@ -1,0 +1,1 @@
+from pipelines.layers import *

@@ -1,0 +1,1 @@
+from pipelines.memory_report import *

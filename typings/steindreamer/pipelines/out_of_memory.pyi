@@ -1,0 +1,1 @@
+from pipelines.out_of_memory import *

@@ -1,0 +1,1 @@
+from pipelines.plain_text import *

@@ -1,0 +1,1 @@
+from pipelines.render_checks import *

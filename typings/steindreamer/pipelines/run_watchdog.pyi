@@ -1,0 +1,1 @@
+from pipelines.run_watchdog import *

@@ -1,0 +1,1 @@
+from pipelines.setting_types import *

@@ -1,0 +1,1 @@
+from pipelines.settings_file import *

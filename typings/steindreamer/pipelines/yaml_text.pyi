@@ -1,0 +1,1 @@
+from pipelines.yaml_text import *

@@ -1,0 +1,1 @@
+from representations.adapters import *

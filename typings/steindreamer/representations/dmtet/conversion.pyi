@@ -1,0 +1,1 @@
+from representations.dmtet.conversion import *

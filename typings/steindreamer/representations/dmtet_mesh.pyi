@@ -1,0 +1,1 @@
+from representations.dmtet_mesh import *

@@ -1,0 +1,1 @@
+from representations.gaussian_ply import *

@@ -1,0 +1,1 @@
+from representations.painted_mesh import *

@@ -1,0 +1,1 @@
+from representations.placement import *

@@ -1,0 +1,1 @@
+from representations.rasterization.pytorch3d import *

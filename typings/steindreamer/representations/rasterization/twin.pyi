@@ -1,0 +1,1 @@
+from representations.rasterization.twin import *

@@ -1,0 +1,1 @@
+from representations.regular_file import *

@@ -1,0 +1,1 @@
+from representations.signed_distance import *

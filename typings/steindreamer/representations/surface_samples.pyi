@@ -1,0 +1,1 @@
+from representations.surface_samples import *

@@ -1,0 +1,1 @@
+from representations.textured_mesh import *

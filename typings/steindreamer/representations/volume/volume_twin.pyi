@@ -1,0 +1,1 @@
+from representations.volume.volume_twin import *

@@ -1,0 +1,1 @@
+from training.prior.evaluate import *

@@ -1,0 +1,1 @@
+from training.scorer.model import *
