@@ -1,8 +1,8 @@
-"""The top-level folders install as one namespace, `steindreamer.*` (see CONTRIBUTING.md)."""
+"""The top-level folders install as one package, `steindreamer` (see CONTRIBUTING.md)."""
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("representations", "distill", "pipelines", "configs", "training", "assets")
+FOLDERS = ("representations", "distill", "pipelines", "configs", "world", "training", "assets")
 
 PACKAGES = [
     f"steindreamer.{package}"
@@ -11,8 +11,8 @@ PACKAGES = [
 ]
 
 setup(
-    packages=PACKAGES,
-    package_dir={f"steindreamer.{folder}": folder for folder in FOLDERS},
+    packages=["steindreamer", *PACKAGES],
+    package_dir={"steindreamer": "steindreamer", **{f"steindreamer.{folder}": folder for folder in FOLDERS}},
     package_data={
         "": ["py.typed"],
         "steindreamer.configs": ["*.yaml", "*.json"],

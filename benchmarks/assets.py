@@ -1,4 +1,4 @@
-"""Nine prompts through the command line with `--prior world`: time, memory, agreement, and the picture of the README.
+"""Nine prompts through the command line with `--prior world`: time, memory, agreement, and the image of the README.
 
     python benchmarks/assets.py [--out DIR] [key=value ...]
 
@@ -50,11 +50,11 @@ def run(prompt: str, folder: Path, settings: list[str]) -> dict[str, float]:
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"'{prompt}' failed")
-    export = json.loads((folder / "summary.json").read_text())["export"]
+    export = json.loads((folder / "summary.json").read_text())["exports"][0]
     return {
         "seconds": seconds,
         "memory": usage.ru_maxrss / 2**20,
-        **{key: export[key] for key in ("faces", "colour_difference", "silhouette_iou", "watertight")},
+        **{key: export[key] for key in ("faces", "color_difference", "silhouette_iou", "watertight")},
     }
 
 
@@ -67,8 +67,8 @@ def draw(mesh: TriangleMesh, size: int = 192) -> np.ndarray:
     output = render_mesh(placed, cameras, torch.ones(len(AZIMUTHS), 3), supersample=3)
     light = torch.nn.functional.normalize(torch.tensor([0.5, 0.8, 0.6]), dim=0)
     lit = 0.8 + 0.25 * (output.normal * light[None, :, None, None]).sum(1, keepdim=True).clamp(0, 1)
-    picture = output.rgb * (lit * output.opacity + 1 - output.opacity)
-    return (torch.cat(list(picture), -1).permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+    image = output.rgb * (lit * output.opacity + 1 - output.opacity)
+    return (torch.cat(list(image), -1).permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
 
 
 def main() -> None:
@@ -76,20 +76,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
-    rows, pictures = [], []
+    rows, images = [], []
     for prompt in PROMPTS:
         folder = options.out / prompt.replace(" ", "-")
         measured = run(prompt, folder, ["--overwrite", *options.settings])
         rows.append(
             f"| {prompt} | {measured['seconds']:.0f} | {measured['memory']:.2f} | {measured['faces']} "
-            f"| {'yes' if measured['watertight'] else 'no'} | {measured['colour_difference']:.2f} "
+            f"| {'yes' if measured['watertight'] else 'no'} | {measured['color_difference']:.2f} "
             f"| {measured['silhouette_iou']:.3f} |"
         )
         print(rows[-1], flush=True)
-        pictures.append(draw(read_glb(folder / "asset" / "asset.glb")))
-    while len(pictures) % COLUMNS:
-        pictures.append(np.full_like(pictures[0], 255))
-    lines = [np.concatenate(pictures[i : i + COLUMNS], 1) for i in range(0, len(pictures), COLUMNS)]
+        images.append(draw(read_glb(folder / "asset" / "asset.glb")))
+    while len(images) % COLUMNS:
+        images.append(np.full_like(images[0], 255))
+    lines = [np.concatenate(images[i : i + COLUMNS], 1) for i in range(0, len(images), COLUMNS)]
     gallery = ROOT / "docs" / "images" / "gallery.png"
     gallery.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(lines)).save(gallery, optimize=True)
@@ -97,9 +97,9 @@ def main() -> None:
         "# The main job on nine prompts\n\n"
         f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}; "
         f"`{' '.join(['python benchmarks/assets.py', *options.settings])}`\n\n"
-        "Whole process, start of Python to report; colour difference is the mean CIEDE2000 between the Gaussians and\n"
+        "Whole process, start of Python to report; color difference is the mean CIEDE2000 between the Gaussians and\n"
         "the re-rendered GLB, agreement the IoU of their silhouettes.\n\n"
-        "| prompt | seconds | peak memory, GiB | faces | watertight | colour difference | agreement |\n"
+        "| prompt | seconds | peak memory, GiB | faces | watertight | color difference | agreement |\n"
         "|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 

@@ -7,7 +7,7 @@ Models of the published sizes with random weights (see random_models.py) are wri
 loaded by the product's own code: U-Net in bfloat16, autoencoder and estimators in float32. A step is that of the preset
 `stable_diffusion` at full resolution: `--batches` views of Gaussians, guidance 7.5, so two rows of the U-Net per view;
 without densification and without probes of the variance. The model sees the views at its own size unless
-`--picture-size` says another. SDS runs first and last: the two tell how far the machine drifted, and the ratios are to
+`--image-size` says another. SDS runs first and last: the two tell how far the machine drifted, and the ratios are to
 their mean.
 
 Times are medians over `--steps` steps after `--warmup` others, on CUDA between its own events without waiting in
@@ -44,21 +44,21 @@ import torch
 from random_models import DEPTH_MODELS, SIZES, TEXT_TO_IMAGE, depth_model, small_decoder, text_to_image
 from splatting import hardware
 
-from steindreamer.pipelines.config import RunConfig, compose, preset_layers
-from steindreamer.pipelines.estimators import SHIPPED, load_estimator
-from steindreamer.pipelines.stage import Stage, StepInfo
+from steindreamer.pipelines.config.run_config import RunConfig, compose, preset_layers
+from steindreamer.pipelines.geometry_models import SHIPPED, load_estimator
+from steindreamer.pipelines.optimization.stage import Stage, StepInfo
 
 RESULTS = Path(__file__).parent / "results"
 TINY = {"batches": [1], "pixels": 32, "count": 200, "warmup": 1, "steps": 3}
 """Defaults at the tiny size."""
 STEP, REST = "step", "rest"
-PARTS = ("render", "encode", "score", "terms", "backward", "optimiser", "coefficients")
+PARTS = ("render", "encode", "score", "terms", "backward", "optimizer", "coefficients")
 HEADING = f"""\
 | model | method | views | ms per step | quartiles | of SDS | {" | ".join((*PARTS, REST))} | peak GB |
 |{"---|" * (len(PARTS) + 8)}"""
 EXPLANATION = """\
 Of a step: drawing the scene; `encode`, the autoencoder; `score`, the U-Net; `terms`, the control variates (for depth:
-decoding, estimator and its gradient); `backward` through autoencoder and scene; `optimiser`, Adam; `coefficients`, what
+decoding, estimator and its gradient); `backward` through autoencoder and scene; `optimizer`, Adam; `coefficients`, what
 they learn, and VSD's copy; the rest is cameras, their upload and what is logged. Peak: the most that torch had
 allocated, weights included."""
 VSD_LEAST = 1.4
@@ -172,10 +172,10 @@ def watched(stage: Stage, watch: Stopwatch) -> Iterator[None]:
         (stage.prior, "predict_noise", "score"),
         (torch.Tensor, "backward", "backward"),
         (distiller, "update", "coefficients"),
-        (stage.optimizer, "step", "optimiser"),
+        (stage.optimizer, "step", "optimizer"),
     ]
-    if hasattr(stage.prior, "predict_with"):  # of VSD's copy
-        calls.append((stage.prior, "predict_with", "score"))
+    if hasattr(stage.prior, "predict_lora"):  # of VSD's learned score
+        calls.append((stage.prior, "predict_lora", "score"))
     with ExitStack() as stack:
         stack.enter_context(patch.object(distiller, "control_variates", variates))
         for owner, name, part in calls:
@@ -200,7 +200,7 @@ def configuration(arguments: argparse.Namespace, folder: Path, decoder: Path, me
         "prior": {
             "precision": arguments.precision,
             "compile": arguments.compile,
-            "picture_size": arguments.picture_size,
+            "image_size": arguments.image_size,
             "decoder": str(decoder),
             "cache_text": False,
         },
@@ -211,7 +211,7 @@ def configuration(arguments: argparse.Namespace, folder: Path, decoder: Path, me
 
 def start(config: RunConfig, prior: Any, embedding: Any) -> Stage:
     """The coarse stage with a prior that is loaded already."""
-    generator, method = torch.Generator().manual_seed(config.seed), config.method_of("coarse")
+    generator, method = torch.Generator().manual_seed(config.seed), config.methods["coarse"]
     estimator = load_estimator(config.estimator, prior.device) if method.needs_estimator else None
     distiller = method.build(prior, estimator).to(prior.device)
     scene = config.representation.build(generator, prior.device)
@@ -303,7 +303,7 @@ def document(arguments: argparse.Namespace, machine: str, among: Sequence[Row]) 
     date = datetime.now(UTC).date().isoformat()
     settings = (
         f"{arguments.count} Gaussians at {arguments.pixels} px, backend {_backend(arguments.device)}; the model sees "
-        f"{f'{arguments.picture_size} px' if arguments.picture_size else 'its own size'}; U-Net in "
+        f"{f'{arguments.image_size} px' if arguments.image_size else 'its own size'}; U-Net in "
         f"{arguments.precision}; {arguments.steps} steps after {arguments.warmup}. Random weights."
     )
     judged = arguments.size == "full" and arguments.device == "cuda"
@@ -346,7 +346,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="views per step")
     parser.add_argument("--count", type=int, default=5000, help="Gaussians")
     parser.add_argument("--pixels", type=int, default=512, help="of a drawn view")
-    parser.add_argument("--picture-size", type=int, default=0, help="pixels that the model sees; 0: its own size")
+    parser.add_argument("--image-size", type=int, default=0, help="pixels that the model sees; 0: its own size")
     parser.add_argument("--precision", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile the U-Net")
     parser.add_argument("--warmup", type=int, default=10)

@@ -3,7 +3,7 @@
     python benchmarks/extraction.py [--kinds mug chair ...] [--steps 300] [--out benchmarks/results/extraction.md]
 
 For each kind: an object of the procedural world; Gaussians fitted to its renders by plain least squares (a stand-in for
-distillation); then every way to find the surface and the colours. `chamfer` is the mean distance in millimetres between
+distillation); then every way to find the surface and the colors. `chamfer` is the mean distance in millimeters between
 the visible surfaces (the object's radius is 900 mm), accuracy and completeness averaged; `dE` is the mean CIEDE2000
 between the representation and the textured mesh on views that the bake does not use; `IoU` compares silhouettes.
 """
@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from steindreamer.pipelines.export.bake import bake_colour, gather
-from steindreamer.pipelines.export.cleanup import clean_mesh
 from steindreamer.pipelines.export.fidelity import compare, fidelity_cameras
-from steindreamer.pipelines.export.surface import SurfaceConfig, extract_surface
-from steindreamer.pipelines.export.texels import rasterize_uvs
-from steindreamer.pipelines.export.unwrap import unwrap
-from steindreamer.pipelines.export.views import photograph, take_views
+from steindreamer.pipelines.meshing.bake import bake_color, gather
+from steindreamer.pipelines.meshing.simplify import clean_mesh
+from steindreamer.pipelines.meshing.surface import SurfaceConfig, extract_surface
+from steindreamer.pipelines.meshing.texels import rasterize_uvs
+from steindreamer.pipelines.meshing.unwrap import unwrap
+from steindreamer.pipelines.meshing.views import photograph, take_views
 from steindreamer.representations import (
     Cameras,
     Gaussians,
@@ -37,8 +37,8 @@ from steindreamer.representations import (
     render_mesh,
     sphere_of_cameras,
 )
-from steindreamer.training.world import parse_caption, sample_object
-from steindreamer.training.world.truth import chamfer_millimetres
+from steindreamer.world import parse_caption, sample_object
+from steindreamer.world.truth import chamfer_millimeters
 
 KINDS = ("mug", "chair", "car", "duck", "tulip", "castle")
 
@@ -72,7 +72,7 @@ def fit_gaussians(mesh: TriangleMesh, steps: int, seed: int = 0) -> Gaussians:
         empty = (1 - target.opacity[chosen]) * background[:, :, None, None]
         out = scene.render(cameras[chosen], background)
         loss = (out.rgb - target.rgb[chosen] * target.opacity[chosen] - empty).square().mean()
-        loss = loss + 0.01 * scene.regularisers()["opacity"]
+        loss = loss + 0.01 * scene.regularizers()["opacity"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,16 +87,16 @@ def measure(kind: str, name: str, scene: Representation, truth: TriangleMesh, so
         start = time.perf_counter()
         mesh = clean_mesh(extract_surface(scene, SurfaceConfig(source=source), views), 20_000)
         seconds = time.perf_counter() - start
-        distance = chamfer_millimetres(mesh, truth)
+        distance = chamfer_millimeters(mesh, truth)
         mesh = unwrap(mesh)
         texels = rasterize_uvs(mesh, 1024)
         gathered = gather(mesh, texels, views)
-        for colour in sources:
+        for color in sources:
             field = scene if isinstance(scene, Gaussians) else None
-            page = torch.from_numpy(bake_colour(mesh, texels, gathered, colour, field)).permute(2, 0, 1) / 255
+            page = torch.from_numpy(bake_color(mesh, texels, gathered, color, field)).permute(2, 0, 1) / 255
             result = compare(unseen, replace(mesh, texture=page))
             rows.append(
-                f"| {kind} | {name} | {source} | {colour} | {distance:.1f} | {result.colour_difference:.2f} "
+                f"| {kind} | {name} | {source} | {color} | {distance:.1f} | {result.color_difference:.2f} "
                 f"| {result.silhouette_iou:.3f} | {len(mesh.faces)} | {seconds:.1f} |"
             )
             print(rows[-1], flush=True)
@@ -112,7 +112,7 @@ def main() -> None:
     rows = [
         f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "",
-        "| kind | representation | surface | colour | chamfer mm | dE | IoU | faces | s (surface) |",
+        "| kind | representation | surface | color | chamfer mm | dE | IoU | faces | s (surface) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind in arguments.kinds:

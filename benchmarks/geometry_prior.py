@@ -1,5 +1,5 @@
-"""What a pull towards estimated geometry does to shape and views: the penalties that ask the estimator, and the bias of
-the control variate as SteinDreamer prints it.
+"""What a pull toward estimated geometry does to shape and views: the regularizers that ask the estimator, and the bias
+of the control variate as SteinDreamer prints it.
 
     python benchmarks/geometry_prior.py [--steps 100] [--seeds 0 1] [--jobs 0] [--out runs/geometry_prior]
 
@@ -20,21 +20,21 @@ from pathlib import Path
 
 import torch
 
-from steindreamer.pipelines.laboratory.comparison import Comparison, plan, run_all
-from steindreamer.pipelines.laboratory.contenders import parse_contenders
-from steindreamer.pipelines.laboratory.intervals import Interval
-from steindreamer.pipelines.laboratory.results import DISTANCES, Quantity, Results, write_csv
+from steindreamer.pipelines.comparison.candidates import parse_contenders
+from steindreamer.pipelines.comparison.comparison import Comparison, plan, run_all
+from steindreamer.pipelines.comparison.intervals import Interval
+from steindreamer.pipelines.comparison.results import DISTANCES, Quantity, Results, write_csv
 
 RESULT = Path(__file__).parent / "results" / "geometry_prior.md"
 PROMPTS = ("a yellow duck", "a red car", "a wooden chair")
-PENALTY = "stages.coarse.regularisers.estimated_"
+WEIGHT = "stages.coarse.regularizers.estimated_"
 CONTENDERS = (
     "sds",
     "ssd",
     "ssd-depth=ssd:method.baseline=[depth]",
     "ssd-depth-paper=ssd:method.baseline=[depth]:method.variant=paper",
-    *(f"sds-estimated_depth-{weight}=sds:{PENALTY}depth={weight}" for weight in (0.001, 0.01)),
-    *(f"sds-estimated_normal-{weight}=sds:{PENALTY}normal={weight}" for weight in (0.001, 0.01)),
+    *(f"sds-estimated_depth-{weight}=sds:{WEIGHT}depth={weight}" for weight in (12, 120)),
+    *(f"sds-estimated_normal-{weight}=sds:{WEIGHT}normal={weight}" for weight in (12, 120)),
 )
 
 
@@ -50,7 +50,13 @@ def main() -> None:
         prompts=PROMPTS,
         seeds=tuple(options.seeds),
         # 64 pixels are a size that the shipped estimator was trained at.
-        settings=(f"stages.coarse.steps={options.steps}", "stages.coarse.resolution=64"),
+        settings=(
+            f"stages.coarse.steps={options.steps}",
+            "stages.coarse.resolution=64",
+            # The preset's, at this resolution.
+            "stages.coarse.regularizers.normal_consistency=37",
+            "stages.coarse.regularizers.normal_smoothness=123",
+        ),
         representation="gaussians",
         prior="world",
         measurements=1,
@@ -60,7 +66,7 @@ def main() -> None:
     write_csv(results, options.out)
     command = shlex.join(["python", "benchmarks/geometry_prior.py", *sys.argv[1:]])
     machine = f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    RESULT.write_text(f"# A pull towards estimated geometry\n\n{machine}; `{command}`\n\n{tables(results)}")
+    RESULT.write_text(f"# A pull toward estimated geometry\n\n{machine}; `{command}`\n\n{tables(results)}")
 
 
 def tables(results: Results) -> str:

@@ -2,8 +2,10 @@
 
     python benchmarks/memory.py [--pixels 512] [--precision bfloat16] [--out FILE]
 
-The shapes of a step go through the product's own calls on the device "meta" (see `distill/diffusion/memory.py`, whose
-figures are those of real steps on the CPU in tests/distill/test_diffusion_memory.py). A step: views of `--pixels` are
+The shapes of a step go through the product's own calls on the device "meta" (see
+`distill/priors/diffusion/memory.py`, whose
+figures are those of real steps on the CPU in tests/distill/priors/test_diffusion_memory.py). A step: views of
+`--pixels` are
 encoded with their gradient, the denoiser is asked with and without the prompt, and the gradient goes back. Not in it:
 the scene and its drawing, geometry estimators and decoding for them, workspaces of convolutions, what the allocator
 holds in pieces, CUDA's own. Writes benchmarks/results/memory.md.
@@ -24,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from weightless_models import MODELS, Model, embedding, weightless_prior
 
-from steindreamer.distill.diffusion import MemoryEstimate, estimate_memory
+from steindreamer.distill.priors.diffusion import MemoryEstimate, estimate_memory
 
 RESULT = Path(__file__).parent / "results" / "memory.md"
 COLUMNS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -46,8 +48,10 @@ def estimates(model: Model, pixels: int, precision: str) -> list[MemoryEstimate]
     found = []
     for views, settings in COLUMNS.values():
         with tempfile.TemporaryDirectory() as folder:
-            prior = weightless_prior(model, Path(folder), precision=precision, picture_size=pixels, **settings)
-            found.append(estimate_memory(prior, embedding(model), views, unconditional=True, decodes=False))
+            prior = weightless_prior(model, Path(folder), precision=precision, image_size=pixels, **settings)
+            found.append(
+                estimate_memory(prior, embedding(model), views, prompts=("positive", "negative"), decodes=False)
+            )
     return found
 
 
@@ -66,7 +70,7 @@ def document(arguments: argparse.Namespace, rows: Sequence[str]) -> str:
             f"{torch.__version__}, diffusers {version('diffusers')}. GB of 10^9 bytes, estimated from shapes, not "
             "measured on a GPU.",
             "",
-            f"Pictures of {arguments.pixels} px; denoiser and T5 in {arguments.precision}, CLIP and autoencoder in "
+            f"Images of {arguments.pixels} px; denoiser and T5 in {arguments.precision}, CLIP and autoencoder in "
             "float32. First the weights; text encoders are gone before the first step. Then the most that is alive in "
             "a step by views and settings (`prior.gradient_checkpointing`, `prior.micro_batch`), weights of denoiser "
             "and autoencoder included. Not in it: the scene and its drawing, geometry estimators and decoding for "

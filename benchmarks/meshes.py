@@ -1,9 +1,9 @@
-"""Differentiable pictures of a mesh: the compiled CPU backend against its readable torch twin.
+"""Differentiable images of a mesh: the compiled CPU backend against its readable torch twin.
 
     python benchmarks/meshes.py [--repeats N]
 
-Scene: a bumpy sphere from marching cubes with vertex colours, seen from 3 m; rgb, opacity, depth and normals,
-antialiased, one picture, gradients in vertices and colours; the edges are found anew every time, as for a mesh whose
+Scene: a bumpy sphere from marching cubes with vertex colors, seen from 3 m; rgb, opacity, depth and normals,
+antialiased, one image, gradients in vertices and colors; the edges are found anew every time, as for a mesh whose
 topology changes every step. Reported are the smallest wall time of several runs, and the median of the process's CPU
 time over the number of threads: what the wall time would be if nobody else used the machine and the work split evenly.
 Writes benchmarks/results/meshes.md.
@@ -28,7 +28,7 @@ from skimage.measure import marching_cubes
 from splatting import hardware
 
 from steindreamer.representations import Cameras, TriangleMesh
-from steindreamer.representations.mesh_render import draw_mesh
+from steindreamer.representations.mesh.render import draw_mesh
 
 SIZES = (128, 256, 512)
 GRIDS = (29, 80)
@@ -55,21 +55,21 @@ def bumpy_sphere(cells: int) -> TriangleMesh:
     distance = np.sqrt(x * x + y * y + z * z) - 0.8 * (1 + 0.1 * np.sin(9 * x) * np.sin(7 * y) * np.sin(8 * z))
     vertices, faces, _, _ = marching_cubes(distance, 0.0, spacing=(2 / (cells - 1),) * 3)
     vertices = torch.from_numpy(vertices).float() - 1
-    return TriangleMesh(vertices, torch.from_numpy(faces.copy()).long(), colours=0.5 + 0.5 * vertices)
+    return TriangleMesh(vertices, torch.from_numpy(faces.copy()).long(), colors=0.5 + 0.5 * vertices)
 
 
 def measure(mesh: TriangleMesh, size: int, backend: str, repeats: int) -> Times:
     camera, background = Cameras.orbit([20.0], [10.0], distance=3.0, height=size), torch.ones(1, 3)
-    assert mesh.colours is not None
-    leaves = [tensor.clone().requires_grad_() for tensor in (mesh.vertices, mesh.colours)]
+    assert mesh.colors is not None
+    leaves = [tensor.clone().requires_grad_() for tensor in (mesh.vertices, mesh.colors)]
     rows = []
     for _ in range(repeats + 1):
         clocks = [(time.perf_counter(), time.process_time())]
-        drawn = TriangleMesh(leaves[0], mesh.faces, colours=leaves[1])
+        drawn = TriangleMesh(leaves[0], mesh.faces, colors=leaves[1])
         out = draw_mesh(drawn, camera, background, backend=backend)
         clocks.append((time.perf_counter(), time.process_time()))
-        pictures = [out.rgb, out.opacity, out.depth, out.normal]
-        torch.autograd.backward(pictures, [torch.ones_like(picture) for picture in pictures])
+        images = [out.rgb, out.opacity, out.depth, out.normal]
+        torch.autograd.backward(images, [torch.ones_like(image) for image in images])
         clocks.append((time.perf_counter(), time.process_time()))
         rows.append(1e3 * np.diff(np.array(clocks), axis=0))
     (wall_forward, cpu_forward), (wall_backward, cpu_backward) = np.array(rows[1:]).transpose(1, 2, 0)

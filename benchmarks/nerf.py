@@ -1,9 +1,9 @@
-"""The NeRF on the CPU: forward and backward time of one picture, and its parts.
+"""The NeRF on the CPU: forward and backward time of one image, and its parts.
 
     python benchmarks/nerf.py [--repeats N] [--threads N]
 
 Scene: the field as it starts, a soft ball of radius 0.5 in a box of side 2 (128 steps along its diagonal) seen from
-3.2 m, after its occupancy grid has looked once. The loss is a sum over the colours ("colours") or also over the normals
+3.2 m, after its occupancy grid has looked once. The loss is a sum over the colors ("colors") or also over the normals
 and the penalties along the rays ("everything"). `cpu` is the smallest process time of several runs, divided by the
 number of threads: what a quiet machine would need; `wall` the smallest time on the clock. Compilation excluded. The
 occupancy line is one look at all cells, due every 16 steps. Writes benchmarks/results/nerf.md.
@@ -21,13 +21,15 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from typing import Any
+
 import numba
 import torch
 from splatting import hardware
 from torch import Tensor
 
 from steindreamer.representations import Cameras
-from steindreamer.representations.nerf import Nerf, NerfConfig
+from steindreamer.representations.nerf.nerf import Nerf, NerfConfig
 
 RESULTS = Path(__file__).parent / "results"
 TARGET = "Aim at 64 pixels: forward and backward in at most 60 ms."
@@ -40,7 +42,7 @@ class Row:
     wall_ms: float
 
 
-def build(encoding: str, normals: str, *, look: bool = True) -> Nerf:
+def build(encoding: Any, normals: Any, *, look: bool = True) -> Nerf:
     config = NerfConfig()
     config.radiance.encoding, config.radiance.normals = encoding, normals
     nerf = config.build(torch.Generator().manual_seed(0))
@@ -49,7 +51,7 @@ def build(encoding: str, normals: str, *, look: bool = True) -> Nerf:
     return nerf
 
 
-def picture(nerf: Nerf, size: int, *, everything: bool) -> Callable[[], None]:
+def image(nerf: Nerf, size: int, *, everything: bool) -> Callable[[], None]:
     """One forward and backward pass."""
     cameras = Cameras.orbit([20.0], [10.0], height=size)
 
@@ -65,7 +67,7 @@ def picture(nerf: Nerf, size: int, *, everything: bool) -> Callable[[], None]:
 
 
 def still(nerf: Nerf, size: int) -> Callable[[], None]:
-    """One picture without gradients."""
+    """One image without gradients."""
     cameras = Cameras.orbit([20.0], [10.0], height=size)
 
     @torch.no_grad()
@@ -97,11 +99,11 @@ def benchmark(repeats: int, threads: int) -> list[Row]:
     for size in (64, 128):
         for encoding, normals in (("hash", "analytic"), ("hash", "finite"), ("dense", "analytic")):
             for everything in (False, True):
-                what = f"{size} px, {encoding} grid, {normals} normals, {'everything' if everything else 'colours'}"
-                run = picture(build(encoding, normals), size, everything=everything)
+                what = f"{size} px, {encoding} grid, {normals} normals, {'everything' if everything else 'colors'}"
+                run = image(build(encoding, normals), size, everything=everything)
                 rows.append(measure(what, run, repeats, threads))
-    first = picture(build("hash", "analytic", look=False), 64, everything=False)
-    rows.append(measure("64 px, before the first look (nothing skipped), colours", first, repeats, threads))
+    first = image(build("hash", "analytic", look=False), 64, everything=False)
+    rows.append(measure("64 px, before the first look (nothing skipped), colors", first, repeats, threads))
     nerf, generator = build("hash", "analytic"), torch.Generator().manual_seed(2)
 
     def look() -> None:

@@ -5,12 +5,12 @@
                                        [--only-assets] [--name prior_quality]
 
 1. Denoising: squared errors of the prior's estimates on objects that its training has not seen, by noise level.
-2. Pictures: how often the scorer recognises kind and colour, of real renders and of the prior's samples.
+2. Images: how often the scorer recognizes kind and color, of real renders and of the prior's samples.
 3. Assets: the same of what `pipelines/run.py` makes with the learned prior and with `--prior world`, drawn from the
    exported GLB files. Runs lie in ASSETS/PRIOR/PROMPT; those that are finished are read, the others made, or left out
    with --no-runs.
 
-Pairs of a kind and a colour that the prior's training never saw ("held out") are counted on their own. Writes NAME.md
+Pairs of a kind and a color that the prior's training never saw ("held out") are counted on their own. Writes NAME.md
 and NAME.png (a row per prompt: real object, samples, assets) to benchmarks/results.
 """
 
@@ -35,16 +35,16 @@ from PIL import Image
 from torch import Tensor
 
 from steindreamer import assets
-from steindreamer.pipelines.run_folder import slug
+from steindreamer.pipelines.runs.folder import slug
 from steindreamer.representations import Cameras, TriangleMesh, render_mesh
-from steindreamer.training.prior.dataset import SIZE, ViewSettings
+from steindreamer.training.prior.dataset import ViewSettings
 from steindreamer.training.prior.evaluate import CONDITION_TIMESTEPS, TIMESTEPS, Examples, evaluate
 from steindreamer.training.prior.model import load_pipeline, load_tiny_prior
 from steindreamer.training.prior.sample import default_prompts, sample
 from steindreamer.training.scorer.evaluate import DISTANCE, RealViews, captions_of, percent, real_views
-from steindreamer.training.scorer.model import WorldScorer
-from steindreamer.training.world import Caption, parse_caption
-from steindreamer.training.world.sampling import RADIUS
+from steindreamer.world import Caption, parse_caption
+from steindreamer.world.sampling import RADIUS
+from steindreamer.world.scorer import WorldScorer
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = "tiny"
@@ -55,7 +55,7 @@ ELEVATIONS = (0.0, 15.0, 30.0, 60.0)
 AZIMUTHS = (20.0, 110.0, 200.0, 290.0)
 GUIDANCE, SAMPLING_STEPS = 1.0, 25
 TILE = 96
-"""Pixels of a picture in the contact sheet."""
+"""Pixels of an image in the contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ class LearnedPrior:
     """Of pipelines/run.py, to distil it."""
     kinds: tuple[str, ...]
     held_out: frozenset[tuple[str, str]]
+    size: int
+    """Pixels per side of its images."""
 
     def knows(self, caption: Caption) -> bool:
         """Whether its training has seen the pair."""
-        return caption.kind in self.kinds and (caption.kind, caption.colour) not in self.held_out
+        return caption.kind in self.kinds and (caption.kind, caption.color) not in self.held_out
 
 
 def find_prior(name: str) -> LearnedPrior:
@@ -77,21 +79,29 @@ def find_prior(name: str) -> LearnedPrior:
     folder = shipped if name == SHIPPED else Path(name)
     if not (folder / "model_index.json").is_file():
         raise SystemExit(f"no prior in {folder}: give {SHIPPED} or the folder `prior` of a run of training.prior.train")
-    config = load_pipeline(folder).config
+    pipeline = load_pipeline(folder)
+    config = pipeline.config
     arguments = ("--prior", SHIPPED, *([] if name == SHIPPED else [f"prior.model={folder.resolve()}"]))
-    held_out = frozenset((kind, colour) for kind, colour in config["held_out"])
-    return LearnedPrior(folder, arguments, tuple(config["kinds"]), held_out)
+    held_out = frozenset((kind, color) for kind, color in config["held_out"])
+    return LearnedPrior(folder, arguments, tuple(config["kinds"]), held_out, pipeline.image_size)
 
 
 def denoising(prior: LearnedPrior, examples: int) -> str:
     """Markdown: mean squared errors in [-1, 1] by timestep."""
-    settings = ViewSettings(kinds=prior.kinds, held_out=tuple(sorted(prior.held_out)))
     model, tokenizer = load_tiny_prior(prior.folder)
+    settings = ViewSettings(
+        kinds=prior.kinds,
+        held_out=tuple(sorted(prior.held_out)),
+        size=model.size,
+        modalities=model.modalities,
+        varied_light="albedo" in model.modalities,
+    )
     found = evaluate(model, tokenizer, Examples.render(settings, examples))
     lines = [f"| told | {' | '.join(map(str, TIMESTEPS))} |", "|---|" + "---|" * len(TIMESTEPS)]
-    for name, errors in found.items():
-        cells = (f"{errors[str(t)]:.4f}" if str(t) in errors else "" for t in TIMESTEPS)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for modality, conditions in found.items():
+        for name, errors in conditions.items():
+            cells = (f"{errors[str(t)]:.4f}" if str(t) in errors else "" for t in TIMESTEPS)
+            lines.append(f"| {modality}: {name} | {' | '.join(cells)} |")
     note = f"Other than the right conditions are only measured at timesteps {CONDITION_TIMESTEPS}."
     return "\n".join(lines) + f"\n\n{note}"
 
@@ -104,10 +114,10 @@ def sampled_views(
     elevation = torch.tensor(elevations).repeat(len(captions))
     named = tuple(caption for caption in captions for _ in elevations)
     azimuth = 360 * torch.rand(len(named), generator=generator)
-    cameras = Cameras.orbit(azimuth, elevation, distance=DISTANCE, height=SIZE)
-    pictures = []
+    cameras = Cameras.orbit(azimuth, elevation, distance=DISTANCE, height=pipeline.image_size)
+    images = []
     for rows in torch.arange(len(named)).split(32):
-        pictures.append(
+        images.append(
             sample(
                 pipeline,
                 [named[row].text for row in rows.tolist()],
@@ -118,17 +128,17 @@ def sampled_views(
                 generator=generator,
             )
         )
-    return RealViews(torch.cat(pictures), named, elevation)
+    return RealViews(torch.cat(images), named, elevation)
 
 
 def chosen(views: RealViews, rows: Iterable[int]) -> RealViews:
     index = list(rows)
-    return RealViews(views.pictures[index], tuple(views.captions[i] for i in index), views.elevations[index])
+    return RealViews(views.images[index], tuple(views.captions[i] for i in index), views.elevations[index])
 
 
-def recognised(scorer: WorldScorer, prior: LearnedPrior, groups: dict[str, RealViews]) -> str:
+def recognized(scorer: WorldScorer, prior: LearnedPrior, groups: dict[str, RealViews]) -> str:
     """Markdown: the scorer's accuracies among the prior's kinds; seen and held-out pairs, then seen by elevation."""
-    lines = ["| pictures | number | kind | colour | caption |", "|---|---|---|---|---|"]
+    lines = ["| images | number | kind | color | caption |", "|---|---|---|---|---|"]
     for name, views in groups.items():
         seen = [row for row, caption in enumerate(views.captions) if prior.knows(caption)]
         parts = {"": seen, ", held-out pairs": sorted(set(range(len(views.captions))) - set(seen))}
@@ -137,7 +147,7 @@ def recognised(scorer: WorldScorer, prior: LearnedPrior, groups: dict[str, RealV
         for what, rows in parts.items():
             if rows:
                 part = chosen(views, rows)
-                found = scorer.accuracy(part.pictures, part.captions, kinds=prior.kinds)
+                found = scorer.accuracy(part.images, part.captions, kinds=prior.kinds)
                 lines.append(f"| {name}{what} | {len(rows)} | {percent(found)} |")
     return "\n".join(lines)
 
@@ -160,45 +170,45 @@ def asset_views(path: Path, caption: Caption, size: int = 64) -> RealViews:
     elevations = torch.tensor(ELEVATIONS).repeat_interleave(len(AZIMUTHS))
     azimuths = torch.tensor(AZIMUTHS).repeat(len(ELEVATIONS))
     cameras = Cameras.orbit(azimuths, elevations, distance=DISTANCE, height=size)
-    pictures = render_mesh(mesh, cameras, torch.ones(len(cameras), 3), supersample=2).rgb
-    return RealViews(pictures, (caption,) * len(cameras), elevations)
+    images = render_mesh(mesh, cameras, torch.ones(len(cameras), 3), supersample=2).rgb
+    return RealViews(images, (caption,) * len(cameras), elevations)
 
 
 def placed(mesh: TriangleMesh) -> TriangleMesh:
-    """Centred by its bounding box, the farthest vertex at the world's radius."""
-    centred = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
-    return replace(mesh, vertices=centred * RADIUS / centred.norm(dim=1).amax())
+    """Centered by its bounding box, the farthest vertex at the world's radius."""
+    centered = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
+    return replace(mesh, vertices=centered * RADIUS / centered.norm(dim=1).amax())
 
 
 def assets_table(scorer: WorldScorer, prior: LearnedPrior, made: dict[str, list[RealViews]]) -> str:
     """Markdown: one row per asset, then the means of seen and held-out pairs of every prior."""
     known = [caption for caption in scorer.known if caption.kind in prior.kinds]
-    lines = ["| prior | prompt | views: kind | colour | caption | taken for |", "|---|---|---|---|---|---|"]
+    lines = ["| prior | prompt | views: kind | color | caption | taken for |", "|---|---|---|---|---|---|"]
     for name, scenes in made.items():
         for views in scenes:
             caption = views.captions[0]
-            found = scorer.accuracy(views.pictures, views.captions, kinds=prior.kinds)
+            found = scorer.accuracy(views.images, views.captions, kinds=prior.kinds)
             with torch.no_grad():
-                best = scorer.score(views.pictures, known).log_softmax(1).mean(0).argmax()
+                best = scorer.score(views.images, known).log_softmax(1).mean(0).argmax()
             star = "" if prior.knows(caption) else " (held out)"
             lines.append(f"| {name} | {caption.text}{star} | {percent(found)} | {known[int(best)].text} |")
         for what, wanted in (("mean, seen pairs", True), ("mean, held-out pairs", False)):
             group = [views for views in scenes if prior.knows(views.captions[0]) == wanted]
             if group:
-                pictures = torch.cat([views.pictures for views in group])
+                images = torch.cat([views.images for views in group])
                 captions = [caption for views in group for caption in views.captions]
-                found = scorer.accuracy(pictures, captions, kinds=prior.kinds)
+                found = scorer.accuracy(images, captions, kinds=prior.kinds)
                 lines.append(f"| **{name}** | **{what}, {len(group)} assets** | {percent(found)} | |")
     return "\n".join(lines)
 
 
 def sheet(rows: Sequence[Sequence[Tensor]]) -> Image.Image:
-    """Of pictures of any size; rows may differ in length."""
+    """Of images of any size; rows may differ in length."""
     width = max(len(row) for row in rows)
     page = torch.ones(3, TILE * len(rows), TILE * width)
     for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            tile = torch.nn.functional.interpolate(picture[None], (TILE, TILE), mode="nearest")[0]
+        for x, image in enumerate(row):
+            tile = torch.nn.functional.interpolate(image[None], (TILE, TILE), mode="nearest")[0]
             page[:, TILE * y : TILE * (y + 1), TILE * x : TILE * (x + 1)] = tile
     return Image.fromarray((page.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy().astype(np.uint8))
 
@@ -222,19 +232,19 @@ def contact_sheet(
     rows = []
     for i, caption in enumerate(shown):
         scenes = [views for many in made.values() for views in many if views.captions[0] == caption]
-        rows.append([real.pictures[i], *drawn.pictures[2 * i : 2 * i + 2]])
-        rows[-1] += [side for views in scenes for side in views.pictures[sides]]
+        rows.append([real.images[i], *drawn.images[2 * i : 2 * i + 2]])
+        rows[-1] += [side for views in scenes for side in views.images[sides]]
     return sheet(rows)
 
 
 def report(command: str, prior: LearnedPrior, tables: dict[str, str]) -> str:
     """The result in Markdown; `tables` by heading."""
     notes = {
-        "Denoising": "Mean squared error of the estimated clean picture, pixels in [-1, 1], by timestep; objects that "
+        "Denoising": "Mean squared error of the estimated clean image, pixels in [-1, 1], by timestep; objects that "
         "training has not seen.",
-        "Pictures": f"Recognised by the scorer among {len(prior.kinds)} kinds. Over white, {SIZE} pixels; samples by "
-        f"DDIM in {SAMPLING_STEPS} steps, guidance {GUIDANCE:g}.",
-        "Assets": f"{len(AZIMUTHS) * len(ELEVATIONS)} views of every GLB file, unlit, over white, recognised among the "
+        "Images": f"Recognized by the scorer among {len(prior.kinds)} kinds. Over white, {prior.size} pixels; "
+        f"samples by DDIM in {SAMPLING_STEPS} steps, guidance {GUIDANCE:g}.",
+        "Assets": f"{len(AZIMUTHS) * len(ELEVATIONS)} views of every GLB file, unlit, over white, recognized among the "
         'same kinds. "Taken for": the caption with the highest mean log-likelihood over the views.',
     }
     head = (
@@ -249,10 +259,10 @@ def judged_prior(prior: LearnedPrior, scorer: WorldScorer, given: argparse.Names
     captions = captions_of(prior.kinds)
     captions = captions[:: max(1, len(captions) // (given.captions or len(captions)))]
     views = {
-        "real renders": real_views(captions, elevations=ELEVATIONS, size=SIZE),
+        "real renders": real_views(captions, elevations=ELEVATIONS, size=prior.size),
         "samples": sampled_views(prior, captions, ELEVATIONS, given.seed),
     }
-    return {"Denoising": denoising(prior, given.examples), "Pictures": recognised(scorer, prior, views)}
+    return {"Denoising": denoising(prior, given.examples), "Images": recognized(scorer, prior, views)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -264,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-refine", action="store_true", help="distil the coarse stage only")
     parser.add_argument("--assets", type=Path, default=Path("runs/prior_quality"), metavar="FOLDER")
     parser.add_argument("--no-runs", action="store_true", help="judge the assets that are there, make none")
-    parser.add_argument("--only-assets", action="store_true", help="leave out denoising and pictures")
+    parser.add_argument("--only-assets", action="store_true", help="leave out denoising and images")
     parser.add_argument("--examples", type=int, default=160, help="views to denoise")
     parser.add_argument("--captions", type=int, help="to sample, evenly spread over all (default: all)")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
@@ -286,8 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = shlex.join(["python", "benchmarks/prior_quality.py", *(sys.argv[1:] if arguments is None else arguments)])
     given.results.mkdir(parents=True, exist_ok=True)
     (given.results / f"{given.name}.md").write_text(report(command, prior, tables))
-    picture = contact_sheet(prior, prompts, made, given.seed + 1)
-    picture.save(given.results / f"{given.name}.png", optimize=True)
+    image = contact_sheet(prior, prompts, made, given.seed + 1)
+    image.save(given.results / f"{given.name}.png", optimize=True)
 
 
 if __name__ == "__main__":

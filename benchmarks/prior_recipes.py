@@ -23,15 +23,24 @@ from typing import Any
 import torch
 
 from steindreamer.training.prior.card import read_records
-from steindreamer.training.prior.dataset import ViewCache, ViewSettings
+from steindreamer.training.prior.dataset import DEFAULT_KINDS, ViewCache, ViewSettings
 from steindreamer.training.prior.model import PriorShape, load_pipeline
 from steindreamer.training.prior.train import TrainingSettings, train
 
 RESULT = Path(__file__).parent / "results" / "prior_recipes.md"
 STEPS = 10**6
 """More than there is time for: no recipe reaches its cool-down."""
+_MODALITY = "color"
 CAMERA_GATE = 0.2
 """By how much the error at t = 950 must rise where the camera is turned by 90 degrees."""
+
+
+VIEWS = ViewSettings(DEFAULT_KINDS, sets_per_caption=16, size=32, modalities=("color",), varied_light=False)
+"""Of color alone, small and of few kinds, so that minutes tell recipes apart."""
+
+
+def _shape(patch: int = 4, channels: tuple[int, ...] = (64, 128, 128)) -> PriorShape:
+    return PriorShape(patch, channels, size=VIEWS.size, modalities=VIEWS.modalities)
 
 
 @dataclass(frozen=True)
@@ -39,19 +48,19 @@ class Recipe:
     what: str
     """In what it differs from the shipped one."""
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    shape: PriorShape = field(default_factory=PriorShape)
+    shape: PriorShape = field(default_factory=_shape)
 
 
 RECIPES = {
     "shipped": Recipe("the defaults"),
     "single-target": Recipe(
-        "learns the single picture instead of a posterior mean", TrainingSettings(posterior_target=False)
+        "learns the single image instead of a posterior mean", TrainingSettings(posterior_target=False)
     ),
     "even-noise": Recipe(
         "timesteps evenly drawn, weights up to 5", TrainingSettings(noise_exponent=1.0, largest_weight=5.0)
     ),
-    "patch-2": Recipe("patches of 2 x 2 pixels, 32, 64, 128 channels", shape=PriorShape(2, (32, 64, 128))),
-    "wide": Recipe("two levels of 96 and 160 channels", shape=PriorShape(4, (96, 160))),
+    "patch-2": Recipe("patches of 2 x 2 pixels, 32, 64, 128 channels", shape=_shape(2, (32, 64, 128))),
+    "wide": Recipe("two levels of 96 and 160 channels", shape=_shape(4, (96, 160))),
 }
 
 
@@ -73,7 +82,7 @@ def row(name: str, what: str, folder: Path, seconds: float) -> list[str]:
     )
     return [
         *(name, what, f"{parameters / 1e6:.1f} M", f"{record['step']:,}", f"{record['cpu_seconds']:,}"),
-        *(f"{record['right'][timestep]:.4f}" for timestep in ("200", "800", "950")),
+        *(f"{record[_MODALITY]['right'][timestep]:.4f}" for timestep in ("200", "800", "950")),
         *(f"{value:+.0%}" for value in (turned, opposite, words)),
         _held_out(record),
         "yes" if turned >= CAMERA_GATE else "no",
@@ -81,11 +90,12 @@ def row(name: str, what: str, folder: Path, seconds: float) -> list[str]:
 
 
 def _rise(record: dict[str, Any], told: str, right: str) -> float:
-    return record[told]["950"] / record[right]["950"] - 1
+    return record[_MODALITY][told]["950"] / record[_MODALITY][right]["950"] - 1
 
 
 def _held_out(record: dict[str, Any]) -> str:
-    return f"{record['held-out pairs']['950']:.4f}" if "held-out pairs" in record else ""
+    errors = record[_MODALITY]
+    return f"{errors['held-out pairs']['950']:.4f}" if "held-out pairs" in errors else ""
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -101,9 +111,9 @@ def report(rows: Sequence[Sequence[str]], command: str) -> str:
 {machine}
 
 Every recipe trains in one thread on the same views with seed 0, and none reaches the cool-down of its learning rate.
-Mean squared error of the estimated clean picture, in [-1, 1], for objects that training has not seen, by timestep.
-Then, at t = 950, where only what it is told can say what is in the picture: by how much the error rises when the camera
-it is told is turned, or the words are another object's; and the error for pairs of kind and colour held out of the
+Mean squared error of the estimated clean image, in [-1, 1], for objects that training has not seen, by timestep.
+Then, at t = 950, where only what it is told can say what is in the image: by how much the error rises when the camera
+it is told is turned, or the words are another object's; and the error for pairs of kind and color held out of the
 training. A recipe listens to its camera if the error rises by at least {CAMERA_GATE:.0%} at 90 degrees: without that,
 every side of a distilled object looks the same. One seed each: small differences say nothing.
 
@@ -138,7 +148,7 @@ def _train(given: argparse.Namespace) -> list[list[str]]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         out = given.out or Path(temporary)
-        cache = ViewCache.open_or_render(given.views or out / "views", ViewSettings())
+        cache = ViewCache.open_or_render(given.views or out / "views", VIEWS)
         rows = []
         for name in given.recipes.split(","):
             folder = trained(RECIPES[name], out / name, cache, given.seconds)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steindreamer.distill.torchvision_compat import prepare_torchvision
+from steindreamer.distill.third_party.torchvision_compat import prepare_torchvision
 
 SIZES = ("full", "tiny")
 """`tiny` has the same blocks with a few channels, for 64 px: to see that all runs, not to measure."""
@@ -61,7 +61,7 @@ class TextToImage:
 
 @dataclass(frozen=True)
 class DepthModel:
-    """Class and configuration in transformers, and what the picture is resized to."""
+    """Class and configuration in transformers, and what the image is resized to."""
 
     model: str
     configuration: str
@@ -207,7 +207,7 @@ def small_decoder(work: Path, size: str, device: str) -> Path:
         num_encoder_blocks=blocks,
         num_decoder_blocks=blocks[::-1],
     )
-    return _saved(work / size / "taesd", lambda folder: randomised(make, device).save_pretrained(folder))
+    return _saved(work / size / "taesd", lambda folder: randomized(make, device).save_pretrained(folder))
 
 
 def depth_model(work: Path, name: str, size: str, device: str) -> Path:
@@ -253,7 +253,7 @@ def tokenizer() -> Any:
 
 
 @torch.no_grad()
-def randomised(make: Callable[[], Any], device: str, dtype: torch.dtype = torch.float32) -> Any:
+def randomized(make: Callable[[], Any], device: str, dtype: torch.dtype = torch.float32) -> Any:
     """A model that never held the slow weights of its class's own beginning: normal, of the layers' usual size."""
     with torch.device("meta"):
         model: nn.Module = make()
@@ -273,12 +273,12 @@ def _save_text_to_image(shape: TextToImage, folder: Path, device: str) -> None:
     for index in range(len(shape.texts)):
         suffix = f"_{index + 1}" if index else ""
         parts[f"tokenizer{suffix}"] = tokenizer()
-        parts[f"text_encoder{suffix}"] = randomised(partial(text_encoder, shape, index), device, torch.float16)
+        parts[f"text_encoder{suffix}"] = randomized(partial(text_encoder, shape, index), device, torch.float16)
     pipeline = getattr(diffusers, shape.pipeline)(
         **parts,
         **shape.pipeline_options,
-        unet=randomised(partial(denoiser, shape), device, torch.float16),
-        vae=randomised(partial(autoencoder, shape), device, torch.float16),
+        unet=randomized(partial(denoiser, shape), device, torch.float16),
+        vae=randomized(partial(autoencoder, shape), device, torch.float16),
         scheduler=diffusers.DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -292,7 +292,7 @@ def _save_text_to_image(shape: TextToImage, folder: Path, device: str) -> None:
 
 
 def _save_depth_model(shape: DepthModel, size: str, folder: Path, device: str) -> None:
-    randomised(partial(depth_estimator, shape, size), device).save_pretrained(folder)
+    randomized(partial(depth_estimator, shape, size), device).save_pretrained(folder)
     preprocessing = {"image_processor_type": "DPTImageProcessor", **shape.preprocessing}
     if size == "tiny":
         preprocessing["size"] = {"height": shape.tiny_pixels, "width": shape.tiny_pixels}

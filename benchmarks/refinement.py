@@ -5,7 +5,7 @@
 
 For each prompt the embedded prior holds one object, so that the truth is known. Each run is that of the command line
 with the `cpu` preset; the coarse scene is exported as with --no-refine, then its refinement. `chamfer` is the mean
-distance in millimetres between the visible surfaces (the object's radius is 900 mm), `PSNR` that of unlit pictures of
+distance in millimeters between the visible surfaces (the object's radius is 900 mm), `PSNR` that of unlit images of
 the textured mesh over 16 held-out views. Writes benchmarks/results/refinement.md, and a contact sheet and the asset of
 every run under --out; interrupted, the same command goes on with the runs that are not there yet.
 """
@@ -18,24 +18,23 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from datetime import date
 from itertools import product
 from pathlib import Path
 
 import torch
 
-from steindreamer.pipelines.config import RunConfig, load_config
+from steindreamer.pipelines.config.run_config import RunConfig, load_config
 from steindreamer.pipelines.export import export_asset
-from steindreamer.pipelines.export.page import texture_surface
-from steindreamer.pipelines.export.stopwatch import Stopwatch
-from steindreamer.pipelines.export.views import take_views
-from steindreamer.pipelines.pictures import save_mesh_sheet
-from steindreamer.pipelines.pipeline import Pipeline
-from steindreamer.pipelines.run_folder import slug
+from steindreamer.pipelines.export.previews import save_mesh_sheet
+from steindreamer.pipelines.meshing.atlas import texture_surface
+from steindreamer.pipelines.meshing.stopwatch import Stopwatch
+from steindreamer.pipelines.meshing.views import take_views
+from steindreamer.pipelines.runs.folder import slug
+from steindreamer.pipelines.runs.pipeline import Pipeline
 from steindreamer.representations import Representation, TriangleMesh
-from steindreamer.training.world.prior import WorldPrior, WorldPriorConfig
-from steindreamer.training.world.truth import chamfer_millimetres, held_out_psnr
+from steindreamer.world.prior import WorldPrior, WorldPriorConfig
+from steindreamer.world.truth import chamfer_millimeters, held_out_psnr
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ("a red mug", "a yellow rubber duck", "a wooden chair")
@@ -48,12 +47,10 @@ def true_object(prompt: str) -> TriangleMesh:
 
 def textured(scene: Representation, config: RunConfig) -> TriangleMesh:
     views = take_views(scene, config.export.cameras, config.export.view_size)
-    return texture_surface(scene, views, config.export, Stopwatch(lambda line: None)).mesh
+    return texture_surface(scene, views, config.export, Stopwatch()).mesh
 
 
-def run(
-    config: RunConfig, folder: Path, say: Callable[[str], None]
-) -> tuple[dict[str, TriangleMesh], dict[str, float]]:
+def run(config: RunConfig, folder: Path) -> tuple[dict[str, TriangleMesh], dict[str, float]]:
     """The textured meshes before and after refinement, and the wall-clock seconds by stage; the asset is written."""
     pipeline = Pipeline(config)
     meshes: dict[str, TriangleMesh] = {}
@@ -64,17 +61,17 @@ def run(
         while stage.done < stage.config.steps:
             stage.step()
         seconds[stage.name] = time.perf_counter() - start
-        if stage.config.scene == "coarse":
+        if not meshes:
             meshes["coarse"] = textured(stage.representation, config)
         start = time.perf_counter()
-        following = pipeline.following(stage, say)
+        following = pipeline.following(stage)
         seconds["hand-over"] = seconds.get("hand-over", 0.0) + time.perf_counter() - start
         if following is None:
             break
         stage = following
     meshes["refined"] = textured(stage.representation, config)
     start = time.perf_counter()
-    export_asset(stage.representation, folder, config.export, report=say)
+    export_asset(stage.representation, folder, config.export)
     seconds["export"] = time.perf_counter() - start
     return meshes, seconds
 
@@ -82,7 +79,7 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", nargs="+", default=PROMPTS)
-    parser.add_argument("--reprs", nargs="+", default=("gaussians", "nerf", "mesh"))
+    parser.add_argument("--reprs", nargs="+", default=("gaussians", "nerf", "dmtet"))
     parser.add_argument("--methods", nargs="+", default=("sds", "ssd"))
     parser.add_argument("--out", type=Path, default=Path("runs/refinement"))
     parser.add_argument("--settings", nargs="*", default=())
@@ -108,10 +105,10 @@ def main() -> None:
 def measured(config: RunConfig, folder: Path) -> str:
     """Run, and compare with the truth: the measured cells of the table's row."""
     truth = true_object(config.prompt)
-    meshes, seconds = run(config, folder, print)
+    meshes, seconds = run(config, folder)
     for step, mesh in meshes.items():
         save_mesh_sheet(mesh, folder / f"{step}.png", 192)
-    coarse, refined = ((chamfer_millimetres(mesh, truth), held_out_psnr(mesh, truth)) for mesh in meshes.values())
+    coarse, refined = ((chamfer_millimeters(mesh, truth), held_out_psnr(mesh, truth)) for mesh in meshes.values())
     parts = ", ".join(f"{key} {value:.0f}" for key, value in seconds.items())
     return (
         f"{coarse[0]:.1f} | {refined[0]:.1f} | {coarse[1]:.1f} | {refined[1]:.1f} "

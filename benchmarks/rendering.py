@@ -1,4 +1,4 @@
-"""Time per picture of every representation with every backend that runs here, at the start of its training.
+"""Time per image of every representation with every backend that runs here, at the start of its training.
 
     python benchmarks/rendering.py [--device cpu|cuda] [--repeats N] [--sizes 128 512] [--threads N]
 
@@ -23,6 +23,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from typing import Any
+
 import numba
 import torch
 import trimesh
@@ -43,7 +45,7 @@ RESULTS = Path(__file__).parent / "results"
 ENOUGH_SECONDS = 10.0
 """No further runs of what has taken this long."""
 DENSE_PIXELS = 128
-"""The dense twin of splatting is not asked for larger pictures on the CPU: that takes minutes (see splatting.py)."""
+"""The dense twin of splatting is not asked for larger images on the CPU: that takes minutes (see splatting.py)."""
 MESH_BACKENDS = {"cpu": ["cpu", "torch", "pytorch3d"], "cuda": ["nvdiffrast", "torch", "pytorch3d"]}
 GAUSSIAN_BACKENDS = {"cpu": ["cpu", "torch"], "cuda": ["gsplat", "torch"]}
 OPTIONAL = ("gsplat", "nvdiffrast", "pytorch3d")
@@ -52,15 +54,15 @@ HEADING = """\
 |---|---|---|---|---|"""
 
 
-def gaussians(device: str, backend: str) -> Representation:
+def gaussians(device: str, backend: Any) -> Representation:
     return GaussiansConfig(backend=backend).build(torch.Generator().manual_seed(0), device)
 
 
-def dmtet(device: str, backend: str) -> Representation:
+def dmtet(device: str, backend: Any) -> Representation:
     return DmtetConfig(backend=backend).build(torch.Generator().manual_seed(0), device)
 
 
-def nerf(device: str, encoding: str) -> Representation:
+def nerf(device: str, encoding: Any) -> Representation:
     config = NerfConfig()
     config.radiance.encoding = encoding
     built = config.build(torch.Generator().manual_seed(0), device)
@@ -68,7 +70,7 @@ def nerf(device: str, encoding: str) -> Representation:
     return built
 
 
-def textured_mesh(device: str, backend: str) -> Representation:
+def textured_mesh(device: str, backend: Any) -> Representation:
     sphere = trimesh.creation.icosphere(subdivisions=5, radius=0.6)
     vertices = torch.from_numpy(sphere.vertices.copy()).float()
     texture = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
@@ -93,14 +95,14 @@ def cases(device: str) -> list[tuple[str, str, Callable[[], Representation]]]:
 
 
 def draw(representation: Representation, cameras: Cameras, *, backward: bool) -> None:
-    """One picture."""
+    """One image."""
     background = torch.ones(len(cameras), 3, device=cameras.intrinsics.device)
     with torch.set_grad_enabled(backward):
         output = representation.render(cameras, background)
     if backward:
         representation.zero_grad(set_to_none=True)
-        pictures = [output.rgb, output.opacity, output.depth, output.normal]
-        torch.stack([picture.sum() for picture in pictures if picture.requires_grad]).sum().backward()
+        images = [output.rgb, output.opacity, output.depth, output.normal]
+        torch.stack([image.sum() for image in images if image.requires_grad]).sum().backward()
 
 
 def measure(run: Callable[[], None], device: str, repeats: int) -> str:
@@ -160,13 +162,13 @@ def main() -> None:
     machine = f"{torch.cuda.get_device_name()}; {hardware()}" if device == "cuda" else hardware()
     where = f"{datetime.now(UTC).date().isoformat()}; {machine}; `python benchmarks/rendering.py --device {device}`."
     print(f"{where}\n{HEADING}")
-    explained = "Smallest wall time of several runs, one picture, sizes and settings of the start of a training."
+    explained = "Smallest wall time of several runs, one image, sizes and settings of the start of a training."
     if device == "cpu":
         explained += " In brackets: smallest process time / threads, what a quiet machine would need."
     table = [HEADING, *rows(device, arguments.sizes, arguments.repeats)]
     RESULTS.mkdir(exist_ok=True)
     name = "rendering.md" if device == "cpu" else "rendering_cuda.md"
-    text = ["# Time per picture of every representation and backend", "", where, "", explained, "", *table, ""]
+    text = ["# Time per image of every representation and backend", "", where, "", explained, "", *table, ""]
     (RESULTS / name).write_text("\n".join(text))
 
 

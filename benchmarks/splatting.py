@@ -1,4 +1,4 @@
-"""The compiled CPU rasteriser against its readable torch twin: forward and backward time of one picture.
+"""The compiled CPU rasterizer against its readable torch twin: forward and backward time of one image.
 
     python benchmarks/splatting.py [--quick] [--repeats N] [--threads N]
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from steindreamer.representations import Cameras
-from steindreamer.representations.splatting import splat
+from steindreamer.representations.gaussians.splatting import splat
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (64, 128, 256)
@@ -57,26 +57,26 @@ def scene(count: int) -> list[Tensor]:
     spacing = 0.8 * (4 / 3 * math.pi / count) ** (1 / 3)
     scales = 0.6 * spacing * torch.exp(0.5 * torch.randn(count, 3, generator=generator))
     opacities = torch.sigmoid(torch.randn(count, generator=generator))
-    colours = torch.rand(count, 3, generator=generator)
-    inputs = [means, torch.randn(count, 4, generator=generator), scales, opacities, colours]
+    colors = torch.rand(count, 3, generator=generator)
+    inputs = [means, torch.randn(count, 4, generator=generator), scales, opacities, colors]
     return [tensor.requires_grad_() for tensor in inputs]
 
 
 def measure(count: int, size: int, backend: str, repeats: int) -> tuple[float, float]:
     """Smallest forward and backward milliseconds."""
     inputs = scene(count)
-    means, quaternions, scales, opacities, colours = inputs
+    means, quaternions, scales, opacities, colors = inputs
     cameras = Cameras.orbit([20.0], [10.0], distance=3.0, height=size)
 
     def forward() -> Tensor:
-        output = splat(means, quaternions, scales, opacities, colours, cameras, backend=backend)
+        output = splat(means, quaternions, scales, opacities, colors, cameras, backend=backend)
         return torch.cat([output.rgb, output.depth, output.normal, output.opacity], 1)
 
     forward_ms, backward_ms = [], []
     for _ in range(repeats):
-        elapsed, picture = _timed(forward)
+        elapsed, image = _timed(forward)
         forward_ms.append(elapsed)
-        backward_ms.append(_timed(lambda picture=picture: picture.backward(torch.ones_like(picture)))[0])
+        backward_ms.append(_timed(lambda image=image: image.backward(torch.ones_like(image)))[0])
     return min(forward_ms), min(backward_ms)
 
 

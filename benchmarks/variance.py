@@ -3,7 +3,8 @@
     python benchmarks/variance.py            # writes benchmarks/results/variance_mixture.md
 
 The priors' scores are exact (no network), their covariances diagonal in a cosine basis (which the spectral control
-variate matches: optimistic) or in a Haar basis (which it does not). The picture is what 150 steps of SDS made of noise;
+variate matches: optimistic) or in a Haar basis (which it does not). The rendering is what 150 steps of SDS made of
+noise;
 coefficients are learned on draws of their own, then frozen.
 """
 
@@ -19,17 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from steindreamer.distill import (
-    GeometryEstimate,
-    Guide,
-    MixtureCondition,
-    MixturePrior,
-    SDSConfig,
-    SeparableBasis,
-    SSDConfig,
-    TimestepConfig,
-    image_like_mixture,
-)
+from steindreamer.distill import GeometryEstimate, Guide, MixtureCondition, SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill.basis import SeparableBasis
+from steindreamer.distill.priors.mixture import MixturePrior, image_like_mixture
+from steindreamer.distill.variance.probe import probe_noise_variance
 
 BATCH, SIZE, LEARN, PROBES = 8, 16, 150, 40
 TIMESTEPS = TimestepConfig(final_maximum=0.98)
@@ -48,14 +42,14 @@ GUIDANCE_SCALES = (1.0, 7.5, 30.0)
 
 
 def random_estimator() -> nn.Module:
-    """An untrained network: what a baseline is worth that knows nothing about these pictures."""
+    """An untrained network: what a baseline is worth that knows nothing about these images."""
     torch.manual_seed(3)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 4, 3, padding=1))
     return network.requires_grad_(False)
 
 
 def geometry() -> Guide:
-    """A hemisphere filling most of the picture, seen from +Z at distance 3."""
+    """A hemisphere filling most of the rendering, seen from +Z at distance 3."""
     axis = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
     y, x = torch.meshgrid(-axis, axis, indexing="ij")
     height = (0.64 - x**2 - y**2).clamp(min=0).sqrt()
@@ -67,7 +61,7 @@ def geometry() -> Guide:
     return Guide(*(image.expand(BATCH, *image.shape) for image in maps))
 
 
-def relative_variance(config: SDSConfig, prior: MixturePrior, condition: MixtureCondition, picture: Tensor) -> float:
+def relative_variance(config: SDSConfig, prior: MixturePrior, condition: MixtureCondition, rendering: Tensor) -> float:
     """Within-noise variance over that of SDS at the same draws."""
     network = random_estimator()
 
@@ -78,25 +72,25 @@ def relative_variance(config: SDSConfig, prior: MixturePrior, condition: Mixture
     guide, distiller = geometry(), config.build(prior, estimator)
     generator = torch.Generator().manual_seed(10)
     for _ in range(LEARN):
-        distiller.update(distiller(picture, guide, condition, progress=0.0, generator=generator))
+        distiller.update(distiller(rendering, guide, condition, progress=0.0, generator=generator))
     own, sds = 0.0, 0.0
     for seed in range(PROBES):
         fresh = torch.Generator().manual_seed(100 + seed)
-        probe = distiller.probe(picture, guide, condition, progress=0.0, generator=fresh)
+        probe = probe_noise_variance(distiller, rendering, guide, condition, progress=0.0, generator=fresh)
         own, sds = own + probe.within_noise, sds + probe.within_noise_sds
     return own / sds
 
 
-def optimised_picture(prior: MixturePrior, condition: MixtureCondition, guidance_scale: float) -> Tensor:
+def optimized_image(prior: MixturePrior, condition: MixtureCondition, guidance_scale: float) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    picture = (0.5 + 0.05 * torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)).requires_grad_()
-    optimizer = torch.optim.Adam([picture], 0.02)
+    rendering = (0.5 + 0.05 * torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)).requires_grad_()
+    optimizer = torch.optim.Adam([rendering], 0.02)
     distiller = SDSConfig(guidance_scale=guidance_scale, timesteps=TIMESTEPS).build(prior)
     for _ in range(150):
         optimizer.zero_grad()
-        distiller(picture, geometry(), condition, progress=0.0, generator=generator).loss.backward()
+        distiller(rendering, geometry(), condition, progress=0.0, generator=generator).loss.backward()
         optimizer.step()
-    return picture.detach()
+    return rendering.detach()
 
 
 def main() -> None:
@@ -109,9 +103,9 @@ def main() -> None:
         prior = MixturePrior(mixture, {"this": range(6)})
         condition = prior.embed("this")
         for scale in GUIDANCE_SCALES:
-            picture = optimised_picture(prior, condition, scale)
+            rendering = optimized_image(prior, condition, scale)
             columns[f"{name}, CFG {scale:g}"] = [
-                relative_variance(replace(config, guidance_scale=scale), prior, condition, picture)
+                relative_variance(replace(config, guidance_scale=scale), prior, condition, rendering)
                 for config in ESTIMATORS.values()
             ]
     lines = [
@@ -120,7 +114,7 @@ def main() -> None:
         f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores (1 thread), torch {torch.__version__}, "
         f"{time.process_time() - start:.0f} s of CPU time. `python benchmarks/variance.py`.",
         "",
-        f"Exact mixtures of 24 Gaussians on 3x{SIZE}x{SIZE} pictures; the prompt names 6 of them. {LEARN} steps of",
+        f"Exact mixtures of 24 Gaussians on 3x{SIZE}x{SIZE} images; the prompt names 6 of them. {LEARN} steps of",
         f"learning with batch {BATCH}, {PROBES * BATCH} paired draws, one seed. The geometry estimator is an untrained",
         "network, whose baseline hardly varies with the noise: that flatters the depth and normal rows. These priors",
         "are nearly Gaussian: a real diffusion model leaves less to gain. Measure yours.",

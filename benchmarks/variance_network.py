@@ -1,10 +1,10 @@
-"""Variance over the noise of score distillation's estimators on a learned prior, along a run and at fixed pictures.
+"""Variance over the noise of score distillation's estimators on a learned prior, along a run and at fixed images.
 
     python benchmarks/variance_network.py [--prior tiny | --prior FOLDER] [--prompt TEXT] [--steps N] [--guidance S ...]
 
 Every estimator sees the same draws and learns from them. Before it learns from a step it is measured on two fresh
-noises at that step's pictures, which nothing learns from. "along a run": Gaussians that SDS distils, the second half of
-the steps counting. "real", "blurred", "grey": other pictures from random cameras in their place, drawn from one object
+noises at that step's images, which nothing learns from. "along a run": Gaussians that SDS distils, the second half of
+the steps counting. "real", "blurred", "gray": other images from random cameras in their place, drawn from one object
 of the world that the prompt names. Writes benchmarks/results/variance_network.md.
 """
 
@@ -15,8 +15,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,25 +26,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.distill import (
-    Distiller,
-    Guide,
-    NoisePrediction,
-    NoisySample,
-    Prior,
-    SDSConfig,
-    SSDConfig,
-    TimestepConfig,
-)
-from steindreamer.pipelines.config import load_config
-from steindreamer.pipelines.estimators import EstimatorConfig, load_estimator
-from steindreamer.pipelines.pipeline import Pipeline
-from steindreamer.pipelines.stage import Stage
-from steindreamer.pipelines.views import sample_views
+from steindreamer.distill import Distiller, Guide, NoiseRequest, Prior, SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill.priors.counting import CountingPrior
+from steindreamer.distill.variance.probe import probe_noise_variance
+from steindreamer.pipelines.config.run_config import load_config
+from steindreamer.pipelines.geometry_models import EstimatorConfig, load_estimator
+from steindreamer.pipelines.optimization.stage import Stage
+from steindreamer.pipelines.optimization.views import sample_views
+from steindreamer.pipelines.runs.pipeline import Pipeline
 from steindreamer.representations import TriangleMesh, render_mesh
-from steindreamer.training.prior.dataset import SIZE
-from steindreamer.training.world import parse_caption, sample_object
-from steindreamer.training.world.views import shade
+from steindreamer.world import parse_caption, sample_object
+from steindreamer.world.views import shade
 
 RESULT = Path(__file__).parent / "results" / "variance_network.md"
 SHIPPED = "tiny"
@@ -61,7 +52,9 @@ ESTIMATORS: dict[str, SDSConfig] = {
     "`spectral`, `low_rank`": SSDConfig(baseline=["spectral", "low_rank"]),
     "antithetic": SDSConfig(antithetic=True),
 }
-STATES = ("along a run", "real", "blurred", "grey")
+SIZE = 32
+"""Pixels per side of the views, as the shipped prior sees them."""
+STATES = ("along a run", "real", "blurred", "gray")
 PROMPT = "a red mug"
 
 
@@ -69,7 +62,7 @@ PROMPT = "a red mug"
 class Views:
     """What a step gives the estimators."""
 
-    picture: Float[Tensor, "b 3 h w"]
+    image: Float[Tensor, "b 3 h w"]
     guide: Guide
     condition: Any
 
@@ -98,42 +91,47 @@ def run_stage(prior: str, prompt: str, steps: int, guidance: float) -> Stage:
 
 def along_a_run(stage: Stage, generator: torch.Generator) -> Views:
     """The views of the stage's next step."""
-    seen = stage.look(generator, stage.config.views)
+    view = stage.render_views(stage.config.views, generator)
     stage.step()
-    return Views(seen.picture.detach(), seen.guide, seen.condition)
+    return Views(view.image.detach(), view.guide, view.condition)
 
 
 def of_an_object(stage: Stage, mesh: TriangleMesh, state: str, generator: torch.Generator) -> Views:
     cameras, background = sample_views(stage.config.views, SIZE, generator, 0.0)
     output = render_mesh(mesh, cameras, background)
-    picture = output.rgb
+    image = output.rgb
     if state == "blurred":
-        picture = F.avg_pool2d(F.pad(picture, (3, 3, 3, 3), mode="replicate"), 7, 1)
-    elif state == "grey":
-        picture = torch.full_like(picture, 0.5)
+        image = F.avg_pool2d(F.pad(image, (3, 3, 3, 3), mode="replicate"), 7, 1)
+    elif state == "gray":
+        image = torch.full_like(image, 0.5)
     guide = Guide(output.opacity, output.depth, output.normal, cameras.camera_to_world)
-    return Views(picture, guide, stage.prior.condition(stage.embedding, cameras, background))
+    return Views(image, guide, stage.prior.condition(stage.embedding, cameras, background))
 
 
-@contextmanager
-def shared_calls(prior: Prior) -> Iterator[None]:
-    """Within it, the prior answers a question that has just been asked from memory."""
-    ask, known = prior.predict_noise, list[tuple[NoisySample, bool, NoisePrediction]]()
+class CachedPrior(CountingPrior[Any, Any]):
+    """A prior that computes each prediction once; equal noisy images at equal timesteps share it."""
 
-    def answer(sample: NoisySample, condition: Any, *, unconditional: bool) -> NoisePrediction:
-        for other, asked, prediction in known:
-            same = asked == unconditional and torch.equal(other.timestep, sample.timestep)
-            if same and torch.equal(other.noisy, sample.noisy):
+    def __init__(self, prior: Prior[Any, Any]) -> None:
+        super().__init__(prior)
+        self._known: list[tuple[NoiseRequest, Tensor]] = []
+
+    def predict_noise(self, requests: Sequence[NoiseRequest], condition: Any) -> list[Tensor]:
+        missing = [request for request in requests if self._found(request) is None]
+        if missing:
+            self._known += zip(missing, super().predict_noise(missing, condition), strict=True)
+        return [prediction for prediction in map(self._found, requests) if prediction is not None]
+
+    def forget(self) -> None:
+        """Drop all predictions: those of other images and conditions."""
+        self._known.clear()
+
+    def _found(self, request: NoiseRequest) -> Tensor | None:
+        for known, prediction in self._known:
+            one, other = known.sample, request.sample
+            same = known.prompt == request.prompt and torch.equal(one.timestep, other.timestep)
+            if same and torch.equal(one.noisy, other.noisy):
                 return prediction
-        prediction = ask(sample, condition, unconditional=unconditional)
-        known.append((sample, unconditional, prediction))
-        return prediction
-
-    object.__setattr__(prior, "predict_noise", answer)
-    try:
-        yield
-    finally:
-        object.__delattr__(prior, "predict_noise")
+        return None
 
 
 @dataclass
@@ -146,7 +144,7 @@ class Tally:
 
 
 def measure(
-    prior: Prior,
+    prior: CachedPrior,
     distillers: Mapping[str, Distiller],
     draw: Callable[[torch.Generator], Views],
     steps: int,
@@ -157,34 +155,34 @@ def measure(
     for step in range(steps):
         views = draw(generator)
         seed = int(torch.randint(2**62, (), generator=generator))
-        with shared_calls(prior):
-            for name, distiller in distillers.items():
-                noise = torch.Generator().manual_seed(seed)
-                arguments = (views.picture, views.guide, views.condition)
-                distillation = distiller(*arguments, progress=0.0, generator=noise)
-                if 2 * step >= steps:
-                    probe = distiller.probe(*arguments, progress=0.0, generator=noise)
-                    tallies[name].own += probe.within_noise
-                    tallies[name].sds += probe.within_noise_sds
-                start = time.process_time()
-                distiller.update(distillation)
-                tallies[name].seconds += (time.process_time() - start) / steps
+        prior.forget()
+        for name, distiller in distillers.items():
+            noise = torch.Generator().manual_seed(seed)
+            arguments = (views.image, views.guide, views.condition)
+            distillation = distiller(*arguments, progress=0.0, generator=noise)
+            if 2 * step >= steps:
+                probe = probe_noise_variance(distiller, *arguments, progress=0.0, generator=noise)
+                tallies[name].own += probe.within_noise
+                tallies[name].sds += probe.within_noise_sds
+            start = time.process_time()
+            distiller.update(distillation)
+            tallies[name].seconds += (time.process_time() - start) / steps
     return tallies
 
 
 def column(prior: str, prompt: str, state: str, guidance: float, steps: int, names: Sequence[str]) -> dict[str, Tally]:
     """One state and guidance, all estimators."""
     stage = run_stage(prior, prompt, steps, guidance)
-    estimator = load_estimator(EstimatorConfig(), stage.prior.device)
+    estimator, cached = load_estimator(EstimatorConfig(), stage.prior.device), CachedPrior(stage.prior)
     distillers = {
-        name: replace(ESTIMATORS[name], guidance_scale=guidance, timesteps=TIMESTEPS).build(stage.prior, estimator)
+        name: replace(ESTIMATORS[name], guidance_scale=guidance, timesteps=TIMESTEPS).build(cached, estimator)
         for name in names
     }
     if state == "along a run":
-        return measure(stage.prior, distillers, lambda generator: along_a_run(stage, generator), steps)
+        return measure(cached, distillers, lambda generator: along_a_run(stage, generator), steps)
     caption = parse_caption(prompt)
     mesh = shade(sample_object(caption, np.random.default_rng(0)))
-    return measure(stage.prior, distillers, lambda generator: of_an_object(stage, mesh, state, generator), steps)
+    return measure(cached, distillers, lambda generator: of_an_object(stage, mesh, state, generator), steps)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -216,7 +214,7 @@ def report(columns: Mapping[str, Mapping[str, Tally]], given: argparse.Namespace
         f'--prompt "{given.prompt}" --steps {given.steps}`.',
         "",
         f"Prompt: {given.prompt}; one run and one object, one seed. The variance of the weighted residual at fixed",
-        "picture, camera and noise level, on noise that nothing has learned from, in the second half of the steps;",
+        "image, camera and noise level, on noise that nothing has learned from, in the second half of the steps;",
         "four views each. An antithetic pair costs two calls, so its variance is doubled: two independent draws give",
         "1. Last: what learning takes per step.",
         "",

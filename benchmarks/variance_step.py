@@ -5,7 +5,7 @@
 Control variates and antithetic pairs reduce the variance over the noise; a step also draws noise levels and cameras,
 and whoever pays two calls for a pair could have looked from another side for them. SDS distils Gaussians at the
 preset's settings; at a third and at two thirds of the run, every estimator draws the same number of whole steps at
-that scene. Every step costs as many calls as four pictures do. Writes benchmarks/results/variance_step.md.
+that scene. Every step costs as many calls as four images do. Writes benchmarks/results/variance_step.md.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steindreamer.distill import SDSConfig, SSDConfig
-from steindreamer.pipelines.config import load_config
-from steindreamer.pipelines.pipeline import Pipeline
-from steindreamer.pipelines.stage import Stage
+from steindreamer.pipelines.config.run_config import load_config
+from steindreamer.pipelines.optimization.stage import Stage
+from steindreamer.pipelines.runs.pipeline import Pipeline
 
 RESULT = Path(__file__).parent / "results" / "variance_step.md"
 VIEWS = 4
-"""Pictures of a step with one noise each."""
+"""Images of a step with one noise each."""
 SCENES = (1 / 3, 2 / 3)
 """Shares of the run."""
 LESSONS = 60
@@ -78,8 +78,8 @@ def gradients(stage: Stage, way: Way, draws: int) -> list[Float[Tensor, "n p"]]:
     parameters = [p for p in stage.representation.parameters() if p.requires_grad]
     generator, found = torch.Generator().manual_seed(1), []
     for index in range(LESSONS + draws):
-        seen = stage.look(generator, views)
-        step = distiller(seen.picture, seen.guide, seen.condition, progress=stage.progress, generator=generator)
+        view = stage.render_views(views, generator)
+        step = distiller(view.image, view.guide, view.condition, progress=stage.progress, generator=generator)
         if index < LESSONS:
             distiller.update(step)
         else:
@@ -165,8 +165,8 @@ def report(found: Mapping[str, Mapping[str, tuple]], given: argparse.Namespace, 
 {head}
 
 Trace of the covariance of one whole step's gradient (noise, noise levels, cameras and backgrounds drawn anew), over
-that of SDS with four views around the circle, mean over the scene's tensors (positions, colours, ...); in brackets the
-squared norm of the mean over the variance. Every step has the calls of four pictures; {given.draws} steps each, one
+that of SDS with four views around the circle, mean over the scene's tensors (positions, colors, ...); in brackets the
+squared norm of the mean over the variance. Every step has the calls of four images; {given.draws} steps each, one
 scene and seed: differences of a few per cent say nothing.
 """
     lines = [text, "| a step's calls | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]

@@ -17,8 +17,8 @@ import torch
 from random_models import TEXT_TO_IMAGE, TextToImage
 from torch import nn
 
-from steindreamer.distill.diffusion import FAMILIES, DiffusersPrior, TextRows, ViewEmbedding
-from steindreamer.distill.diffusion.families.base import FlowFamily
+from steindreamer.distill.priors.diffusion import FAMILIES, DiffusersPrior, TextRows, ViewEmbedding
+from steindreamer.distill.priors.diffusion.families.base import FlowFamily
 
 VIEW_PROMPTS = 4
 WEIGHTS = {"text": "model.safetensors", "part": "diffusion_pytorch_model.safetensors"}
@@ -132,7 +132,7 @@ MODELS = {
 def weightless_prior(model: Model, folder: Path, **settings: Any) -> DiffusersPrior:
     """The product's own prior on the device "meta"; its configurations are written to `folder`."""
     _write(model, folder)
-    with patch("steindreamer.distill.diffusion.prior.load_part", _without_weights):
+    with patch("steindreamer.distill.priors.diffusion.prior.load_part", _without_weights):
         prior = DiffusersPrior(str(folder), torch.device("meta"), **settings)
         prior.denoiser  # noqa: B018 - loaded when it is first asked for
     return prior

@@ -1,4 +1,4 @@
-"""Orthonormal bases of pictures: discrete cosine and Haar."""
+"""Orthonormal bases of images: discrete cosine and Haar."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class SeparableBasis:
     rows: Float[Tensor, "h h"]
     columns: Float[Tensor, "w w"]
     squared_frequency: Float[Tensor, "h w"]
-    """Of every coefficient: 0 is the mean, the two directions add up (in half-cycles per picture, squared)."""
+    """Squared frequency of every coefficient in (half-cycles per image)^2, summed over both directions; 0 is the
+    mean."""
 
     @classmethod
     def cosine(cls, channels: int, height: int, width: int) -> SeparableBasis:
-        """The DCT-II, any size."""
+        """The orthonormal DCT-II for images of any size."""
         rows, columns = cosine_matrix(height), cosine_matrix(width)
         return cls(
             cosine_matrix(channels), rows, columns, _squared_frequency(torch.arange(height), torch.arange(width))
@@ -30,18 +31,23 @@ class SeparableBasis:
 
     @classmethod
     def haar(cls, channels: int, height: int, width: int) -> SeparableBasis:
-        """Haar wavelets of every scale, cosine across channels. Raises ValueError unless sizes are powers of two."""
+        """The Haar wavelets of every scale, with the cosine transform across channels.
+
+        Raises ValueError unless height and width are powers of two.
+        """
         rows, columns = _haar(height), _haar(width)
         return cls(
             cosine_matrix(channels), rows, columns, _squared_frequency(_haar_scales(height), _haar_scales(width))
         )
 
     def to_coefficients(self, image: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+        """The coefficients of an image, computed in the image's dtype."""
         return torch.einsum(
             "pc,...chw->...phw", self.channels.to(image), self.rows.to(image) @ image @ self.columns.T.to(image)
         )
 
     def to_image(self, coefficients: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+        """The image with these coefficients; the inverse of `to_coefficients`."""
         image = self.rows.T.to(coefficients) @ coefficients @ self.columns.to(coefficients)
         return torch.einsum("pc,...phw->...chw", self.channels.to(coefficients), image)
 
@@ -51,7 +57,7 @@ def _squared_frequency(rows: Tensor, columns: Tensor) -> Float[Tensor, "h w"]:
 
 
 def cosine_matrix(size: int) -> Float[Tensor, "n n"]:
-    """The orthonormal DCT-II: row k is a cosine of k half-periods. float64."""
+    """The orthonormal DCT-II matrix in float64; row k is a cosine of k half-periods."""
     index = torch.arange(size, dtype=torch.float64)
     matrix = torch.cos(math.pi * (index + 0.5) * index[:, None] / size) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
@@ -71,6 +77,6 @@ def _haar(size: int) -> Float[Tensor, "n n"]:
 
 
 def _haar_scales(size: int) -> Tensor:
-    """0 for the mean, then 1, 2, 2, 4, 4, 4, 4, ...: a wavelet's number of periods over the picture."""
+    """Number of periods over the image of each Haar wavelet: 0 for the mean, then 1, 2, 2, 4, 4, 4, 4, ..."""
     index = torch.arange(size)
     return torch.where(index > 0, 2 ** index.clamp(min=1).double().log2().floor(), 0.0).long()

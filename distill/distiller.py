@@ -1,79 +1,72 @@
-"""Score distillation as one estimator, `w(t) * (eps_hat + sum_k mu_k h_k)`, whatever the control variates.
+"""Score distillation as one estimator, `w(t) * (eps_hat + sum_k mu_k h_k)`, for any control variates.
 
-What stands for eps_hat is the method's `Residual`: a guided prediction (SDS), or one less its counterpart. A learned
-score (VSD) is subtracted too.
+The method's `Residual` provides eps_hat: a guided prediction (SDS), or one minus its counterpart. A learned score (VSD)
+is subtracted as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .coefficients import Coefficients, Gram, Observation
-from .control_variates import ControlVariate, LearningControlVariate
-from .guide import Guide
-from .prior import Prior, ask, described, encode
-from .residuals import Draw, Estimate, Guided, Residual
-from .schedule import NoisySample
-from .timesteps import TimestepConfig, TimestepDraw, TimestepSampler
-from .vsd import LearnedScore, Lesson
-from .weighting import find_weighting
+from .control_variates.coefficients import Coefficients, Gram, Observation
+from .control_variates.terms import ControlVariate, LearningControlVariate
+from .geometry_buffers import Guide
+from .learned_score import LearnedScore, LoRABatch
+from .noise.schedule import NoisySample
+from .noise.timesteps import TimestepConfig, TimestepDraw, TimestepSampler
+from .noise.weighting import find_weighting
+from .priors.base import Condition, LoRAPrior, Prior, described, encode
+from .residual import Draw, Estimate, Guided, Residual
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """One step's gradient and what may be logged about it."""
+    """The gradient of one step, and diagnostics for the log."""
 
     loss: Float[Tensor, ""]
-    """Its value is half the squared norm of the weighted residual (mean over pictures, sum over pixels); its backward
-    leaves exactly `gradient` at the encoded picture."""
+    """Half the squared norm of the weighted residual (mean over images, sum over pixels); its backward pass yields
+    exactly `gradient` at the encoded image."""
     gradient: Float[Tensor, "b c h w"]
-    """d loss / d encoded picture = w(t) * residual / b, float32."""
+    """Gradient d loss / d encoded image = w(t) * residual / b, float32."""
     residual: Float[Tensor, "b c h w"]
-    """eps_hat + sum_k mu_k h_k, float32."""
+    """Residual eps_hat + sum_k mu_k h_k, float32."""
     timestep: Int64[Tensor, " b"]
+    """Timestep of each image."""
     diagnostics: dict[str, float]
+    """Scalars for the log, by name."""
     observation: Observation
-    """What the coefficients learn from in `Distiller.update`."""
+    """The training data of the coefficients in `Distiller.update`."""
     importance: Float[Tensor, "b 1 1 1"]
-    """The part of the weight that makes up for timesteps drawn more or less often than uniformly."""
-    lesson: Lesson | None = None
-    """What the learned score learns from there, if there is one."""
+    """Importance weights of timestep sampling, a factor of `observation.weight`."""
+    lora_batch: LoRABatch[Any] | None = None
+    """The training batch of the learned score, if there is one."""
 
 
-@dataclass(frozen=True)
-class VarianceProbe:
-    """Unbiased estimates of the gradient's moments over the noise, at fixed timestep, camera and scene.
+class Distiller(nn.Module, Generic[Condition]):
+    """Computes the gradient that makes an image likelier under a prior.
 
-    All are of the weighted residual of one picture, summed over pixels and averaged over the batch.
-    """
-
-    within_noise: float
-    """Trace of this estimator's covariance."""
-    within_noise_sds: float
-    """The same for one-noise SDS at the same draws."""
-    signal: float
-    """Squared norm of the mean (may come out negative: unbiased)."""
-
-
-class Distiller(nn.Module):
-    """Turns a picture into a gradient that makes it likelier under a prior.
-
-    `forward` draws and estimates; `update`, called after the gradient has been taken, lets coefficients, control
-    variates and the learned score learn. The state dict holds what learns only: priors and estimators are frozen and
+    `forward` draws and estimates; `update`, called after the gradient has been used, trains coefficients, control
+    variates and the learned score. The state dict holds trained tensors only: priors and estimators are frozen and
     belong to the caller.
+
+    Example:
+        >>> result = distiller(image, guide, condition, progress=0.5, generator=generator)  # doctest: +SKIP
+        >>> result.loss.backward()  # doctest: +SKIP
+        >>> optimizer.step()  # doctest: +SKIP
+        >>> distiller.update(result)  # doctest: +SKIP
     """
 
     coefficients: Coefficients
 
     def __init__(
         self,
-        prior: Prior,
+        prior: Prior[Any, Condition],
         control_variates: Sequence[ControlVariate],
         coefficients: Coefficients,
         *,
@@ -81,20 +74,25 @@ class Distiller(nn.Module):
         timesteps: TimestepConfig | None = None,
         weighting: str = "sigma_squared",
         antithetic: bool = False,
-        learned_score: LearnedScore | None = None,
+        learned_score: LearnedScore[Condition] | None = None,
         residual: Residual | None = None,
     ) -> None:
-        """`antithetic` averages each draw with its mirror image -noise: two calls of the prior per step.
+        """Create a distiller.
 
-        `residual`: by default the prediction with `guidance_scale`; `learned_score` of the same prior is subtracted
-        from it (VSD).
+        Args:
+            prior: the diffusion prior; it stays frozen.
+            control_variates: whose terms are added to the residual.
+            coefficients: one per term.
+            guidance_scale: scale of classifier-free guidance.
+            timesteps: timestep sampling; None: the defaults.
+            weighting: name of w(t), see `noise.weighting`.
+            antithetic: averages each draw with the one of negative noise, at two calls of the prior per step.
+            learned_score: learned score of the same prior, which is subtracted from the residual (VSD).
+            residual: by default the prediction guided by `guidance_scale`.
 
         Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
         """
         super().__init__()
-        # Not registered as submodules: their weights do not belong into this module's checkpoints.
-        object.__setattr__(self, "prior", prior)
-        self.prior: Prior
         self.control_variates = tuple(control_variates)
         self.names = tuple(name for variate in control_variates for name in variate.names)
         if len(set(self.names)) != len(self.names) or len(self.names) != len(coefficients.initial):
@@ -108,50 +106,67 @@ class Distiller(nn.Module):
         self.residual = residual or Guided(guidance_scale)
         self.weighting = find_weighting(weighting)
         self.learned_score = learned_score
+        self.use_prior(prior)
+
+    def use_prior(self, prior: Prior[Any, Condition]) -> None:
+        """Request predictions from `prior` from now on: the same prior, or a wrapper such as a `CountingPrior`."""
+        # Not registered as a submodule: its weights do not belong in this module's checkpoints.
+        object.__setattr__(self, "prior", prior)
+        self.prior: Prior[Any, Condition]
+        if self.learned_score is not None:
+            self.learned_score.use_prior(cast("LoRAPrior[Any, Condition, Any]", prior))
 
     @property
     def needs_gram(self) -> bool:
-        """Whether `update` makes use of a Gram operator."""
+        """Whether `update` uses a Gram operator."""
         return self.coefficients.needs_gram
 
     def forward(
         self,
         image: Float[Tensor, "b 3 h w"],
         guide: Guide,
-        condition: Any,
+        condition: Condition,
         *,
         progress: float,
         generator: torch.Generator,
         timestep: Int64[Tensor, " b"] | None = None,
     ) -> Distillation:
-        """The gradient for a rendered picture (display sRGB in [0, 1], with its graph).
+        """Compute the gradient for rendered images.
 
-        `progress` runs from 0 to 1 over the run. Draws the timestep, unless it is given, then the noise, from
-        `generator`.
+        Args:
+            image: display sRGB in [0, 1], attached to the scene's graph.
+            guide: the renderer's geometry buffers, for control variates.
+            condition: what the prior is conditioned on at these views, from `Prior.condition`.
+            progress: progress of the stage, from 0 to 1.
+            generator: draws the timesteps, unless they are given, and then the noise.
+            timestep: one per image; drawn by the sampler if None.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
         if timestep is None:
-            times = self._draw_timestep(clean, progress, generator)
+            times = self.draw_timestep(clean, progress, generator)
         else:
             times = TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1))
-        observation, sds = self._estimate(clean, times, _draw_noise(clean, generator), guide, condition, progress)
+        observation, sds = self.estimate(clean, times, draw_noise(clean, generator), guide, condition, progress)
         gradient = observation.weight * observation.residual / len(clean)
-        # <encoded, gradient> has the gradient wanted; its own value says nothing, so it is replaced by one that does.
+        # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
         attached = (encoded.float() * gradient).sum()
         loss = attached - attached.detach() + 0.5 * len(clean) * gradient.square().sum()
         diagnostics = self._diagnostics(observation, sds)
-        lesson = None
+        batch = None
         if self.learned_score is not None:
-            lesson = Lesson(clean, condition, guide.camera_to_world, _draw_seed(generator))
+            batch = LoRABatch(clean, condition, guide.camera_to_world, draw_seed(generator))
         return Distillation(
-            loss, gradient, observation.residual, times.timestep, diagnostics, observation, times.weight, lesson
+            loss, gradient, observation.residual, times.timestep, diagnostics, observation, times.weight, batch
         )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
-        """Let all that learns learn from a step; call it after the step's gradient has been used.
+        """Train on a step; call it after the step's gradient has been used.
 
-        `gram`: v -> J J^T v with J = d encoded picture / d parameters (`Pullback.gram`), for Eq. 11's descent.
+        Args:
+            distillation: the result of `forward`.
+            gram: the operator v -> J J^T v with J = d encoded image / d parameters (`Pullback.gram`), for the descent
+                of Eq. 11.
         """
         with torch.no_grad():
             observation = distillation.observation
@@ -161,88 +176,43 @@ class Distiller(nn.Module):
             if not self.antithetic:
                 for variate in self.learning:
                     variate.learn(observation)
-        if self.learned_score is not None and distillation.lesson is not None:
-            self.learned_score.learn(distillation.lesson)
+        if self.learned_score is not None and distillation.lora_batch is not None:
+            self.learned_score.learn(distillation.lora_batch)
 
-    def probe(
-        self,
-        image: Float[Tensor, "b 3 h w"],
-        guide: Guide,
-        condition: Any,
-        *,
-        progress: float,
-        generator: torch.Generator,
-    ) -> VarianceProbe:
-        """Measure the variance over the noise: two draws per picture at one timestep and camera.
-
-        `generator` is forked, not advanced, and nothing is learned: probing does not change the run.
-        """
-        fork = torch.Generator(generator.device)
-        fork.set_state(generator.get_state())
-        fork.manual_seed(_draw_seed(fork))
-        with torch.no_grad():
-            clean = encode(self.prior, image).float()
-            times = self._draw_timestep(clean, progress, fork)
-            draws = []
-            for _ in range(2):
-                noise = _draw_noise(clean, fork)
-                observation, sds = self._estimate(clean, times, noise, guide, condition, progress)
-                if sds is None:
-                    draw = self._draw(clean, noise, times.timestep, condition, progress)
-                    sds = Guided(self.guidance_scale)(draw).value - noise
-                draws.append((observation.weight * observation.residual, observation.weight * sds))
-        (first, first_sds), (second, second_sds) = draws
-
-        def per_picture(total: Tensor) -> float:
-            return float(total.double().sum() / len(clean))
-
-        return VarianceProbe(
-            within_noise=per_picture(0.5 * (first - second) ** 2),
-            within_noise_sds=per_picture(0.5 * (first_sds - second_sds) ** 2),
-            signal=per_picture(first * second),
-        )
-
-    def _draw_timestep(
+    def draw_timestep(
         self, clean: Float[Tensor, "b c h w"], progress: float, generator: torch.Generator
     ) -> TimestepDraw:
+        """Timesteps and importance weights from the sampler, on the images' device."""
         times = self.sampler(len(clean), progress, generator)
         return TimestepDraw(times.timestep.to(clean.device), times.weight.to(clean.device))
 
-    def _draw(
-        self,
-        clean: Float[Tensor, "b c h w"],
-        noise: Float[Tensor, "b c h w"],
-        timestep: Int64[Tensor, " b"],
-        condition: Any,
-        progress: float,
-    ) -> Draw:
-        schedule = self.prior.schedule
-        sample = schedule.add_noise(clean, noise, timestep)
-        return Draw(sample, schedule, progress, lambda questions: ask(self.prior, questions, condition))
-
     @torch.no_grad()
-    def _estimate(
+    def estimate(
         self,
         clean: Float[Tensor, "b c h w"],
         times: TimestepDraw,
         noise: Float[Tensor, "b c h w"],
         guide: Guide,
-        condition: Any,
+        condition: Condition,
         progress: float,
     ) -> tuple[Observation, Float[Tensor, "b c h w"] | None]:
-        """What this draw says, and SDS's residual for the same draw (without its mirror image), if that is known."""
+        """The residual of one draw, and SDS's residual for the same draw (without its antithetic one) if it is known.
+
+        `clean`: the encoded images, float32.
+        """
         noises = (noise, -noise) if self.antithetic else (noise,)
         predictions, terms, sds, samples = [], [], [], []
         for each in noises:
-            draw = self._draw(clean, each, times.timestep, condition, progress)
-            samples.append(draw.sample)
+            sample = self.prior.schedule.add_noise(clean, each, times.timestep)
+            samples.append(sample)
+            draw = Draw(sample, self.prior, condition, progress)
             estimate = _checked_estimate(self.residual(draw), self.residual, each)
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)
             if self.learned_score is not None:
-                predictions[-1] = predictions[-1] - self.learned_score(draw.sample, condition, guide.camera_to_world)
+                predictions[-1] = predictions[-1] - self.learned_score(sample, condition, guide.camera_to_world)
             with torch.autocast(clean.device.type, enabled=False):
-                found = [checked_terms(variate, draw.sample, guide) for variate in self.control_variates]
+                found = [checked_terms(variate, sample, guide) for variate in self.control_variates]
                 terms.append(torch.cat(found) if found else each.new_empty(0, *each.shape))
         alpha, sigma = self.prior.schedule.at(times.timestep)
         prediction, h = (sum(each[1:], each[0]) / len(noises) for each in (predictions, terms))
@@ -254,7 +224,7 @@ class Distiller(nn.Module):
         return Observation(prediction, h, residual, weight, times.timestep, sample), sds[0]
 
     def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"] | None) -> dict[str, float]:
-        """Named numbers of one step, in a single transfer from the device."""
+        """Scalars of one step by name, copied from the device in a single transfer."""
         mu = self.coefficients.value(observation.timestep, observation.prediction.shape[1]).mean((1, 2))
         moment = observation.residual.square().mean()
         values = {
@@ -273,7 +243,7 @@ class Distiller(nn.Module):
 def checked_terms(variate: ControlVariate, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
     """The terms of a control variate, float32.
 
-    Raises ValueError unless there is one per name, floating-point, of the noise's shape and on its device.
+    Raises ValueError unless there is one per name, each floating-point, of the noise's shape and on its device.
     """
     terms: Any = variate.terms(sample, guide)
     wanted = torch.Size((len(variate.names), *sample.noise.shape))
@@ -286,7 +256,7 @@ def checked_terms(variate: ControlVariate, sample: NoisySample, guide: Guide) ->
 
 
 def _checked_estimate(estimate: Any, residual: Residual, noise: Float[Tensor, "b c h w"]) -> Estimate:
-    """Raises ValueError for one that would be broadcast or rounded."""
+    """The residual's estimate, checked. Raises ValueError for one that would be broadcast or rounded."""
     name = type(residual).__name__
     if not isinstance(estimate, Estimate):
         raise ValueError(f"the residual {name} must return an Estimate, got a {type(estimate).__name__}")
@@ -304,9 +274,11 @@ def _fits(value: Any, shape: torch.Size, device: torch.device) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape and value.device == device
 
 
-def _draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+def draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Standard normal noise for the encoded images, drawn on the generator's device."""
     return torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
 
 
-def _draw_seed(generator: torch.Generator) -> int:
+def draw_seed(generator: torch.Generator) -> int:
+    """A random seed for another generator."""
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -1,6 +1,6 @@
-"""Joins representations and priors: stages, command line, checkpoints, export.
+"""The pipelines that combine representations and priors: training stages, command lines, checkpoints and export.
 
-Importing this is light; the heavy parts load on first use.
+Importing this package is fast; torch and the other large dependencies are imported on first use.
 """
 
 from __future__ import annotations
@@ -8,25 +8,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cli import main as main
-    from .config import RunConfig as RunConfig
-    from .config import load_config as load_config
+    from .cli.main import main as main
+    from .config.run_config import RunConfig as RunConfig
+    from .config.run_config import load_config as load_config
     from .errors import UserError as UserError
+    from .priors import PRIORS as PRIORS
+    from .priors import list_priors as list_priors
     from .priors import register_prior as register_prior
-    from .runner import RunResult as RunResult
-    from .runner import generate as generate
+    from .runs.library import text_to_3d as text_to_3d
+    from .runs.result import Result as Result
+    from .runs.runner import generate as generate
 
 _HOME = {
-    "main": "cli",
-    "RunConfig": "config",
-    "load_config": "config",
+    "PRIORS": "priors",
+    "Result": "runs.result",
+    "RunConfig": "config.run_config",
     "UserError": "errors",
+    "generate": "runs.runner",
+    "list_priors": "priors",
+    "load_config": "config.run_config",
+    "main": "cli.main",
     "register_prior": "priors",
-    "generate": "runner",
-    "RunResult": "runner",
+    "text_to_3d": "runs.library",
 }
 
-__all__ = ["RunConfig", "RunResult", "UserError", "generate", "load_config", "main", "register_prior"]
+__all__ = [
+    "PRIORS",
+    "Result",
+    "RunConfig",
+    "UserError",
+    "generate",
+    "list_priors",
+    "load_config",
+    "main",
+    "register_prior",
+    "text_to_3d",
+]
 
 
 def __getattr__(name: str) -> object:

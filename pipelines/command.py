@@ -1,4 +1,4 @@
-"""What the command lines share: how they read options, print errors in one line, and end."""
+"""Shared code of the command lines: option parsing, one-line error messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from .blame import culprit
+from .console import PROGRAM, console
 from .errors import Interrupted, SettingsError, UserError, in_one_line
-from .setting_types import read_as
+from .foreign_code import culprit
+from .settings.setting_text import Refused, whole
 from .streams import complain, output_lost, put
-from .yaml_text import Given
 
 DONE, ERROR, USAGE = 0, 1, 2
-"""Exit statuses; one that was stopped by a signal ends with 128 + its number."""
+"""Exit statuses. A process that is stopped by a signal exits with 128 + the signal's number."""
 
 PLUGIN_HELP = "run this file first, which registers components of your own; may be given again"
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong call in one line, and survives a reader that goes away."""
+    """Argument parser that reports a usage error in one line and tolerates a closed output pipe."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"error: {in_one_line(message)}; see --help\n")
@@ -40,28 +40,36 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole_number(text: str) -> int:
-    """The type of an option that takes an integer, read as a setting is: no underscores, no digits of other scripts.
+    """The `type` of an option that takes an integer. Underscores and digits of other scripts are rejected, as in
+    settings.
 
     Raises argparse.ArgumentTypeError.
     """
     try:
-        return read_as(int, Given(text), "the value")
-    except SettingsError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        return whole(text)
+    except Refused as error:
+        raise argparse.ArgumentTypeError(f"the value is {text!r}{error}") from None
 
 
-def exit_status(work: Callable[[], object], *, debug: bool, stopped: str) -> int:
-    """Do the work and tell in one line on standard error why it did not end well.
+def exit_status(work: Callable[[], object], *, debug: bool, stopped: str, progress: str | None = PROGRAM) -> int:
+    """Run `work` and report an error in one line on standard error.
 
-    Returns 0 for done, 1 for an error, 2 for a wrong call or wrong settings, 128 + its number for a signal. `stopped`
-    is what to say after Ctrl-C where the work itself has nothing to say. With `debug`, exceptions get through.
+    Returns 0 on success, 1 for an error, 2 for a usage error or invalid settings, and 128 + the signal's number for a
+    signal. The log is printed while `work` runs, see `console`.
+
+    Args:
+        work: the function to run.
+        debug: let exceptions propagate.
+        stopped: the message after Ctrl-C if the exception carries none.
+        progress: name of the logger whose progress is printed.
     """
     try:
-        work()
+        with console(progress):
+            work()
     except (Interrupted, KeyboardInterrupt) as stop:
         complain(str(stop) or stopped)
         return 128 + getattr(stop, "signal", signal.SIGINT)
-    except SystemExit as stop:  # of a component: the program itself ends by returning
+    except SystemExit as stop:  # raised by a component: the program itself ends by returning
         if debug:
             raise
         who = culprit(stop) or "a component"
@@ -93,16 +101,18 @@ def _told(error: Exception) -> str:
 
 
 def _out_of_memory(error: Exception) -> str:
-    """What to do about it, if that was it."""
-    if isinstance(error, MemoryError) or "torch" in sys.modules:  # before that no other kind can have come
-        from .out_of_memory import ADVICE, is_out_of_memory
+    """Advice on running out of memory; empty for any other error."""
+    if isinstance(error, MemoryError) or "torch" in sys.modules:  # without torch only MemoryError can occur
+        from .optimization.out_of_memory import ADVICE, is_out_of_memory
 
         return ADVICE if is_out_of_memory(error) else ""
     return ""
 
 
 def _keep_traceback(error: Exception) -> str:
-    """Where the traceback was written to: what failed after hours need not be repeated to be reported."""
+    """Write the traceback to a temporary file and return a note with its path, so that a late failure can be
+    reported.
+    """
     text = "".join(traceback.format_exception(error))
     try:
         descriptor, path = tempfile.mkstemp(prefix="steindreamer-traceback-", suffix=".txt")

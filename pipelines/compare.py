@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from steindreamer.pipelines.laboratory.compare_cli import main
+        from steindreamer.pipelines.cli.compare import main
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error}; install first, in the repository's folder: pip install -e .")
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Where a scene lives."""
+"""The device that a scene is on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and writing in a run's folder, which may be somebody else's: whole files, and nothing through a link."""
+"""File access in a run's folder, which may belong to someone else: regular files only, links are not followed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ import os
 import stat
 from pathlib import Path
 
+from steindreamer.atomic_file import write_atomically
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that no reader and no kill ever sees half of it; what was there stays if writing fails.
-
-    A link in its place is replaced, not followed. Raises OSError that names `path`.
-    """
-    from ..representations import atomic_file  # and torch with it: reading and looking around does without
-
-    try:
-        atomic_file.write_atomically(path, content)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary file's name, which means nothing
-        raise
+__all__ = ["append_text", "read_regular", "write_atomically"]
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to the end of a file, begun if there is none.
+    """Append text to a file, which is created if it does not exist.
 
-    Raises OSError for anything but a file with this one name: what is written must not end up elsewhere.
+    Raises OSError unless the path is a regular file with a single hard link, so that nothing is written elsewhere.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _flags("O_NOFOLLOW", "O_NONBLOCK"), 0o666)
     with open(descriptor, "a", encoding="utf-8", newline="\n") as file:
@@ -36,7 +26,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """The content of an ordinary file. Raises OSError, also for pipes, devices and more than `limit` bytes."""
+    """The content of a regular file. Raises OSError for pipes, devices and files larger than `limit` bytes."""
     descriptor = os.open(path, os.O_RDONLY | _flags("O_NONBLOCK", "O_BINARY"))
     with open(descriptor, "rb") as file:
         size = _regular(file.fileno(), path).st_size
@@ -53,7 +43,7 @@ def _regular(descriptor: int, path: Path) -> os.stat_result:
 
 
 def _flags(*names: str) -> int:
-    """Of `os.open`, those that this system has."""
+    """The bitwise or of the named flags of `os.open` that this platform defines."""
     flags = 0
     for name in names:
         flags |= getattr(os, name, 0)

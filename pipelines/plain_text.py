@@ -1,4 +1,4 @@
-"""What text a setting may hold, and how anything is told on one line of a terminal."""
+"""Text that settings may hold, and the display of any value on one line of a terminal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import unicodedata
 from typing import Any
 
 MAX_CHARACTERS = 4096
-"""Of any setting's text: the longest path that Linux takes."""
+"""Maximum length of a setting's text, in characters: the longest path on Linux."""
 
 JOINERS = "\u200c\u200d"
-"""Invisible, but part of how Persian and Indic words and many emoji are written."""
+"""Zero-width characters that Persian and Indic words and many emoji need."""
 
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f")
-"""Emoji of regional flags are spelled with characters that are refused elsewhere."""
+"""Pattern of the flags of regions, which are encoded with characters that are rejected elsewhere."""
 
 _REFUSED = {
     "Cc": "control characters",
@@ -28,10 +28,10 @@ _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
 
 
 def why_refused(text: str) -> str:
-    """Why a setting cannot hold this text; empty if it can.
+    """The reason why a setting cannot hold this text; empty if it can.
 
-    Accepted is every visible character of Unicode, spaces and `JOINERS`. Control characters, line breaks, bidirectional
-    and other invisible formatting and what is no character at all would change what is read without being seen.
+    Accepted are all visible Unicode characters, spaces and `JOINERS`. Control characters, line breaks, bidirectional
+    and other invisible formatting characters and noncharacters are rejected: they would change the text invisibly.
     """
     if len(text) > MAX_CHARACTERS:
         return f"it has {len(text)} characters; at most {MAX_CHARACTERS} are accepted"
@@ -47,19 +47,19 @@ def why_refused(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """The text with line breaks as spaces, and escapes for what a terminal would obey or could not show."""
+    """The text on one line: line breaks become spaces, control and unprintable characters are escaped."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_visible, text))
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it: short, on one line."""
+    """A value as error messages quote it: short, on one line."""
     if isinstance(value, str):
-        value = str(value)  # a subclass may show itself in another way
+        value = str(value)  # a subclass may have its own __repr__
     try:
         return _SHOWN.repr(value)
-    except ValueError:  # Python refuses to write out integers of thousands of digits
+    except ValueError:  # Python refuses to format integers of thousands of digits
         return "a number of more than 4000 digits"
 
 

@@ -1,21 +1,31 @@
-"""The priors by name. A prior's config builds it; heavy libraries are imported only then."""
+"""The registry of priors. A prior's config builds it; large libraries are imported only then."""
 
 from __future__ import annotations
 
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from annotated_types import Interval
 
-from ..distill import Prior
-from ..distill.diffusion import DiffusersPrior, FamilyOptions
-from ..distill.diffusion.layouts import OTHER_FILES
-from ..distill.diffusion.model_sources import MODELS, is_hub_id, local_path
-from ..distill.diffusion.prior import PRECISIONS
-from ..training.world.prior import WorldPriorConfig
+from steindreamer.distill import Prior
+from steindreamer.distill.priors.diffusion import DiffusersPrior, FamilyOptions
+from steindreamer.distill.priors.diffusion.layouts import OTHER_FILES
+from steindreamer.distill.priors.diffusion.model_sources import MODELS, is_hub_id, local_path
+from steindreamer.distill.priors.diffusion.prior import Precision
+from steindreamer.registry import Registry
+from steindreamer.world.prior import WorldPriorConfig
+
+
+@runtime_checkable
+class PriorConfig(Protocol):
+    """Protocol of a prior's settings: a dataclass that builds the prior."""
+
+    def build(self, device: torch.device) -> Prior:
+        """Load the prior. Raises ValueError for settings that it cannot be built with."""
+        ...
 
 
 @dataclass
@@ -27,35 +37,39 @@ class DiffusersPriorConfig:
     """
 
     model: str = "stable-diffusion-2-1-base"
-    """A name that docs/models.md lists, a hub id (owner/name, or owner/name@revision), or a folder in diffusers' layout
-    with safetensors."""
-    precision: Annotated[str, ("auto", *PRECISIONS)] = "auto"
-    """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
+    """The model: a name listed in docs/models.md, a hub id (owner/name, or owner/name@revision), or a folder in the
+    diffusers layout with safetensors."""
+    precision: Precision = "auto"
+    """Precision of the denoiser: `float32`, `bfloat16` or `float16`; `auto` is half precision on CUDA, float32 on the
+    CPU."""
     view_dependent: bool = True
-    """Whether the prompt tells the model which side it looks at."""
+    """Whether a view direction (front, side, back, overhead) is added to the prompt of each view."""
     perp_neg: bool = False
-    """Whether the other sides are negative prompts (Perp-Neg, 2304.04968), against several faces: up to two more rows
-    of the denoiser per view."""
+    """Whether the other view directions are negative prompts (Perp-Neg, 2304.04968), which reduces the Janus problem.
+    Adds up to two rows of the denoiser batch per view."""
     micro_batch: Annotated[int, Interval(ge=0, le=4096)] = 0
-    """Views per call of the denoiser and the autoencoder; 0: all. Less memory, the same result; the autoencoder's
-    layers are then computed twice."""
-    picture_size: Annotated[int, Interval(ge=0, le=4096)] = 0
-    """Pixels of the pictures that the model sees; 0: the size it was trained on."""
+    """Views per call of the denoiser and the autoencoder; 0: all. Smaller values save memory and give the same result;
+    the autoencoder's activations are then recomputed."""
+    image_size: Annotated[int, Interval(ge=0, le=4096)] = 0
+    """Size of the model's input images in pixels; 0: the size it was trained on."""
     embedded_guidance: Annotated[float, Interval(ge=0, le=1000)] = 1.0
-    """The guidance that FLUX.1-dev takes as an input. Above 1 set method.guidance_scale=1, else it is guided twice."""
+    """Guidance scale that FLUX.1-dev takes as an input. Above 1, set method.guidance_scale=1, else guidance is applied
+    twice."""
     shifted_noise: bool = False
-    """Whether Stable Diffusion 3 and FLUX.1 space their noise levels as their samplers do; false: evenly."""
+    """Whether the timesteps of Stable Diffusion 3 and FLUX.1 are spaced as in their samplers; false: uniformly."""
     decoder: str = ""
-    """Folder or hub id of a small decoder (TAESD family) for the depth and normal baselines; empty: the model's own."""
+    """Folder or hub id of a small decoder (TAESD family) for the depth and normal baselines; empty: the model's own
+    decoder."""
     cache_text: bool = True
-    """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
+    """Whether text embeddings are cached in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
     compile: bool = False
-    """Whether the denoiser goes through torch.compile: slow first steps, others not measured."""
+    """Whether the denoiser is compiled with torch.compile. The first steps are slow; the speed of later ones is not
+    measured."""
     gradient_checkpointing: bool = False
-    """Whether the autoencoder computes its layers twice to save memory."""
+    """Whether the autoencoder uses gradient checkpointing, which saves memory and computes its activations twice."""
 
     def build(self, device: torch.device) -> Prior:
-        """Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
+        """Load the model. Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
         return DiffusersPrior(
             self.model,
             device,
@@ -63,7 +77,7 @@ class DiffusersPriorConfig:
             view_dependent=self.view_dependent,
             perp_neg=self.perp_neg,
             micro_batch=self.micro_batch,
-            picture_size=self.picture_size,
+            image_size=self.image_size,
             options=FamilyOptions(self.embedded_guidance, self.shifted_noise),
             decoder=self.decoder,
             cache_text=self.cache_text,
@@ -74,23 +88,25 @@ class DiffusersPriorConfig:
 
 @dataclass
 class TinyPriorConfig:
-    """A small diffusion model that ships, told the prompt and the camera: few kinds of objects at few pixels, on any
+    """A small shipped diffusion model, conditioned on prompt and camera: few kinds of objects at few pixels, on any
     machine. Its card: assets/tiny_world_prior.
     """
 
     model: str = ""
-    """Folder of another one that `steindreamer.training.prior` made; empty: the one that ships."""
-    precision: Annotated[str, ("auto", *PRECISIONS)] = "auto"
-    """Of the denoiser: float32, bfloat16, float16; auto is half precision on CUDA, float32 on the CPU."""
+    """Folder of a model trained with `steindreamer.training.prior`; empty: the shipped model."""
+    precision: Precision = "auto"
+    """Precision of the denoiser: `float32`, `bfloat16` or `float16`; `auto` is half precision on CUDA, float32 on the
+    CPU."""
     micro_batch: Annotated[int, Interval(ge=0, le=4096)] = 0
     """Views per call of the denoiser; 0: all."""
     cache_text: bool = True
-    """Whether text embeddings are kept in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
+    """Whether text embeddings are cached in $STEINDREAMER_CACHE (default ~/.cache/steindreamer)."""
     compile: bool = False
-    """Whether the denoiser goes through torch.compile: slow first steps, others not measured."""
+    """Whether the denoiser is compiled with torch.compile. The first steps are slow; the speed of later ones is not
+    measured."""
 
     def build(self, device: torch.device) -> Prior:
-        """Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
+        """Load the model. Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
         shipped = importlib.resources.files("steindreamer.assets") / "tiny_world_prior"
         return DiffusersPrior(
             self.model or str(shipped),
@@ -103,30 +119,26 @@ class TinyPriorConfig:
         )
 
 
-PRIORS: dict[str, type] = {
-    "world": WorldPriorConfig,
-    "tiny": TinyPriorConfig,
-    "diffusers": DiffusersPriorConfig,
-    "stable-diffusion": DiffusersPriorConfig,
-}
-"""Name -> config with `.build(device) -> Prior`. To add one, add an entry, or call `register_prior` in a plugin;
-`--prior NAME` and `prior.KEY=` follow."""
+PRIORS: Registry[type[PriorConfig]] = Registry(
+    "prior",
+    {
+        "world": WorldPriorConfig,
+        "tiny": TinyPriorConfig,
+        "diffusers": DiffusersPriorConfig,
+        "stable-diffusion": DiffusersPriorConfig,
+    },
+)
+"""Priors by name: dataclasses with `build(device) -> Prior`, selected by `--prior NAME` and set by
+`prior.KEY=VALUE`."""
 
-
-def register_prior(name: str, config: type) -> None:
-    """Make `config`, a dataclass like the values of `PRIORS`, available under `name`.
-
-    Raises ValueError if the name is taken.
-    """
-    if name in PRIORS:
-        raise ValueError(f"a prior named {name!r} exists already: choose another name")
-    PRIORS[name] = config
+register_prior = PRIORS.register
+list_priors = PRIORS.names
 
 
 def names_a_model(name: str) -> bool:
-    """Whether `name` is no entry of `PRIORS` but meant as a model for "diffusers": a known one, a hub id, a folder.
+    """Whether `name` is not in `PRIORS` but names a model for "diffusers": a known model, a hub id or a folder.
 
-    So is a file, which the prior then refuses with the way out.
+    True also for a file, which the prior then rejects with a message that says what to do.
     """
     if not name or name in PRIORS:
         return False

@@ -1,4 +1,4 @@
-"""Printing that never ends the work: readers go away, disks fill up, terminals lack letters, streams are closed."""
+"""Printing that never raises: closed pipes, full disks, closed streams and terminals with a limited character set."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import os
 import sys
 
 _GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET)
-"""Nobody reads any more, as after `| head -1`: no error."""
+"""Errors of a reader that has closed the pipe, as after `| head -1`; they are ignored."""
 
 _lost: list[str] = []
-"""Why standard output could not be written, if it was for another reason."""
+"""Reason why standard output could not be written, if it was not a closed pipe."""
 
 
 def repair_streams() -> None:
-    """Give every closed standard stream the null device, and let no letter be one that cannot be printed.
+    """Open the null device for every closed standard stream, and escape characters that the terminal cannot print.
 
-    Without this the next file to be opened would take the place of a closed stream, and be printed into.
+    Otherwise the next file to be opened would get the descriptor of a closed stream and receive its output.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
     sys.stdout = sys.stdout or _null()
     sys.stderr = sys.stderr or _null()
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
@@ -33,7 +33,7 @@ def repair_streams() -> None:
 
 
 def put(text: str, end: str = "\n") -> None:
-    """Print to standard output at once, if there is somebody to read it."""
+    """Print to standard output and flush; errors are recorded, see `output_lost`."""
     try:
         print(_printable(text, sys.stdout, "replace"), end=end, flush=True)
     except (OSError, ValueError) as error:  # ValueError: the stream was closed
@@ -41,15 +41,17 @@ def put(text: str, end: str = "\n") -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line to standard error, if it can be written."""
+    """Print a line to standard error; errors are ignored."""
     try:
         print(_printable(text, sys.stderr, "backslashreplace"), file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        pass  # there is nobody left to tell
+        pass  # there is no stream left to report to
 
 
 def output_lost() -> str:
-    """Why standard output could not be written, once; empty if it could, or if nobody wanted to read it."""
+    """The reason why standard output could not be written, reported once; empty if it could, or if the reader closed
+    it.
+    """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -64,14 +66,14 @@ def _printable(text: str, stream: object, errors: str) -> str:
 
 
 def _silence(error: OSError | ValueError) -> None:
-    """Nothing more is printed; what is still in the buffer goes nowhere, so that it is no error at the end either."""
+    """Redirect standard output to the null device, so that flushing the buffer at exit raises no error either."""
     if isinstance(error, OSError) and error.errno not in _GONE:
         _lost[:] = [error.strerror or str(error)]
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-    except (OSError, ValueError, AttributeError):  # no file at all, or a closed one
+    except (OSError, ValueError, AttributeError):  # not a file, or a closed one
         sys.stdout = _null()
 
 

@@ -1,43 +1,57 @@
-"""3D representations: everything that answers `render(cameras, background) -> rgb, opacity, depth, normal`."""
+"""Trainable 3D representations (Gaussians, NeRF, DMTet, textured mesh) with `render(cameras, background)`."""
 
-from .base import Adaptive, AdaptReport, FieldSample, Meshable, Queryable, RenderOutput, Representation, Savable
+from steindreamer.registry import Registry
+
+from .base import (
+    Adaptive,
+    AdaptReport,
+    Buildable,
+    ColoredSurface,
+    FieldSample,
+    Meshable,
+    Queryable,
+    RenderOutput,
+    Representation,
+    RepresentationConfig,
+    Savable,
+    SceneContext,
+    TakesOver,
+)
 from .cameras import Cameras, sphere_of_cameras
-from .densify import DensifyConfig
-from .dmtet_mesh import DmtetConfig, DmtetMesh
-from .ensemble import Ensemble, ensemble_of, particles_of
-from .gaussian_ply import read_gaussian_ply, write_gaussian_ply
-from .gaussians import Gaussians, GaussiansConfig
-from .mesh import TriangleMesh, face_normals, vertex_normals
-from .mesh_render import render_mesh
-from .nerf import Nerf, NerfConfig
+from .gaussians.densification import DensifyConfig
+from .gaussians.gaussians import Gaussians, GaussiansConfig
+from .gaussians.ply import read_gaussian_ply, write_gaussian_ply
+from .mesh.dmtet import DmtetConfig, DmtetMesh
+from .mesh.render import render_mesh
+from .mesh.sampling import sample_surface
+from .mesh.signed_distance import signed_distance
+from .mesh.textured import TextureConfig, TexturedMesh
+from .nerf.nerf import Nerf, NerfConfig
+from .particles import Ensemble, ensemble_of, particles_of
 from .placement import Placement
-from .textured_mesh import TextureConfig, TexturedMesh
+from .triangle_mesh import TriangleMesh, face_normals, vertex_normals
 
-REPRESENTATIONS: dict[str, type] = {"gaussians": GaussiansConfig, "mesh": DmtetConfig, "nerf": NerfConfig}
-"""What can be trained, by name. Each value is a dataclass (usable as an OmegaConf structured config) with a method
-`build(generator, device) -> Representation`.
+REPRESENTATIONS: Registry[type[RepresentationConfig]] = Registry(
+    "representation",
+    {"gaussians": GaussiansConfig, "nerf": NerfConfig, "dmtet": DmtetConfig, "textured_mesh": TextureConfig},
+)
+"""Trainable representations by name: dataclasses that are `Buildable`, to start a run, `TakesOver`, to continue the
+scene of an earlier stage, or both.
 
-To add a representation: write one file with such a config and a `Representation` that renders, and one entry here; a
-plugin calls `register_representation`. The contract tests (tests/representations/test_contracts.py) run over this
-dictionary, so that registering is being tested.
+To add a representation: write one file with such a config and a `Representation` that renders, and register it. The
+contract tests (tests/representations/test_contracts.py) cover every registered representation.
 """
 
-
-def register_representation(name: str, config: type) -> None:
-    """Make `config`, a dataclass like the values of `REPRESENTATIONS`, available under `name`.
-
-    Raises ValueError if the name is taken.
-    """
-    if name in REPRESENTATIONS:
-        raise ValueError(f"a representation named {name!r} exists already: choose another name")
-    REPRESENTATIONS[name] = config
-
+register_representation = REPRESENTATIONS.register
+list_representations = REPRESENTATIONS.names
 
 __all__ = [
     "REPRESENTATIONS",
     "AdaptReport",
     "Adaptive",
+    "Buildable",
     "Cameras",
+    "ColoredSurface",
     "DensifyConfig",
     "DmtetConfig",
     "DmtetMesh",
@@ -52,16 +66,22 @@ __all__ = [
     "Queryable",
     "RenderOutput",
     "Representation",
+    "RepresentationConfig",
     "Savable",
+    "SceneContext",
+    "TakesOver",
     "TextureConfig",
     "TexturedMesh",
     "TriangleMesh",
     "ensemble_of",
     "face_normals",
+    "list_representations",
     "particles_of",
     "read_gaussian_ply",
     "register_representation",
     "render_mesh",
+    "sample_surface",
+    "signed_distance",
     "sphere_of_cameras",
     "vertex_normals",
     "write_gaussian_ply",

@@ -1,9 +1,9 @@
-"""The contract of every 3D representation: `render(cameras, background) -> RenderOutput`, and what may come on top."""
+"""The interface of every 3D representation: `Representation`, and optional protocols such as `Meshable`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,28 +13,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .cameras import Cameras
-from .mesh import TriangleMesh
 from .placement import Placement
+from .triangle_mesh import TriangleMesh
 
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """What every renderer returns; float32, differentiable wherever the representation is."""
+    """The images that every renderer returns: float32, differentiable in the parameters of the representation."""
 
     rgb: Float[Tensor, "b 3 h w"]
     """Display sRGB in [0, 1], composited over the background."""
     opacity: Float[Tensor, "b 1 h w"]
-    """[0, 1]."""
+    """Opacity in [0, 1]."""
     depth: Float[Tensor, "b 1 h w"]
-    """z-depth in metres, opacity-normalised (never pre-multiplied); 0 where empty."""
+    """Depth along z in meters, normalized by the opacity (never pre-multiplied); 0 where empty."""
     normal: Float[Tensor, "b 3 h w"]
-    """World-space unit vector facing the camera; 0 where empty."""
+    """World-space unit normal facing the camera; 0 where empty."""
     terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """Penalties that only the renderer can see, such as what happens along the rays; see `Representation.render_terms`.
-    """
+    """Regularizers that only the renderer can compute, such as distortion along the rays; their names are
+    `Representation.render_terms`."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for images whose shapes or types are not those above; values are not looked at."""
+        """Check shapes and types, not values.
+
+        Raises:
+            ValueError: An image has the wrong shape, or is not floating point.
+        """
         for name, channels in _CHANNELS.items():
             image = getattr(self, name)
             given = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
@@ -53,21 +57,29 @@ _CHANNELS = {"rgb": 3, "opacity": 1, "depth": 1, "normal": 3}
 
 
 class Representation(nn.Module, ABC):
-    """A scene that renders. Its `nn.Parameter`s are what distillation trains."""
+    """A trainable 3D scene with a differentiable renderer; distillation trains its `nn.Parameter`s.
+
+    Example:
+        >>> scene = GaussiansConfig(count=1000).build(torch.Generator().manual_seed(0))
+        >>> cameras = Cameras.orbit([0.0, 90.0], [15.0, 15.0], height=64)
+        >>> output = scene.render(cameras, background=torch.ones(2, 3))
+        >>> output.rgb.shape
+        torch.Size([2, 3, 64, 64])
+    """
 
     render_terms: tuple[str, ...] = ()
-    """Names of the penalties that `render` returns in `RenderOutput.terms` whenever gradients are enabled."""
+    """Names of the regularizers that `render` returns in `RenderOutput.terms` while gradients are enabled."""
 
     def __init__(self) -> None:
         super().__init__()
         self.placed = nn.Buffer(torch.zeros(5, dtype=torch.float64))
-        """`placement` as numbers; zeros: None. A buffer, so that checkpoints hold it."""
+        """`placement` as numbers, all 0 for None; a buffer, so that checkpoints contain it."""
 
     @property
     def placement(self) -> Placement | None:
-        """Where the file that the scene started from had it; None: it started from no file.
+        """Transform from the initial file into the unit ball; None if the scene was not initialized from a file.
 
-        The scene itself is always in the unit ball. The export puts the asset back.
+        The scene itself is always in the unit ball. The export applies the inverse.
         """
         return Placement.from_tensor(self.placed) if bool(self.placed[0] > 0) else None
 
@@ -78,22 +90,37 @@ class Representation(nn.Module, ABC):
 
     @abstractmethod
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
-        """Draw the scene, one picture per camera, over one background colour (sRGB in [0, 1]) per camera."""
+        """Render one image per camera.
+
+        Args:
+            cameras: The cameras, on any device.
+            background: Background color of each camera, sRGB in [0, 1].
+        """
 
     @abstractmethod
     def learning_rates(self, progress: float) -> dict[str, float]:
-        """Adam learning rate of every trainable parameter, by name. `progress` runs from 0 to 1 over the stage."""
+        """Adam learning rate of every trainable parameter, by parameter name.
 
-    def regularisers(self) -> dict[str, Float[Tensor, ""]]:
-        """Named penalties on the parameters themselves; the stage's config gives their weights."""
+        Args:
+            progress: Fraction of the stage that is done, in [0, 1].
+        """
+
+    def regularizers(self) -> dict[str, Float[Tensor, ""]]:
+        """Regularizers on the parameters, by name; the settings of the stage give their weights."""
         return {}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Restore parameters and buffers in place, whatever their number (densification changes it).
+        """Restore parameters and buffers in place; sizes may differ, since densification changes them.
 
-        Gradients are dropped. Earlier pictures may still be held, but not be differentiated any more.
-        Raises KeyError naming what is missing or unexpected, ValueError for what is not finite (in buffers: NaN), of
-        another type, or refused by `check_tensors`; nothing is changed then.
+        Gradients are dropped. Images rendered earlier can no longer be differentiated.
+
+        Args:
+            tensors: All parameters and buffers by name, as in `state_dict`.
+
+        Raises:
+            KeyError: Names are missing or unexpected. Nothing is changed.
+            ValueError: A parameter is not finite, a buffer is NaN, a type differs, or `check_tensors` refuses the
+                shapes. Nothing is changed.
         """
         parameters = dict(self.named_parameters())
         own = {**parameters, **dict(self.named_buffers())}
@@ -113,8 +140,13 @@ class Representation(nn.Module, ABC):
             replace_data(tensor, tensors[name].to(tensor.device, tensor.dtype).clone())
 
     def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raises ValueError for shapes that this scene cannot have: only a tensor's first size may be another one than
-        now, and parameters of one module that have as many rows now must go on so.
+        """Check that `load_tensors` can restore these shapes.
+
+        Only the first dimension of a tensor may differ from the current one, and parameters of one module that have
+        equally many rows now must also have equally many rows in `tensors`.
+
+        Raises:
+            ValueError: A shape does not fit.
         """
         rows: dict[tuple[str, int], tuple[str, int]] = {}
         for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
@@ -128,7 +160,14 @@ class Representation(nn.Module, ABC):
                     raise ValueError(f"'{first}' would have {count} rows, '{name}' {len(given)}")
 
     def optimizer_groups(self, progress: float = 0.0) -> list[dict[str, object]]:
-        """One optimizer group per trainable parameter. Raises ValueError unless the rates cover exactly those."""
+        """Parameter groups for `torch.optim.Adam`, one per trainable parameter.
+
+        Example:
+            >>> optimizer = torch.optim.Adam(scene.optimizer_groups())
+
+        Raises:
+            ValueError: `learning_rates` does not name exactly the trainable parameters.
+        """
         rates = self.learning_rates(progress)
         trainable = {name: p for name, p in self.named_parameters() if p.requires_grad}
         if rates.keys() != trainable.keys():
@@ -144,66 +183,150 @@ def _described(tensor: Tensor) -> str:
 
 
 def replace_data(tensor: Tensor, data: Tensor) -> None:
-    """Give a parameter or buffer other values, of any shape, in place; its gradient is dropped."""
+    """Replace the values of a parameter or buffer in place, with any shape; its gradient is dropped."""
     tensor.grad = None
-    # autograd remembers a parameter's shape for as long as somebody holds an earlier picture. A change of type makes it
-    # forget.
+    # Autograd keeps a parameter's shape as long as a graph that contains it is alive. A change of type resets it.
     tensor.data = torch.empty(0, dtype=torch.float64, device=tensor.device)
     tensor.data = data
 
 
 @dataclass(frozen=True)
 class AdaptReport:
-    """What one call of `Adaptive.adapt` changed."""
+    """The change in size by one call of `Adaptive.adapt`."""
 
     added: int = 0
+    """Number of elements added (Gaussians, occupied cells)."""
     removed: int = 0
+    """Number of elements removed."""
     total: int = 0
+    """Number of elements after the call."""
 
 
 @runtime_checkable
 class Adaptive(Protocol):
-    """A representation that changes its own size while it is trained (densify, prune, upsample)."""
+    """A representation that changes its size during training, for example by densification and pruning."""
 
     def adapt(
         self, step: int, total_steps: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> AdaptReport:
-        """Called after every `optimizer.step()`, with `step` counting from 1; must keep the optimizer's state valid."""
+        """Adapt the size; called after every `optimizer.step()`, and must keep the optimizer's state valid.
+
+        Args:
+            step: Number of optimizer steps so far in the stage, from 1.
+            total_steps: Number of steps of the stage.
+            optimizer: The optimizer of `Representation.optimizer_groups`.
+            generator: Source of all random draws.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class FieldSample:
-    """A volumetric field at points."""
+    """Values of a volumetric field at points."""
 
     density: Float[Tensor, " n"]
-    """>= 0; larger is more solid. Only its ordering matters: the extraction finds the level."""
-    colour: Float[Tensor, "n 3"]
-    """Display sRGB in [0, 1]."""
+    """Density, >= 0; larger is more solid. Only the order of the values matters: mesh extraction chooses the level."""
+    color: Float[Tensor, "n 3"]
+    """Color, display sRGB in [0, 1]."""
 
 
 @runtime_checkable
 class Queryable(Protocol):
-    """A representation that can be asked at points; extraction and baking use it when it is there."""
+    """A representation whose field can be evaluated at points; mesh extraction and texture baking use it if present."""
 
     def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:
-        """Density and colour at world points; no gradient needed."""
+        """Density and color at world points (meters); no gradient is needed."""
         ...
 
 
 @runtime_checkable
 class Meshable(Protocol):
-    """A representation that is a triangle mesh already: extraction takes it as it is."""
+    """A representation with an explicit triangle mesh; mesh extraction uses it unchanged."""
 
     def mesh(self) -> TriangleMesh:
-        """The surface as it is now, detached, with outward winding; without faces if nothing is left."""
+        """The current surface, detached, with outward winding; without faces if the surface has vanished."""
+        ...
+
+
+@dataclass(frozen=True)
+class ColoredSurface:
+    """The surface of a scene with its colors."""
+
+    mesh: TriangleMesh
+    """Closed, with outward winding, on the CPU."""
+    color: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
+    """Display sRGB in [0, 1] by position (meters), meant for points on or near the surface."""
+
+
+@runtime_checkable
+class SceneContext(Protocol):
+    """Services of a run for a representation's `from_scene`, which takes over the scene of an earlier stage.
+
+    Surfaces of all representations are extracted as in the export: from the mesh or the density field if there is one,
+    else from renders. The methods raise ValueError if the scene is empty.
+    """
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The run's random number generator."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the new scene's tensors."""
+        ...
+
+    def surface(self, scene: Representation) -> ColoredSurface:
+        """The closed surface of a scene, at the resolution of the export."""
+        ...
+
+    def textured_mesh(self, scene: Representation) -> tuple[TriangleMesh, TriangleMesh]:
+        """The mesh that the export would write, unwrapped, with normals and a texture; and the finer one behind it."""
         ...
 
 
 @runtime_checkable
+class Buildable(Protocol):
+    """The settings, a dataclass, of a representation that a run can start with.
+
+    Optional, here and in `TakesOver`:
+        blank(device) -> Representation: a scene of the same kind to load a checkpoint into and to try settings on,
+            quickly and without reading files. Without it `build` is called.
+        trains_shape (class attribute): False if only the colors of a given shape are trained; True if it is missing.
+    """
+
+    def build(self, generator: torch.Generator, device: torch.device) -> Representation:
+        """The scene before the first step, on `device`; `generator` draws what is random about it.
+
+        Raises ValueError for settings out of range.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesOver(Protocol):
+    """The settings, a dataclass, of a representation that a later stage can train.
+
+    With `Buildable` or a method `blank` beside it: a run that goes on has a checkpoint and no earlier scene.
+    """
+
+    def from_scene(self, scene: Representation, context: SceneContext) -> Representation:
+        """A scene on `context.device` that looks like `scene`, which is left as it is.
+
+        Raises ValueError if that cannot be done, such as for an empty scene.
+        """
+        ...
+
+
+RepresentationConfig = Buildable | TakesOver
+"""The settings, a dataclass, of a representation. Its `__post_init__` raises ValueError for those that do not fit
+together."""
+
+
+@runtime_checkable
 class Savable(Protocol):
-    """A representation with an exchange format of its own, written beside the mesh."""
+    """A representation with its own exchange format, which the export writes beside the mesh."""
 
     def save(self, folder: Path) -> Path:
-        """Write the scene into `folder`; returns the file."""
+        """Write the scene into `folder` and return the path of the file."""
         ...

@@ -1,9 +1,9 @@
-"""Pinhole cameras, batched.
+"""Batched pinhole cameras.
 
-Conventions of the whole product:
-  world    right-handed, +Y up, the asset's front faces +Z, metres; the object lives in the unit ball (glTF axes).
-  camera   `camera_to_world` has OpenCV axes: x right, y down, z forward. Pixel centres lie at half-integers.
-  orbit    azimuth 0 looks at the front (camera on +Z) and grows towards +X; elevation is positive upwards; degrees.
+Conventions of all packages:
+  world    right-handed, +Y up, the asset's front faces +Z, meters; the object is in the unit ball (glTF axes).
+  camera   `camera_to_world` has OpenCV axes: x right, y down, z forward. Pixel centers lie at half-integers.
+  orbit    azimuth 0 looks at the front (camera on +Z) and grows toward +X; elevation is positive upward; degrees.
 """
 
 from __future__ import annotations
@@ -20,13 +20,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cameras:
-    """A batch of pinhole cameras that share one picture size."""
+    """A batch of pinhole cameras with the same image size.
+
+    Example:
+        >>> cameras = Cameras.orbit([0.0, 90.0], [15.0, 15.0], distance=3.2, field_of_view=40.0, height=64)
+        >>> len(cameras), cameras.rays().shape
+        (2, torch.Size([2, 3, 64, 64]))
+    """
 
     camera_to_world: Float[Tensor, "b 4 4"]
+    """Camera poses with OpenCV axes: x right, y down, z forward; meters."""
     intrinsics: Float[Tensor, "b 3 3"]
-    """Pixels: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]."""
+    """Intrinsics in pixels: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]."""
     height: int
+    """Image height in pixels."""
     width: int
+    """Image width in pixels."""
 
     @classmethod
     def orbit(
@@ -39,9 +48,18 @@ class Cameras:
         height: int = 128,
         width: int | None = None,
     ) -> Cameras:
-        """Cameras around the origin. Angles and the vertical field of view in degrees, distance in metres.
+        """Cameras on a sphere around the origin that look at the origin.
 
-        Raises ValueError if a distance is not positive, or a field of view not between 0 and 180.
+        Args:
+            azimuth: Degrees; 0 looks at the front of the object (camera on +Z), 90 is on +X.
+            elevation: Degrees, positive above the object.
+            distance: Meters from the origin.
+            field_of_view: Vertical field of view in degrees.
+            height: Image height in pixels.
+            width: Image width in pixels; None for a square image.
+
+        Raises:
+            ValueError: A distance is not positive, or a field of view is not between 0 and 180.
         """
         azimuth_rad = torch.deg2rad(torch.as_tensor(azimuth, dtype=torch.float32))
         elevation_rad = torch.deg2rad(torch.as_tensor(elevation, dtype=torch.float32))
@@ -53,7 +71,7 @@ class Cameras:
         sin_a, cos_a = azimuth_rad.sin(), azimuth_rad.cos()
         sin_e, cos_e = elevation_rad.sin(), elevation_rad.cos()
         backward = torch.stack([cos_e * sin_a, sin_e, cos_e * cos_a], -1)
-        # The right vector needs no reference "up", so that looking straight down is well defined too.
+        # The right vector is computed without an "up" vector, so that looking straight down is well defined.
         right = torch.stack([cos_a, torch.zeros_like(cos_a), -sin_a], -1)
         down = torch.linalg.cross(right, backward)
         pose = _pose(right, down, -backward, backward * radius[:, None])
@@ -70,10 +88,19 @@ class Cameras:
         height: int = 128,
         width: int | None = None,
     ) -> Cameras:
-        """Cameras at `eye` with `target` in the middle of the picture and `up` (any length) upwards in it.
+        """Cameras at `eye` that look at `target`.
 
-        World points in metres, the vertical field of view in degrees. Raises ValueError if the field of view is not
-        between 0 and 180, or if `eye`, `target` and `up` leave the picture's axes open.
+        Args:
+            eye: Camera positions in the world, meters.
+            target: World points at the image center, meters.
+            up: World directions that point upward in the image; any length.
+            field_of_view: Vertical field of view in degrees.
+            height: Image height in pixels.
+            width: Image width in pixels; None for a square image.
+
+        Raises:
+            ValueError: The field of view is not between 0 and 180, `target` is at `eye`, or `up` is parallel to the
+                viewing direction.
         """
         forward = F.normalize(target - eye, dim=1, eps=1e-12)
         across = torch.linalg.cross(forward, F.normalize(up, dim=1, eps=1e-12), dim=1)
@@ -89,41 +116,44 @@ class Cameras:
     def __getitem__(self, index: int | slice | Tensor) -> Cameras:
         """A sub-batch; an int keeps the batch axis (length 1). Raises IndexError for an int out of range."""
         if isinstance(index, int):
-            # `range` knows negative numbers, and its IndexError is what ends a loop over the cameras.
+            # `range` handles negative indices, and its IndexError ends a loop over the cameras.
             index = range(len(self))[index]
             index = slice(index, index + 1)
         return Cameras(self.camera_to_world[index], self.intrinsics[index], self.height, self.width)
 
     def to(self, device: torch.device | str) -> Cameras:
+        """Copy the cameras to another device."""
         return Cameras(self.camera_to_world.to(device), self.intrinsics.to(device), self.height, self.width)
 
     def resized(self, height: int, width: int | None = None) -> Cameras:
-        """The same views at another picture size."""
+        """Return the cameras with another image size in pixels; the image is square if `width` is None."""
         width = height if width is None else width
         scale = torch.tensor([width / self.width, height / self.height, 1.0], device=self.intrinsics.device)
         return Cameras(self.camera_to_world, self.intrinsics * scale[:, None], height, width)
 
     @property
     def position(self) -> Float[Tensor, "b 3"]:
+        """Camera positions in the world, meters."""
         return self.camera_to_world[:, :3, 3]
 
     @property
     def forward(self) -> Float[Tensor, "b 3"]:
-        """Unit viewing direction, world space."""
+        """Unit viewing directions in world space."""
         return self.camera_to_world[:, :3, 2]
 
     @property
     def azimuth(self) -> Float[Tensor, " b"]:
-        """Degrees in [-180, 180], of the direction from the scene back to the camera."""
+        """Azimuth of the direction from the scene to the camera, degrees in [-180, 180]."""
         return torch.rad2deg(torch.atan2(-self.forward[:, 0], -self.forward[:, 2]))
 
     @property
     def elevation(self) -> Float[Tensor, " b"]:
-        """Degrees in [-90, 90]."""
+        """Elevation of the direction from the scene to the camera, degrees in [-90, 90]."""
         return torch.rad2deg(torch.asin((-self.forward[:, 1]).clamp(-1, 1)))
 
     @property
     def world_to_camera(self) -> Float[Tensor, "b 4 4"]:
+        """The inverse of `camera_to_world`."""
         rotation = self.camera_to_world[:, :3, :3].transpose(1, 2)
         out = torch.zeros_like(self.camera_to_world)
         out[:, :3, :3] = rotation
@@ -132,32 +162,32 @@ class Cameras:
         return out
 
     def project(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
-        """World points to pixels (x right, y down) and z-depth in metres (negative: behind the camera)."""
+        """Project world points (meters) to pixels (x right, y down) and z-depth (meters; < 0: behind)."""
         pose = self.world_to_camera
         local = torch.einsum("bij,nj->bni", pose[:, :3, :3], points) + pose[:, None, :3, 3]
         depth = local[..., 2]
         safe = torch.where(depth.abs() > 1e-8, depth, torch.full_like(depth, 1e-8))
-        focal, centre = self._focal_centre()
-        return local[..., :2] / safe[..., None] * focal[:, None] + centre[:, None], depth
+        focal, center = self._focal_center()
+        return local[..., :2] / safe[..., None] * focal[:, None] + center[:, None], depth
 
     def unproject(self, depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """World position of every pixel centre at the given z-depth."""
+        """World positions (meters) of the pixel centers at the given z-depth (meters)."""
         return self.position[:, :, None, None] + self.rays() * depth
 
     def rays(self) -> Float[Tensor, "b 3 h w"]:
-        """World-space direction through every pixel centre, scaled to unit z-depth (not unit length)."""
+        """World-space directions through the pixel centers, scaled to unit z-depth (not unit length)."""
         device = self.intrinsics.device
         y, x = torch.meshgrid(
             torch.arange(self.height, device=device) + 0.5,
             torch.arange(self.width, device=device) + 0.5,
             indexing="ij",
         )
-        focal, centre = self._focal_centre()
-        xy = (torch.stack([x, y]) - centre[:, :, None, None]) / focal[:, :, None, None]
+        focal, center = self._focal_center()
+        xy = (torch.stack([x, y]) - center[:, :, None, None]) / focal[:, :, None, None]
         local = torch.cat([xy, torch.ones_like(xy[:, :1])], 1)
         return torch.einsum("bij,bjhw->bihw", self.camera_to_world[:, :3, :3], local)
 
-    def _focal_centre(self) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"]]:
+    def _focal_center(self) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"]]:
         return self.intrinsics[:, (0, 1), (0, 1)], self.intrinsics[:, :2, 2]
 
 
@@ -169,7 +199,7 @@ def sphere_of_cameras(
     height: int = 128,
     width: int | None = None,
 ) -> Cameras:
-    """`count` orbit cameras spread evenly over the whole sphere (Fibonacci lattice), poles included nearly."""
+    """`count` orbit cameras distributed evenly over the sphere by a Fibonacci lattice, almost up to the poles."""
     index = torch.arange(count, dtype=torch.float32) + 0.5
     elevation = torch.rad2deg(torch.asin(1 - 2 * index / count))
     azimuth = index * 360.0 * (math.sqrt(5) - 1) / 2 % 360

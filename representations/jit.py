@@ -1,4 +1,4 @@
-"""The options of all compiled (numba) kernels."""
+"""Compiler options of all numba kernels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numba import njit
 
 
 def _can_cache() -> bool:
-    """Whether there is a place to keep compiled code: beside the source, NUMBA_CACHE_DIR, or the user's cache folder.
+    """Whether numba has a writable cache folder: beside the source, NUMBA_CACHE_DIR, or the user's cache folder.
 
-    In a read-only installation of a user without a home there is none, and numba would refuse to compile at all.
+    A read-only installation of a user without a home folder has none, and numba would raise with `cache=True`.
     """
     try:
         njit(cache=True)(lambda: None)
@@ -20,9 +20,9 @@ def _can_cache() -> bool:
 
 
 EXACT: dict[str, Any] = {"error_model": "numpy", "cache": _can_cache()}
-"""IEEE arithmetic."""
+"""Options for IEEE arithmetic."""
 FAST: dict[str, Any] = {**EXACT, "fastmath": {"arcp", "nsz", "afn"}}
-"""Approximate operations, each on its own: sums in other orders (`reassoc`) or fused products (`contract`) would
-depend on what the compiler sees around them, and a process that compiles a kernel would get other bits than one that
-loads it from the cache; a resumed run would not end like one left alone. NaNs and infinities keep their meaning:
-parameters that have diverged must not turn into wild memory accesses."""
+"""Options for approximate single operations. Reordered sums (`reassoc`) and fused products (`contract`) stay off: their
+result depends on the surrounding code, so a process that compiles a kernel could get other bits than one that loads it
+from the cache, and a resumed run could differ from an uninterrupted one. NaN and infinity keep their meaning, so that
+diverged parameters cannot cause out-of-bounds memory accesses."""

@@ -1,8 +1,8 @@
-"""Where a given shape was and how large: the way into the unit ball, where scenes are trained, and back.
+"""The similarity transform between a file's coordinates and the unit ball, in which scenes are trained.
 
-A representation that starts from a file carries the file's `Placement` as `Representation.placement`: a buffer, so that
-checkpoints hold it. Whoever makes another representation of a scene hands it on, and the export undoes it. A scene that
-comes from no file has None.
+A representation that is initialized from a file keeps the transform as `Representation.placement`: a buffer, so that
+checkpoints contain it. A conversion to another representation copies it, and the export applies its inverse. It is None
+for a scene that was not initialized from a file.
 """
 
 from __future__ import annotations
@@ -15,35 +15,46 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 RADIUS = 0.9
-"""Metres from the center to the farthest point of a shape that was fitted into the unit ball."""
+"""Distance in meters from the center to the farthest point of a shape that is fitted into the unit ball."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A similarity: what is at `p` in the file is at turn(p - center) / scale in the ball.
+    """A similarity transform: the point `p` of the file is at turn(p - center) / scale in the unit ball.
 
     Both spaces are right-handed with +Y up. Points and directions keep their type and device.
+
+    Example:
+        >>> placement = Placement.fit(mesh.vertices, yaw=90.0)
+        >>> vertices = placement.apply(mesh.vertices)
     """
 
     scale: float
-    """Units of the file (metres) per metre of the ball, above 0."""
+    """Units of the file per meter in the ball, above 0."""
     center: tuple[float, float, float]
-    """The point of the file that is the middle of the ball."""
+    """The point of the file that maps to the center of the ball."""
     yaw: float = 0.0
-    """Degrees by which the file is turned about +Y on the way into the ball, from +Z towards +X: a model whose front
-    faces -X has it at +Z after 90."""
+    """Rotation in degrees about +Y from the file to the ball, from +Z toward +X: after 90, the front of a model that
+    faces -X faces +Z."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless everything is finite and `scale` above 0."""
+        """Check the values. Raises ValueError unless all are finite and `scale` is above 0."""
         if not all(map(math.isfinite, (self.scale, *self.center, self.yaw))) or self.scale <= 0:
-            raise ValueError(f"a placement is finite and its scale above 0; got {self}")
+            raise ValueError(f"a placement needs finite values and scale > 0; got {self}")
 
     @classmethod
     def fit(cls, points: Float[Tensor, "n 3"], *, yaw: float = 0.0, radius: float = RADIUS) -> Placement:
-        """Brings the middle of the points' bounding box to the origin and the farthest point to `radius` metres.
+        """The transform that fits points into the unit ball.
 
-        Raises ValueError if a point is not finite, if there are no two different ones, or for a `yaw` or `radius` out
-        of range.
+        The center of their bounding box maps to the origin, and the farthest point to `radius` meters from it.
+
+        Args:
+            points: Points of the file.
+            yaw: Rotation in degrees about +Y, see `yaw`.
+            radius: Distance in meters of the farthest point from the origin.
+
+        Raises:
+            ValueError: A point is not finite, all points coincide, or `yaw` or `radius` is out of range.
         """
         if not math.isfinite(yaw) or not 0 < radius < math.inf:
             raise ValueError(f"need a finite yaw and a radius above 0, got {yaw} and {radius}")
@@ -56,41 +67,41 @@ class Placement:
         center = low + (high - low) / 2
         reach = float((points - center).norm(dim=1).max())
         if not 0 < reach / radius < math.inf:
-            raise ValueError("all its points lie at one place" if reach == 0 else "it is too large to be measured")
+            raise ValueError("all its points coincide" if reach == 0 else "its size overflows")
         x, y, z = center.tolist()
         return cls(reach / radius, (x, y, z), yaw)
 
     def apply(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-        """From the file into the ball."""
+        """Transform points from the file into the ball."""
         moved = (points.double() - self._center(points)) / self.scale
         return (moved @ self._rotation(points).T).to(points)
 
     def undo(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-        """From the ball to where it was in the file."""
+        """Transform points from the ball into the file."""
         turned = points.double() @ self._rotation(points)
         return (turned * self.scale + self._center(points)).to(points)
 
     def turn(self, directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-        """Directions, such as normals, from the file into the ball; lengths stay."""
+        """Rotate directions, such as normals, from the file into the ball; lengths are kept."""
         return (directions.double() @ self._rotation(directions).T).to(directions)
 
     def turn_back(self, directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-        """The inverse of `turn`."""
+        """Rotate directions from the ball into the file: the inverse of `turn`."""
         return (directions.double() @ self._rotation(directions)).to(directions)
 
     @property
     def quaternion(self) -> tuple[float, float, float, float]:
-        """The rotation of `turn` as w, x, y, z. An orientation q of the file is this times q in the ball."""
+        """The rotation of `turn` as a quaternion w, x, y, z; an orientation q of the file becomes this times q."""
         half = math.radians(self.yaw) / 2
         return (math.cos(half), 0.0, math.sin(half), 0.0)
 
     def tensor(self) -> Float64[Tensor, " 5"]:
-        """scale, center, yaw."""
+        """The transform as one tensor: scale, center x, y, z, yaw."""
         return torch.tensor([self.scale, *self.center, self.yaw], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, values: Float64[Tensor, " 5"]) -> Placement:
-        """The inverse of `tensor`. Raises ValueError for values that are no placement."""
+        """The transform from a tensor as `tensor` returns it. Raises ValueError for invalid values."""
         scale, x, y, z, yaw = values.tolist()
         return cls(scale, (x, y, z), yaw)
 

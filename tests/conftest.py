@@ -17,7 +17,7 @@ def _modules_with_shapes() -> list[str]:
     root = Path(__file__).parents[1]
     files = [
         path
-        for folder in ("representations", "distill", "training", "pipelines")
+        for folder in ("representations", "distill", "world", "training", "pipelines")
         for path in root.glob(f"{folder}/**/*.py")
     ]
     annotated = [path.relative_to(root).with_suffix("") for path in files if "jaxtyping" in path.read_text()]
@@ -26,9 +26,17 @@ def _modules_with_shapes() -> list[str]:
 
 install_import_hook(_modules_with_shapes(), "beartype.beartype")
 
+from collections.abc import Iterator
+
 import numba
 import pytest
 import torch
+
+from steindreamer.distill import CONTROL_VARIATES, METHODS
+from steindreamer.distill.priors.diffusion import FAMILIES
+from steindreamer.pipelines.config import plugins
+from steindreamer.pipelines.priors import PRIORS
+from steindreamer.representations import REPRESENTATIONS
 
 
 @pytest.fixture
@@ -49,6 +57,17 @@ def own_cores() -> None:
     if processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
         numba.set_num_threads(max(1, numba.get_num_threads() // processes))
+
+
+@pytest.fixture(autouse=True)
+def own_components() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    registries = (REPRESENTATIONS, METHODS, PRIORS, CONTROL_VARIATES, FAMILIES, plugins.LOADED)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(content)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

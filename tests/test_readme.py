@@ -12,24 +12,27 @@ import pytest
 import torch
 import yaml
 
-from steindreamer.distill import BASELINES, SSDConfig
-from steindreamer.pipelines import plugins
-from steindreamer.pipelines.cli import parser
-from steindreamer.pipelines.config import CHOICES, load_config
-from steindreamer.pipelines.estimated_geometry import ESTIMATED
-from steindreamer.pipelines.penalties import PENALTIES
-from steindreamer.pipelines.pipeline import Pipeline
-from steindreamer.pipelines.shading import ShadingConfig
-from steindreamer.pipelines.stage import StageConfig
-from steindreamer.pipelines.views import ViewsConfig
-from steindreamer.representations import REPRESENTATIONS, Representation, TexturedMesh
-from steindreamer.training.world import COLOURS, KINDS
+from steindreamer.distill import CONTROL_VARIATES, SSDConfig
+from steindreamer.pipelines.cli.run import parser
+from steindreamer.pipelines.config import plugins
+from steindreamer.pipelines.config.run_config import CHOICES, load_config
+from steindreamer.pipelines.optimization.component_checks import blank_scene
+from steindreamer.pipelines.optimization.estimated_geometry import ESTIMATED
+from steindreamer.pipelines.optimization.optimizers import OptimizerConfig
+from steindreamer.pipelines.optimization.regularizers import REGULARIZERS
+from steindreamer.pipelines.optimization.shading import ShadingConfig
+from steindreamer.pipelines.optimization.stage_config import StageConfig
+from steindreamer.pipelines.optimization.views import ViewsConfig
+from steindreamer.pipelines.runs.pipeline import Pipeline
+from steindreamer.representations import REPRESENTATIONS, Representation
+from steindreamer.world import COLORS, KINDS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 }
+MESH = "stages.geometry.representation"
 README, STAGES = DOCUMENTS["README.md"], DOCUMENTS["docs/stages.md"]
 
 
@@ -64,7 +67,6 @@ def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if "examples/voxels.py" in map(str, options.plugin):
         monkeypatch.setattr(plugins, "LOADED", {})
         plugins.load_plugins([ROOT / "examples" / "voxels.py"])
-        monkeypatch.setitem(REPRESENTATIONS, "voxels", REPRESENTATIONS.pop("voxels"))  # gone after the test
     chosen = {name: getattr(options, name) for name in CHOICES}
     config = load_config(
         options.preset or "cpu",
@@ -76,21 +78,26 @@ def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.active_stages()
 
 
-@pytest.mark.parametrize("representation", [None, *REPRESENTATIONS])
+@pytest.mark.parametrize("representation", [None, "gaussians", "nerf", "dmtet"])
 def test_the_preset_of_the_docs_can_begin(representation: str | None, tmp_path: Path) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", STAGES, re.S)
     path = tmp_path / "carved.yaml"
     path.write_text(text, encoding="utf-8")
-    config = load_config(path, representation=representation, overrides=["prior.objects=1", "mesh.resolution=24"])
-    assert list(config.active_stages()) == ["coarse", "geometry", "colours", "paint"]
+    config = load_config(path, representation=representation, overrides=["prior.objects=1", f"{MESH}.resolution=24"])
+    assert list(config.active_stages()) == ["coarse", "geometry", "colors", "paint"]
     stage = Pipeline(config).first()  # sets up every stage
-    assert ("orientation" in stage.config.regularisers) == (config.names["representation"] == "nerf")
-    assert ("opacity" in stage.config.regularisers) == (representation == "gaussians")
+    assert ("orientation" in stage.config.regularizers) == (config.names["representation"] == "nerf")
+    assert ("opacity" in stage.config.regularizers) == (representation == "gaussians")
 
 
 @pytest.mark.parametrize(
     ("title", "config"),
-    [("The settings of a stage", StageConfig), ("`views`", ViewsConfig), ("`shading`", ShadingConfig)],
+    [
+        ("The settings of a stage", StageConfig),
+        ("`views`", ViewsConfig),
+        ("`shading`", ShadingConfig),
+        ("`optimizer`", OptimizerConfig),
+    ],
 )
 def test_the_docs_list_every_setting_with_its_default(title: str, config: type) -> None:
     def default(name: str) -> Any:
@@ -103,29 +110,29 @@ def test_the_docs_list_every_setting_with_its_default(title: str, config: type) 
         assert value == "below" if is_dataclass(default(name)) else value == default(name), name
 
 
-def test_the_docs_list_every_penalty(generator: torch.Generator) -> None:
+def test_the_docs_list_every_regularizer() -> None:
     def own(scene: Representation) -> set[str]:
-        return {*scene.render_terms, *scene.regularisers()}
+        return {*scene.render_terms, *scene.regularizers()}
 
-    expected = {"every picture": {*PENALTIES, *ESTIMATED}, "texture": own(TexturedMesh.blank())}
-    expected |= {name: own(config().build(generator)) for name, config in REPRESENTATIONS.items()}
+    expected = {"every image": {*REGULARIZERS, *ESTIMATED}}
+    device = torch.device("cpu")
+    expected |= {name: own(blank_scene(config(), device, name)) for name, config in REPRESENTATIONS.items()}
     listed: dict[str, set[str]] = {}
-    for name, (where, _) in table("Penalties and schedules").items():
+    for name, (where, _) in table("Regularizers and schedules").items():
         listed.setdefault(where, set()).add(name)
     assert listed == expected
 
 
 def test_the_baseline_of_the_readme_works() -> None:
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_baseline" in block]
-    try:
-        exec(code, {})
-        assert "brightness" in BASELINES
-        load_config("cpu", overrides=["method.baseline=[spectral,brightness]"])
-        SSDConfig(baseline=["spectral", "brightness"])
-    finally:
-        BASELINES.pop("brightness", None)
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_control_variate" in block
+    ]
+    exec(code, {})
+    assert "brightness" in CONTROL_VARIATES
+    load_config("cpu", overrides=["method.baseline=[spectral,brightness]"])
+    SSDConfig(baseline=["spectral", "brightness"])
 
 
 def test_counts() -> None:
     assert f"{len(KINDS)} kinds" in README
-    assert len(COLOURS) == 11 and "eleven colours" in README
+    assert len(COLORS) == 11 and "eleven colors" in README

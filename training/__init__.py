@@ -1,1 +1,1 @@
-"""How the shipped weights were made: the captioned procedural world and the training scripts."""
+"""Training of the shipped weights: data from the captioned procedural world, and the training scripts."""

@@ -1,36 +1,35 @@
-"""What lets a training go on: checkpoints, the settings of a run's folder, learning rates that permit more steps."""
+"""Checkpoints, settings and learning-rate schedules of trainings that can be resumed and extended."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from steindreamer.atomic_file import write_atomically
 
 
 def save_checkpoint(
     path: Path, model: nn.Module, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, steps_done: int
 ) -> None:
-    """Everything needed to go on, atomically."""
+    """Save everything needed to resume, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     tensors["steps_done"] = torch.tensor(steps_done)
-    temporary = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-    os.replace(temporary, path)
+    write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}))
 
 
 def load_checkpoint(
     path: Path, model: nn.Module, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> int:
-    """Fill the model, its average and its optimizer with what was saved; returns the number of steps done."""
+    """Restore the model, its moving average and its optimizer; returns the number of steps done."""
     tensors = load_file(path)
     model.load_state_dict(_under("model.", tensors))
     saved = _under("average.", tensors)
@@ -45,7 +44,7 @@ def load_checkpoint(
 
 
 def check_settings(path: Path, described: Mapping[str, Any]) -> None:
-    """Write the settings into a new run's folder. Raises ValueError if the folder holds a run of other settings."""
+    """Write the settings into the folder of a new run. Raises ValueError if it holds a run with other settings."""
     text = json.dumps(described, indent=1)
     if not path.exists():
         path.write_text(text)
@@ -54,7 +53,10 @@ def check_settings(path: Path, described: Mapping[str, Any]) -> None:
 
 
 def learning_rate_factor(steps_done: int, steps: int, warm_up: int, cool_down: float) -> float:
-    """Rises over `warm_up` steps, falls to 0 over the last `cool_down` share of them, and is 1 between."""
+    """Return the learning-rate factor of a step.
+
+    The factor rises to 1 over `warm_up` steps and falls to 0 over the last fraction `cool_down` of all steps.
+    """
     warm = min(1.0, (steps_done + 1) / warm_up)
     cool = min(1.0, (steps - steps_done) / max(cool_down * steps, 1))
     return warm * cool

@@ -1,4 +1,4 @@
-"""Rendering a training set with worker processes."""
+"""Parallel rendering of a training set with worker processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 
 def run_in_processes(function: Callable[..., None], jobs: Sequence[tuple[Any, ...]], processes: int, what: str) -> None:
-    """Call `function(*job)` for every job, each process with one thread, and print how far it is."""
-    # Not forked: OpenMP does not survive a fork.
+    """Call `function(*job)` for every job in worker processes with one thread each, and print the progress."""
+    # Spawn, because OpenMP does not work after a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_work_quietly) as pool:
         for done, _ in enumerate(pool.map(function, *zip(*jobs, strict=True)), 1):
@@ -23,7 +23,7 @@ def run_in_processes(function: Callable[..., None], jobs: Sequence[tuple[Any, ..
 
 @contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Numba's OpenMP sets its own number of threads for all of the process, PyTorch included."""
+    """Restore the number of PyTorch threads after the context; Numba's OpenMP changes it for the whole process."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -32,6 +32,6 @@ def torch_threads_kept() -> Iterator[None]:
 
 
 def _work_quietly() -> None:
-    """One thread per worker."""
+    """Limit a worker to one thread."""
     torch.set_num_threads(1)
     numba.set_num_threads(1)

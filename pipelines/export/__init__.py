@@ -1,12 +1,12 @@
-"""From any representation to a game-ready textured GLB."""
+"""Export of any representation to a game-ready textured GLB."""
 
+from ..meshing.simplify import clean_mesh
+from ..meshing.surface import SurfaceConfig, extract_surface
+from ..meshing.unwrap import unwrap
 from .asset import ExportReport, export_asset
-from .cleanup import clean_mesh
 from .config import ExportConfig
-from .fidelity import Fidelity, colour_fidelity
+from .fidelity import Fidelity, color_fidelity
 from .gltf import write_glb
-from .surface import SurfaceConfig, extract_surface
-from .unwrap import unwrap
 
 __all__ = [
     "ExportConfig",
@@ -14,7 +14,7 @@ __all__ = [
     "Fidelity",
     "SurfaceConfig",
     "clean_mesh",
-    "colour_fidelity",
+    "color_fidelity",
     "export_asset",
     "extract_surface",
     "unwrap",

@@ -1,40 +1,52 @@
-"""The whole way from a representation to a file, with a report of what it cost and how close it came."""
+"""Export of a representation to a file, with a report of time and fidelity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from ...representations import Representation
-from ..pictures import save_mesh_sheet
+from steindreamer.representations import Representation, TriangleMesh
+
+from ..meshing.atlas import texture_surface
+from ..meshing.maps import bake_maps
+from ..meshing.stopwatch import Stopwatch
+from ..meshing.views import take_views
+from ..settings.validation import check_settings
 from .config import ExportConfig
-from .fidelity import colour_fidelity
+from .fidelity import color_fidelity
 from .gltf import write_glb
-from .maps import bake_maps
-from .page import texture_surface
-from .stopwatch import Stopwatch
-from .views import take_views
+from .previews import save_mesh_sheet
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "asset.glb"
-PICTURE_NAME = "asset.png"
-PICTURE_SIZE = 256
+IMAGE_NAME = "asset.png"
+IMAGE_SIZE = 256
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how it compares with the scene it came from."""
+    """Statistics of the exported asset, and its comparison with the scene."""
 
     path: Path
     vertices: int
     faces: int
     watertight: bool
-    colour_difference: float
-    """Mean CIEDE2000 between the representation and the textured mesh."""
+    color_difference: float
+    """Mean CIEDE2000 color difference between the representation and the textured mesh."""
     silhouette_iou: float
-    """Intersection over union of the pixels that both cover, [0, 1]."""
+    """Intersection over union of the silhouettes, [0, 1]."""
+    mesh: TriangleMesh = field(repr=False)
+    """The exported mesh with its texture, in the scene's own coordinates."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall-clock seconds by stage."""
+    """Wall-clock seconds by export step."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """All fields but the mesh as JSON values: an entry of `exports` in summary.json."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mesh"}
+        return {**plain, "path": str(self.path)}
 
 
 def export_asset(
@@ -44,16 +56,25 @@ def export_asset(
     *,
     name: str = "asset",
     provenance: dict[str, object] | None = None,
-    report: Callable[[str], None] = print,
 ) -> ExportReport:
-    """Extract, clean, unwrap, bake and write `directory/asset.glb`, and a picture; `report` gets a line per stage.
+    """Extract, clean, unwrap, bake and write `directory/asset.glb`, and an image; a line per step is logged.
 
-    `name` is the object's name inside the file, `provenance` (JSON: prompt, seed, versions ...) is written into it.
+    Args:
+        representation: the scene to export.
+        directory: the folder of the files.
+        config: the settings; default `ExportConfig()`.
+        name: the object's name inside the file.
+        provenance: JSON values (prompt, seed, versions ...) that are written into the file.
+
     Raises ValueError if the scene is empty or an option is out of range.
+
+    Example:
+        >>> report = export_asset(scene, Path("out"), ExportConfig(face_budget=5000), name="duck")
+        >>> report.silhouette_iou
     """
     config = ExportConfig() if config is None else config
-    config.validate()
-    watch = Stopwatch(report)
+    check_settings(config, "export")
+    watch = Stopwatch()
     with watch("views"):
         views = take_views(representation, config.cameras, config.view_size)
     surface = texture_surface(representation, views, config, watch)
@@ -65,18 +86,18 @@ def export_asset(
         write_glb(
             path,
             mesh,
-            height_metres=config.height_metres,
+            height_meters=config.height_meters,
             placement=representation.placement,
             name=name,
             extras=provenance,
             maps=maps,
         )
     with watch("compare"):
-        fidelity = colour_fidelity(representation, mesh)
-        save_mesh_sheet(mesh, path.with_name(PICTURE_NAME), PICTURE_SIZE)
-    report(
+        fidelity = color_fidelity(representation, mesh)
+        save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
+    logger.info(
         f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; beside the scene: "
-        f"colour difference {fidelity.colour_difference:.2f} (mean CIEDE2000), "
+        f"color difference {fidelity.color_difference:.2f} (mean CIEDE2000), "
         f"silhouettes overlap {fidelity.silhouette_iou:.1%}"
     )
     return ExportReport(
@@ -84,7 +105,8 @@ def export_asset(
         len(mesh.vertices),
         len(mesh.faces),
         watertight,
-        fidelity.colour_difference,
+        fidelity.color_difference,
         fidelity.silhouette_iou,
+        mesh,
         watch.seconds,
     )

@@ -1,4 +1,4 @@
-"""How close the exported mesh looks to the representation it came from: colour difference and silhouettes."""
+"""Similarity of the exported mesh and its representation: color difference and silhouettes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from dataclasses import dataclass
 import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from ...representations import Cameras, Representation, TriangleMesh, render_mesh
-from .views import Views, photograph
+from steindreamer.representations import Cameras, Representation, TriangleMesh, render_mesh
+
+from ..meshing.views import Views, photograph
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    colour_difference: float
-    """Mean CIEDE2000 over the pixels both cover; about 2 is the least that the eye notices."""
+    """Color difference and silhouette overlap of a mesh and its representation."""
+
+    color_difference: float
+    """Mean CIEDE2000 over the pixels that both cover; about 2 is just noticeable."""
     silhouette_iou: float
     """Intersection over union of the covered pixels, [0, 1]."""
 
 
-def colour_fidelity(representation: Representation, mesh: TriangleMesh, *, cameras: Cameras | None = None) -> Fidelity:
+def color_fidelity(representation: Representation, mesh: TriangleMesh, *, cameras: Cameras | None = None) -> Fidelity:
     """Compare renders of both from the same cameras (default: twelve that the bake does not use)."""
     cameras = fidelity_cameras() if cameras is None else cameras
     return compare(photograph(representation, cameras), mesh)
 
 
 def fidelity_cameras(size: int = 192) -> Cameras:
-    """A turntable at three heights, as a player would look."""
+    """Twelve cameras around the object at three elevations.
+
+    Args:
+        size: image size in pixels.
+    """
     azimuth = [index * 30.0 for index in range(12)]
     elevation = [(-15.0, 10.0, 40.0)[index % 3] for index in range(12)]
     return Cameras.orbit(azimuth, elevation, height=size)
@@ -34,11 +41,11 @@ def fidelity_cameras(size: int = 192) -> Cameras:
 
 @torch.no_grad()
 def compare(views: Views, mesh: TriangleMesh) -> Fidelity:
-    """The mesh against pictures already taken."""
+    """Compare the mesh with existing images of the representation."""
     level = views.solid_level()
     differences, both_count, either_count = [], 0, 0
     for index in range(len(views.cameras)):
-        # Four samples per pixel each way, as the representation's own soft edges have.
+        # Four samples per pixel, because the representation has soft edges.
         drawn = render_mesh(mesh, views.cameras[index : index + 1], torch.zeros(1, 3), supersample=2)
         solid, covered = views.opacity[index, 0] > level, drawn.opacity[0, 0] > 0.5
         both_count += int((solid & covered).sum())

@@ -1,4 +1,4 @@
-"""Write one mesh as a binary glTF 2.0 file that engines import without touching a setting."""
+"""Write one mesh as a binary glTF 2.0 file that engines import with default settings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ...representations import Placement, TriangleMesh, vertex_normals
+from steindreamer.representations import Placement, TriangleMesh, vertex_normals
+
 from ..files import write_atomically
-from .bake import to_bytes
-from .maps import MaterialMaps
+from ..meshing.bake import to_bytes
+from ..meshing.maps import MaterialMaps
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _FAR = 1000.0
-"""So many times its size from the origin, an asset keeps its distance in its node: its vertices have 24 bits."""
+"""Distance from the origin, relative to the asset's size, beyond which its node stores the translation: vertices have
+only 24 bits."""
 
 
 class _Binary:
-    """The binary chunk while it grows, with the views and accessors that cut it up."""
+    """The binary chunk under construction, with its buffer views and accessors."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -54,7 +56,7 @@ class _Binary:
         return len(self.accessors) - 1
 
     def indices(self, faces: np.ndarray, vertices: int) -> int:
-        small = vertices < 65_535  # 65535 itself means "restart" to some hardware
+        small = vertices < 65_535  # 65535 is the primitive restart index on some hardware
         raw = faces.astype("<u2" if small else "<u4").tobytes()
         self.accessors.append(
             {
@@ -71,28 +73,39 @@ def write_glb(
     path: str | Path,
     mesh: TriangleMesh,
     *,
-    height_metres: float | None = None,
+    height_meters: float | None = None,
     placement: Placement | None = None,
     name: str = "asset",
     extras: dict[str, object] | None = None,
     maps: MaterialMaps | None = None,
     roughness: float = 0.8,
 ) -> None:
-    """Write the mesh with its base colour texture, standing on the ground, centred, front towards +Z.
+    """Write the mesh with its base color texture, standing on the ground, centered, front toward +Z.
 
-    `placement`: of the file that the mesh comes from: it is put back there, at its own size and turned as it was.
-    `height_metres` scales the mesh to that height, on the ground and centred, whatever the placement; None keeps its
-    size. `extras` (JSON) is kept as `asset.extras`.
-    The file appears whole or not at all. Raises ValueError for a height that is not positive, an empty mesh, or a
-    texture without uvs.
+    The file is written atomically. Raises ValueError for a height that is not positive, an empty mesh, or a texture
+    without uvs.
+
+    Args:
+        path: the file.
+        mesh: the mesh to write.
+        height_meters: scale the mesh to this height, on the ground and centered, regardless of `placement`; None keeps
+            its size.
+        placement: placement of the source file of the mesh; the mesh gets its position, size and orientation there.
+        name: the object's name.
+        extras: JSON values that are stored as `asset.extras`.
+        maps: further texture maps.
+        roughness: roughness of the material without `maps`, in [0, 1].
+
+    Example:
+        >>> write_glb("mug.glb", mesh, height_meters=0.1)
     """
-    if height_metres is not None and not height_metres > 0:
-        raise ValueError(f"height_metres must be positive, got {height_metres}; leave it out to keep the size")
+    if height_meters is not None and not height_meters > 0:
+        raise ValueError(f"height_meters must be positive, got {height_meters}; leave it out to keep the size")
     if len(mesh.faces) == 0:
         raise ValueError("the mesh has no faces, there is nothing to write")
     if mesh.texture is not None and mesh.uvs is None:
         raise ValueError("the mesh has a texture but no uvs; unwrap it first")
-    tree, binary = _tree(mesh, height_metres, placement, name, extras or {}, maps, roughness)
+    tree, binary = _tree(mesh, height_meters, placement, name, extras or {}, maps, roughness)
     text = json.dumps(tree, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     body = binary + b"\0" * (-len(binary) % 4)
@@ -123,15 +136,15 @@ def _tree(
     pages: list[tuple[str, bytes]] = []
     if mesh.uvs is not None:
         attributes["TEXCOORD_0"] = binary.attribute(mesh.uvs.numpy())
-    elif mesh.colours is not None:
-        attributes["COLOR_0"] = binary.attribute(_linear(mesh.colours.numpy()))
+    elif mesh.colors is not None:
+        attributes["COLOR_0"] = binary.attribute(_linear(mesh.colors.numpy()))
     if mesh.texture is not None:
         surface["baseColorTexture"] = {"index": len(pages)}
-        pages.append(("base_colour", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
+        pages.append(("base_color", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
     if maps is not None:
         along = _turned_back(torch.from_numpy(maps.tangents[:, :3]), placement)
         attributes["TANGENT"] = binary.attribute(np.concatenate([along, maps.tangents[:, 3:]], 1))
-        # The texture's own roughness is multiplied by the factor; 0 keeps the metalness off whatever it holds.
+        # The texture's own roughness is multiplied by the factor; a metallic factor of 0 ignores its metalness.
         surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(pages)}}
         material["occlusionTexture"] = {"index": len(pages)}
         pages.append(("occlusion_roughness_metallic", _png(maps.occlusion_roughness_metallic)))
@@ -167,8 +180,8 @@ def _tree(
 def _placed(
     vertices: Float[Tensor, "v 3"], height: float | None, placement: Placement | None
 ) -> tuple[np.ndarray, list[float]]:
-    """Positions, and the translation of their node: back in their file; else, or at an asked height, with the bottom
-    centre at the origin.
+    """Positions, and the translation of their node: as in the source file; else, or with a given height, with the
+    bottom center at the origin.
     """
     if placement is not None and height is None:
         far = max(map(abs, placement.center)) > _FAR * placement.scale
@@ -186,7 +199,7 @@ def _turned_back(directions: Float[Tensor, "v 3"], placement: Placement | None) 
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:
-    """Vertex colours are linear in glTF, textures are not."""
+    """Convert sRGB to linear: vertex colors are linear in glTF, textures are not."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 

@@ -1,15 +1,15 @@
-"""Trainable functions of a point: feature grids, colour fields, radiance fields."""
+"""Trainable fields, that is, functions of position: feature grids, color fields and radiance fields."""
 
 from .blob import Blob, BlobConfig
-from .colour import ColourField, ColourFieldConfig
+from .color import ColorField, ColorFieldConfig
 from .hash_grid import DenseGrid, DenseGridConfig, FeatureGrid, HashGrid, HashGridConfig
 from .radiance import Radiance, RadianceField, RadianceFieldConfig
 
 __all__ = [
     "Blob",
     "BlobConfig",
-    "ColourField",
-    "ColourFieldConfig",
+    "ColorField",
+    "ColorFieldConfig",
     "DenseGrid",
     "DenseGridConfig",
     "FeatureGrid",

@@ -1,8 +1,8 @@
-"""Compiled kernels of multilinear feature grids; see `grid_twin` for the same in plain torch.
+"""Compiled kernels of trilinear feature grids; `grid_reference` is the reference implementation in torch.
 
-A corner's weight in trilinear interpolation is w; where a `direction` is given, its derivative along that direction
-takes the weight's place. With `direction=None` the branch is removed at compile time. `feature` is a tuple with one
-entry per feature: its length is then a constant of the compiled loops.
+The weight of a corner is its trilinear interpolation weight or, with a `direction`, the derivative of that weight along
+the direction. With `direction=None` the branch is removed at compile time. `feature` is a tuple with one entry per
+feature, so that its length is a compile-time constant of the loops.
 """
 
 from typing import no_type_check
@@ -15,15 +15,15 @@ from ..jit import FAST
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 ZERO, ONE = f32(0.0), f32(1.0)
 PRIME_Y, PRIME_Z = u32(2654435761), u32(805459861)
-# Threads take whole blocks of this many points, so that the compiled loop, and every bit, is the same for any number of
-# threads.
+# Each thread processes whole blocks of this many points, so that the compiled loop, and every bit of the result, is the
+# same for any number of threads.
 BLOCK = 1024
 
 
 @no_type_check
 @njit(inline="always", **FAST)
 def _cell(points, i, cells):
-    """Lowest corner of the point's cell and the position inside it. The minimum also catches NaN."""
+    """Lowest corner of the cell of a point, and the position inside the cell. The minimum also handles NaN."""
     scale = f32(cells)
     x, y, z = points[i, 0] * scale, points[i, 1] * scale, points[i, 2] * scale
     last = u32(cells - u32(1))
@@ -34,7 +34,7 @@ def _cell(points, i, cells):
 @no_type_check
 @njit(inline="always", **FAST)
 def _entry(ix, iy, iz, corner, side, dense, mask):
-    """Where the table keeps this corner of the cell."""
+    """Index of the table entry of a corner of the cell."""
     x, y, z = ix + u32(corner & 1), iy + u32((corner >> 1) & 1), iz + u32((corner >> 2) & 1)
     if dense:
         return u64(x + side * (y + side * z))
@@ -54,7 +54,7 @@ def _factors(fx, fy, fz, corner):
 @no_type_check
 @njit(inline="always", **FAST)
 def _slopes(wx, wy, wz, corner):
-    """Derivative of the corner's weight along the axes, per cell."""
+    """Derivative of a corner's weight along the axes, in units of 1 / cell."""
     return (
         wy * wz if corner & 1 else -(wy * wz),
         wx * wz if corner & 2 else -(wx * wz),
@@ -75,7 +75,7 @@ def _weight(fx, fy, fz, corner, direction, i, cells):
 @no_type_check
 @njit(parallel=True, **FAST)
 def gather(points, direction, table, resolutions, dense, feature, out):
-    """out [n, levels * features] = sum over the corners of weight * table entry."""
+    """Interpolate features: out [n, levels * features] = sum over the corners of weight * table entry."""
     n, mask = len(points), u32(table.shape[1] - 1)
     for block in prange((n + BLOCK - 1) // BLOCK):
         for level in range(len(resolutions)):
@@ -95,7 +95,7 @@ def gather(points, direction, table, resolutions, dense, feature, out):
 @no_type_check
 @njit(parallel=True, **FAST)
 def scatter(points, direction, cotangent, resolutions, dense, feature, g_table):
-    """The transpose of `gather`: adds to g_table. A level belongs to one thread, so sums have one order."""
+    """The transpose of `gather`: add to g_table. One thread processes a level, so that sums have a fixed order."""
     mask = u32(g_table.shape[1] - 1)
     for level in prange(len(resolutions)):
         cells = resolutions[level]
@@ -112,7 +112,7 @@ def scatter(points, direction, cotangent, resolutions, dense, feature, g_table):
 @no_type_check
 @njit(parallel=True, **FAST)
 def point_gradient(points, table, cotangent, resolutions, dense, feature, out):
-    """out [n 3] = derivative of sum(cotangent * features) by the points."""
+    """Differentiate `gather`: out [n 3] = derivative of sum(cotangent * features) with respect to the points."""
     n, mask = len(points), u32(table.shape[1] - 1)
     for block in prange((n + BLOCK - 1) // BLOCK):
         first_point, last_point = block * BLOCK, min(n, (block + 1) * BLOCK)

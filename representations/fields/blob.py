@@ -1,33 +1,35 @@
-"""A ball of density to start from, so that the first pictures show something to improve."""
+"""An initial blob of density, so that the first images show an object to optimize."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import torch
 from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SHAPES = ("magic3d", "dreamfusion", "none")
+Shape = Literal["magic3d", "dreamfusion", "none"]
+SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 
 @dataclass
 class BlobConfig:
-    """What is added to the density before its activation, at distance r from the origin."""
+    """Initial blob: a function of the distance r to the origin, added to the density before its activation."""
 
-    shape: Annotated[str, SHAPES] = "magic3d"
-    """magic3d: bias (1 - r / width) [Magic3D]; dreamfusion: bias exp(-r^2 / (2 width^2)) [DreamFusion]; none."""
+    shape: Shape = "magic3d"
+    """Shape of the blob: magic3d: bias (1 - r / width) [Magic3D]; dreamfusion: bias exp(-r^2 / (2 width^2))
+    [DreamFusion]; none: 0."""
     bias: Annotated[float, Interval(ge=-1000, le=1000)] = 10.0
-    """At the origin. Negative turns it inside out: empty around the origin, for cameras inside a scene."""
+    """Value at the origin. A negative value makes the space around the origin empty, for cameras inside a scene."""
     width: Annotated[float, Interval(gt=0, le=1000)] = 0.5
-    """Metres."""
+    """Width of the blob in meters."""
 
 
 class Blob(nn.Module):
-    """A fixed function of position. Raises ValueError for an unknown shape or a width that is not positive."""
+    """A fixed function of position, added to the density. Raises ValueError for an unknown shape or a width <= 0."""
 
     def __init__(self, config: BlobConfig) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class Blob(nn.Module):
         return torch.zeros_like(points[:, 0])
 
     def gradient(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """By the points; 0 at the tip of the cone."""
+        """Gradient with respect to the points; 0 at the tip of the cone."""
         bias, width = self.config.bias, self.config.width
         if self.config.shape == "magic3d":
             return -bias / width * points / points.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Trainable encodings of points: multiresolution hash grids [Müller et al. 2022] and plain voxel grids."""
+"""Trainable position encodings: multiresolution hash grids [Müller et al. 2022] and dense voxel grids."""
 
 from __future__ import annotations
 
@@ -17,38 +17,46 @@ from .interpolation import interpolate, point_gradient
 
 @dataclass
 class HashGridConfig:
-    """Sizes of the encoding."""
+    """Multiresolution hash grid."""
 
     levels: Annotated[int, Interval(ge=1, le=32)] = 8
+    """Number of levels; their resolutions are a geometric sequence from `coarsest` to `finest`."""
     features: Annotated[int, Interval(ge=1, le=32)] = 2
-    """Per level."""
+    """Number of features per level."""
     log2_size: Annotated[int, Interval(ge=1, le=24)] = 15
-    """Entries per level, as a power of two; a level that needs fewer is stored densely."""
+    """Base-2 logarithm of the number of table entries per level; a level that needs fewer is stored densely."""
     coarsest: Annotated[int, Interval(ge=1, le=4096)] = 16
-    """Cells per axis of the first level,"""
+    """Number of cells per axis of the first level."""
     finest: Annotated[int, Interval(ge=1, le=65_536)] = 256
-    """and of the last; geometric in between."""
+    """Number of cells per axis of the last level."""
 
 
 @dataclass
 class DenseGridConfig:
-    """Sizes of a plain voxel grid."""
+    """Dense voxel grid."""
 
     resolution: Annotated[int, Interval(ge=1, le=512)] = 64
-    """Cells per axis."""
+    """Number of cells per axis."""
     features: Annotated[int, Interval(ge=1, le=32)] = 4
-    """Per corner."""
+    """Number of features per corner."""
 
 
 class FeatureGrid(nn.Module):
-    """Points in the unit cube to features, by trilinear interpolation in one or more grids."""
+    """A function from points in the unit cube to features, by trilinear interpolation in one or more grids.
+
+    Args:
+        shape: Shape of the table: levels, entries, features.
+        resolutions: Number of cells per axis of each level.
+        amplitude: The table is initialized uniformly in [-amplitude, amplitude].
+        generator: Source of the initial table.
+    """
 
     active_levels: Tensor
+    """Number of active levels, see `activate`."""
 
     def __init__(
         self, shape: tuple[int, int, int], resolutions: Sequence[int], amplitude: float, generator: torch.Generator
     ) -> None:
-        """A table of this shape (levels, entries, features), drawn uniformly in [-amplitude, amplitude]."""
         super().__init__()
         self.resolutions = tuple(resolutions)
         self.table = nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * amplitude)
@@ -56,11 +64,11 @@ class FeatureGrid(nn.Module):
 
     @property
     def width(self) -> int:
-        """Number of features of a point."""
+        """Number of output features."""
         return len(self.resolutions) * self.table.shape[2]
 
     def activate(self, levels: int) -> None:
-        """Let only the first (coarsest) levels speak; the features of the others are 0 (coarse to fine training).
+        """Enable only the first (coarsest) levels, for coarse-to-fine training; the features of the others are 0.
 
         Raises ValueError unless 1 <= levels <= number of levels.
         """
@@ -75,9 +83,10 @@ class FeatureGrid(nn.Module):
         return F.pad(features, (0, self.width - features.shape[1])) if len(active) < len(self.resolutions) else features
 
     def gradient(self, points: Float[Tensor, "n 3"], cotangent: Float[Tensor, "n width"]) -> Float[Tensor, "n 3"]:
-        """Derivative of `sum(cotangent * self(points))` by the points, differentiable in table and cotangent.
+        """Derivative of `sum(cotangent * self(points))` with respect to the points.
 
-        Across the faces of the cube the derivative is that just inside.
+        It is differentiable in the table and the cotangent. At the faces of the cube it is the derivative from the
+        inside.
         """
         active = self._active()
         used = cotangent[:, : len(active) * self.table.shape[2]]
@@ -88,7 +97,7 @@ class FeatureGrid(nn.Module):
 
 
 class HashGrid(FeatureGrid):
-    """A pyramid of grids whose fine levels share table entries. Raises ValueError for sizes below 1."""
+    """A multiresolution grid whose fine levels share table entries by hashing. Raises ValueError for sizes below 1."""
 
     def __init__(self, config: HashGridConfig, generator: torch.Generator) -> None:
         if min(config.levels, config.features, config.log2_size, config.coarsest) < 1:
@@ -102,7 +111,7 @@ class HashGrid(FeatureGrid):
 
 
 class DenseGrid(FeatureGrid):
-    """One voxel grid with an entry per corner. Raises ValueError for sizes below 1."""
+    """A dense voxel grid with one entry per corner. Raises ValueError for sizes below 1."""
 
     def __init__(self, config: DenseGridConfig, generator: torch.Generator) -> None:
         if min(config.resolution, config.features) < 1:

@@ -1,11 +1,11 @@
-"""Trilinear look-up in a pyramid of feature grids, dense or hashed [Müller et al. 2022], and its spatial derivative.
+"""Trilinear interpolation in multiresolution feature grids, dense or hashed [Müller et al. 2022], and its derivative.
 
-A level with `cells` cells per axis has (cells + 1)^3 corners. If the table has that many entries, each corner has its
-own (x fastest); else corners share entries by the spatial hash `x ^ 2654435761 y ^ 805459861 z` modulo the size of the
-table, which then must be a power of two.
+A level with `cells` cells per axis has (cells + 1)^3 corners. If the table has at least that many entries, each corner
+has its own entry (x fastest); otherwise corners share entries by the spatial hash `x ^ 2654435761 y ^ 805459861 z`
+modulo the size of the table, which then must be a power of two.
 
-float32 tensors on the CPU go through compiled kernels, everything else through `grid_twin`. The kernels give the same
-bits for any number of threads.
+float32 tensors on the CPU use compiled kernels, all other tensors `grid_reference`. The kernels give the same bits for
+any number of threads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import _cpu_grid as kernels
-from .grid_twin import interpolate_torch, point_gradient_torch
+from .grid_reference import interpolate_torch, point_gradient_torch
 
 
 def interpolate(
     points: Float[Tensor, "n 3"], table: Float[Tensor, "levels size features"], resolutions: Sequence[int]
 ) -> Float[Tensor, "n width"]:
-    """Features at points in [0, 1]^3, level after level, `resolutions` cells per axis each.
+    """Features at points in the unit cube, concatenated over the levels.
 
-    Differentiable in the points and the table (once, on the CPU). Fewer resolutions than the table has levels read only
-    the first ones. Points must lie in the unit cube: outside, weights are extrapolated.
+    Differentiable in the points and the table (once, on the CPU).
+
+    Args:
+        points: Points in [0, 1]^3; outside, weights are extrapolated.
+        table: Table entries of all levels.
+        resolutions: Number of cells per axis of each level; further levels of the table are ignored.
     """
     if _compiled(points, table):
         return _Interpolate.apply(points, table, tuple(resolutions))
@@ -42,10 +46,10 @@ def point_gradient(
     cotangent: Float[Tensor, "n width"],
     resolutions: Sequence[int],
 ) -> Float[Tensor, "n 3"]:
-    """Derivative of `sum(cotangent * interpolate(points))` by the points: J^T cotangent.
+    """Derivative of `sum(cotangent * interpolate(points))` with respect to the points: J^T cotangent.
 
-    Differentiable in the table and the cotangent. Not in the points: the interpolant is (per axis) piecewise linear, so
-    its second derivative is taken to be zero.
+    Differentiable in the table and the cotangent, not in the points: the interpolant is piecewise linear per axis, and
+    its second derivative is treated as zero.
     """
     if _compiled(points, table):
         return _PointGradient.apply(points.detach(), table, cotangent, tuple(resolutions))
@@ -57,7 +61,7 @@ def _compiled(points: Tensor, table: Tensor) -> bool:
 
 
 def _layout(table: Tensor, resolutions: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """What every kernel wants to know: cells per level, whether each is dense, one entry per feature."""
+    """The arguments common to all kernels: cells per level, whether each level is dense, one entry per feature."""
     dense = np.array([(cells + 1) ** 3 <= table.shape[1] for cells in resolutions])
     return np.array(resolutions, np.uint32), dense, (0,) * table.shape[2]
 

@@ -1,9 +1,9 @@
-"""Density and colour as a function of position: a feature grid and a small network with a prior shape."""
+"""A radiance field: density and color as a function of position, by a feature grid, a small network and a blob."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,70 +12,80 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .blob import Blob, BlobConfig
-from .colour import seeded_network
+from .color import seeded_network
 from .hash_grid import DenseGrid, DenseGridConfig, HashGrid, HashGridConfig
 
-ACTIVATIONS = ("softplus", "exp")
-ENCODINGS = ("hash", "dense")
-NORMALS = ("analytic", "finite")
 _LARGEST_EXPONENT = 15.0
 
 
 @dataclass
 class RadianceFieldConfig:
-    """Sizes of the field, how it starts and how fast it learns."""
+    """Radiance field: encoding, network, initialization and learning rates."""
 
-    encoding: Annotated[str, ENCODINGS] = "hash"
-    """hash: `hash_grid`; dense: the plain voxels of `dense_grid`."""
+    encoding: Literal["hash", "dense"] = "hash"
+    """Position encoding: hash (multiresolution hash grid) or dense (voxel grid)."""
     hash_grid: HashGridConfig = field(default_factory=HashGridConfig)
+    """Settings of the hash grid, for `encoding` hash."""
     dense_grid: DenseGridConfig = field(default_factory=DenseGridConfig)
+    """Settings of the voxel grid, for `encoding` dense."""
     hidden: Annotated[int, Interval(ge=1, le=1024)] = 32
-    """Width of the network's one hidden layer."""
-    activation: Annotated[str, ACTIVATIONS] = "softplus"
-    """Of the density, per metre: softplus or exp."""
+    """Width of the network's hidden layer."""
+    activation: Literal["softplus", "exp"] = "softplus"
+    """Activation of the density (per meter): softplus or exp."""
     blob: BlobConfig = field(default_factory=BlobConfig)
-    normals: Annotated[str, NORMALS] = "analytic"
-    """analytic: the derivative of the field; finite: central differences, smoother and six densities dearer."""
+    """Settings of the initial blob of density."""
+    normals: Literal["analytic", "finite"] = "analytic"
+    """Normals: analytic (the derivative of the field) or finite (central differences; smoother, at the cost of six more
+    density evaluations)."""
     finite_step: Annotated[float, Interval(gt=0, le=10)] = 0.01
-    """Metres, each way, of the finite differences."""
+    """Step of the finite differences in each direction, in meters."""
     grid_rate: Annotated[float, Interval(ge=0, le=100)] = 1e-2
-    """Adam's learning rate of the grid,"""
+    """Adam learning rate of the grid."""
     network_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
-    """and of the network."""
+    """Adam learning rate of the network."""
 
 
 @dataclass(frozen=True)
 class Radiance:
-    """The field at points."""
+    """Values of a radiance field at points."""
 
     density: Float[Tensor, " n"]
-    """Per metre, >= 0."""
-    colour: Float[Tensor, "n 3"]
-    """Display sRGB in [0, 1]; the same from every side."""
+    """Density per meter, >= 0."""
+    color: Float[Tensor, "n 3"]
+    """View-independent color, display sRGB in [0, 1]."""
     gradient: Float[Tensor, "n 3"]
-    """By position, of the density before its activation: it points inwards also where all is solid or all is empty."""
+    """Gradient of the density before its activation with respect to position; it points inward, also in fully solid or
+    empty regions."""
 
     @property
     def normal(self) -> Float[Tensor, "n 3"]:
-        """Unit vector outwards, against the gradient; 0 where that vanishes."""
+        """Outward unit normal, opposite to the gradient; 0 where the gradient vanishes."""
         squared = self.gradient.square().sum(1, keepdim=True)
         known = squared > 1e-12
         return torch.where(known, -self.gradient, 0.0) * torch.where(known, squared, 1.0).rsqrt()
 
 
 class RadianceField(nn.Module):
-    """World points to density and colour. Raises ValueError for unknown names or settings outside their range."""
+    """A function from world points to density and color.
+
+    Args:
+        config: Settings.
+        bound: Half the side of the box around the origin that the field covers, in meters; the density is 0 outside.
+        generator: Source of the initial parameters.
+
+    Raises:
+        ValueError: A name is unknown, or a setting is out of range.
+    """
 
     def __init__(self, config: RadianceFieldConfig, bound: float, generator: torch.Generator) -> None:
-        """The grid covers [-bound, bound]^3 metres; there is nothing outside."""
         super().__init__()
-        for name, value, known in (
-            ("encoding", config.encoding, ENCODINGS),
-            ("activation", config.activation, ACTIVATIONS),
-            ("normals", config.normals, NORMALS),
+        for name, known in (
+            ("encoding", ("hash", "dense")),
+            ("activation", ("softplus", "exp")),
+            ("normals", ("analytic", "finite")),
         ):
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {list(known)}")
+            if getattr(config, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(config, name)!r}; choose one of {list(known)}")
         if config.finite_step <= 0 or config.hidden < 1:
             raise ValueError(f"need finite_step > 0 and hidden >= 1, got {config.finite_step} and {config.hidden}")
         self.config = config
@@ -89,16 +99,16 @@ class RadianceField(nn.Module):
         self.blob = Blob(config.blob)
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Per metre; 0 outside the box."""
+        """Density per meter; 0 outside the box."""
         inside = points.abs().amax(1) <= self.bound
         return torch.where(inside, self._activate(self._logit(points)), 0.0)
 
-    def colour(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Display sRGB; outside the box that of its nearest face."""
+    def color(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Color, display sRGB; outside the box that of the nearest point of the box."""
         return self.outer(self._hidden(points))[:, 1:].sigmoid()
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Radiance:
-        """Everything at points inside the box; not differentiable in the points."""
+        """Density, color and gradient at points inside the box; not differentiable in the points."""
         points = points.detach()
         hidden = self._hidden(points)
         out = self.outer(hidden)
@@ -110,7 +120,7 @@ class RadianceField(nn.Module):
         return Radiance(density, out[:, 1:].sigmoid(), gradient)
 
     def learning_rates(self, prefix: str) -> dict[str, float]:
-        """Rate per parameter, by its name under `prefix` (with the dot)."""
+        """Adam learning rate of every parameter, by parameter name with `prefix` (including the dot) in front."""
         return {
             f"{prefix}{name}": self.config.grid_rate if name.startswith("grid.") else self.config.network_rate
             for name, _ in self.named_parameters()
@@ -131,12 +141,12 @@ class RadianceField(nn.Module):
         return out[:, 0] + self.blob(points)
 
     def _gradient(self, points: Float[Tensor, "n 3"], hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, "n 3"]:
-        """The logit's gradient by the chain rule, itself differentiable once."""
+        """Gradient of the logit by the chain rule; differentiable once."""
         cotangent = (hidden > 0) * self.outer.weight[0] @ self.inner.weight
         return self.grid.gradient(self._unit(points), cotangent) / (2 * self.bound) + self.blob.gradient(points)
 
     def _differences(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """The logit's gradient by central differences."""
+        """Gradient of the logit by central differences."""
         steps = self.config.finite_step * torch.eye(3, device=points.device)
         moved = (points[:, None, None] + torch.stack([steps, -steps])).reshape(-1, 3)
         ahead, behind = self._logit(moved).reshape(-1, 2, 3).unbind(1)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from steindreamer.pipelines.laboratory.contenders import parse_contenders
-from steindreamer.pipelines.laboratory.results import Results
-from steindreamer.pipelines.laboratory.trial import Measurement, Record, Trial
+from steindreamer.pipelines.comparison.candidates import parse_contenders
+from steindreamer.pipelines.comparison.results import Results
+from steindreamer.pipelines.comparison.trial import Measurement, Record, Trial
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

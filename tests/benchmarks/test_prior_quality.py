@@ -20,12 +20,12 @@ from steindreamer.representations import TriangleMesh
 from steindreamer.training.prior.model import PriorShape, TinyPrior, save_tiny_prior
 from steindreamer.training.prior.wording import build_tokenizer, vocabulary
 from steindreamer.training.scorer.evaluate import RealViews, real_views
-from steindreamer.training.scorer.model import Accuracy, ScorerConfig, WorldScorer, save_scorer
-from steindreamer.training.world import Caption, caption_of, sample_object
+from steindreamer.world import Caption, caption_of, sample_object
+from steindreamer.world.scorer import Accuracy, ScorerConfig, WorldScorer, save_scorer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KINDS = ("apple", "mug")
-RED, GREEN, BLUE = (caption_of("mug", colour) for colour in ("red", "green", "blue"))
+RED, GREEN, BLUE = (caption_of("mug", color) for color in ("red", "green", "blue"))
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Counting(WorldScorer):
     """Remembers what it was asked, and answers with how much that was."""
 
-    def accuracy(self, pictures: torch.Tensor, captions: Any, **_: Any) -> Accuracy:
-        return Accuracy(len(pictures) / 100, 0.5, 0.25)
+    def accuracy(self, images: torch.Tensor, captions: Any, **_: Any) -> Accuracy:
+        return Accuracy(len(images) / 100, 0.5, 0.25)
 
 
 def test_a_prior_that_is_not_there_is_refused(script: Any, tmp_path: Path) -> None:
@@ -85,17 +85,17 @@ def test_held_out_pairs_and_elevations_are_counted_on_their_own(script: Any, fol
     """Three captions from two of the elevations; the seen ones are two."""
     prior, elevations = script.find_prior(str(folder)), torch.tensor([0.0, 60.0] * 3)
     captions = tuple(caption for caption in (RED, GREEN, BLUE) for _ in range(2))
-    table = script.recognised(Counting(), prior, {"views": RealViews(torch.zeros(6, 3, 8, 8), captions, elevations)})
+    table = script.recognized(Counting(), prior, {"views": RealViews(torch.zeros(6, 3, 8, 8), captions, elevations)})
     rows = {cells[1].strip(): cells[2:4] for cells in (line.split("|") for line in table.splitlines()[2:])}
     assert {name: int(number) for name, (number, _) in rows.items()} == {
         "views": 4, "views, held-out pairs": 2, "views, 0° up": 2, "views, 60° up": 2,
     }  # fmt: skip
-    assert rows["views"][1].strip() == "4.0 %"  # of as many pictures as counted
+    assert rows["views"][1].strip() == "4.0 %"  # of as many images as counted
 
 
 def test_assets_are_placed_like_the_worlds_objects(script: Any) -> None:
     mesh = sample_object(RED, np.random.default_rng(0))
-    moved = TriangleMesh(3 * mesh.vertices + torch.tensor([1.0, 2.0, 3.0]), mesh.faces, colours=mesh.colours)
+    moved = TriangleMesh(3 * mesh.vertices + torch.tensor([1.0, 2.0, 3.0]), mesh.faces, colors=mesh.colors)
     torch.testing.assert_close(script.placed(moved).vertices, mesh.vertices, atol=1e-5, rtol=0)
 
 
@@ -128,12 +128,12 @@ def test_the_whole_report(script: Any, folder: Path, tmp_path: Path, monkeypatch
     options = ["--prior", str(folder), "--scorer", str(folder / "scorer"), "--results", str(tmp_path)]
     script.main([*options, "--examples", "4", "--captions", "4", "--prompts", "a red apple", GREEN.text])
     text = (tmp_path / "prior_quality.md").read_text()
-    for heading in ("## Denoising", "## Pictures", "## Assets", "| right |", "| samples |", "| real renders |"):
+    for heading in ("## Denoising", "## Images", "## Assets", "| color: right |", "| samples |", "| real renders |"):
         assert heading in text
     assert f"| tiny | {GREEN.text} (held out) |" in text and "| world | a red apple |" in text
     assert "**mean, held-out pairs, 1 assets**" in text
-    with Image.open(tmp_path / "prior_quality.png") as picture:
-        assert picture.size == (script.TILE * (3 + 2 * len(script.AZIMUTHS)), script.TILE * 2)
+    with Image.open(tmp_path / "prior_quality.png") as image:
+        assert image.size == (script.TILE * (3 + 2 * len(script.AZIMUTHS)), script.TILE * 2)
     script.main([*options, "--only-assets", "--name", "assets_alone", "--prompts", "a red apple"])
     alone = (tmp_path / "assets_alone.md").read_text()
     assert "## Assets" in alone and "## Denoising" not in alone and (tmp_path / "assets_alone.png").is_file()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steindreamer.training.prior.dataset import ViewSettings
 from steindreamer.training.prior.evaluate import Examples
 from steindreamer.training.prior.model import PriorShape
 
@@ -35,10 +35,17 @@ def test_every_recipe_differs_from_the_shipped_one(script: Any) -> None:
 
 
 def test_recipes_are_trained_and_runs_are_read(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = ViewSettings(("apple",), (("apple", "pink"),), sets_per_caption=1, objects_per_set=2, cameras_per_set=2)
-    monkeypatch.setattr(script, "ViewSettings", lambda: few)
+    few = replace(
+        script.VIEWS,
+        kinds=("apple",),
+        held_out=(("apple", "pink"),),
+        sets_per_caption=1,
+        objects_per_set=2,
+        cameras_per_set=2,
+    )
+    monkeypatch.setattr(script, "VIEWS", few)
     monkeypatch.setattr(Examples, "render", partial(Examples.render, count=8))
-    small = {"shape": PriorShape(8, (32, 32), 16, 1)}
+    small = {"shape": PriorShape(8, (32, 32), 16, 1, size=few.size, modalities=few.modalities)}
     recipes = {name: script.Recipe(name, **small) for name in ("one", "two")}
     monkeypatch.setattr(script, "RECIPES", recipes)
     result = tmp_path / "result.md"
@@ -46,11 +53,12 @@ def test_recipes_are_trained_and_runs_are_read(script: Any, tmp_path: Path, monk
     head, _, one, two = _cells(result)
     assert len(head) == len(one) and [one[0], two[0]] == ["one", "two"]
     record = json.loads((tmp_path / "one" / "evaluation.jsonl").read_text())
-    assert one[3] == f"{record['step']:,}" and one[head.index("t = 950")] == f"{record['right']['950']:.4f}"
+    assert one[3] == f"{record['step']:,}" and one[head.index("t = 950")] == f"{record['color']['right']['950']:.4f}"
     assert one[-1] == "no", "this one has learned nothing yet"
 
     # At the latest time that both have reached, and with a camera that matters.
-    listening = {**record, "turned by 90 degrees": {"950": 2 * record["right"]["950"]}}
+    errors = record["color"]
+    listening = {**record, "color": {**errors, "turned by 90 degrees": {"950": 2 * errors["right"]["950"]}}}
     for name, seconds in (("one", [5, 90]), ("two", [4, 8])):
         records = [{**listening, "step": each, "cpu_seconds": each} for each in seconds]
         (tmp_path / name / "evaluation.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records))

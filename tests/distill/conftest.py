@@ -27,5 +27,5 @@ def guide() -> Guide:
 
 @pytest.fixture
 def image() -> Tensor:
-    """Two pictures, sRGB, that ask for a gradient."""
+    """Two images, sRGB, that ask for a gradient."""
     return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)).requires_grad_()

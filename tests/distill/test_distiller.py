@@ -1,32 +1,34 @@
-"""The estimator: what arrives at the picture, equal means, and state."""
+"""The estimator: what arrives at the image, equal means, and state."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from predicted_noise import noise_pair
 from small_world import TwoModes, make_guide
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 from zero_mean import drift, mean_ratio
 
 from steindreamer.distill import (
-    ConstantBaseline,
     Distillation,
     Distiller,
-    FixedCoefficients,
     GeometryEstimator,
     Guide,
-    NoisePrediction,
-    NoiseTerm,
-    NoisySample,
+    NoiseRequest,
     SDSConfig,
     SSDConfig,
-    SteinTerm,
     TimestepConfig,
 )
+from steindreamer.distill.control_variates.baselines import ConstantBaseline
+from steindreamer.distill.control_variates.coefficients import FixedCoefficients
+from steindreamer.distill.control_variates.terms import NoiseTerm, SteinTerm
+from steindreamer.distill.priors.guidance import guided_noise
+from steindreamer.distill.variance.probe import probe_noise_variance
 
 CONFIGS: dict[str, SDSConfig] = {
     "sds": SDSConfig(),
@@ -69,7 +71,7 @@ def test_backward_leaves_exactly_the_stated_gradient(
 def test_minus_one_is_sds_to_the_bit(
     guidance_scale: float, antithetic: bool, prior: TwoModes, guide: Guide, image: Tensor
 ) -> None:
-    """At every step of a run, from the picture's gradient to the numbers that are logged."""
+    """At every step of a run, from the image's gradient to the numbers that are logged."""
     settings: dict[str, Any] = {"guidance_scale": guidance_scale, "antithetic": antithetic}
     variate = SteinTerm("noise", ConstantBaseline(-1.0))
     stein = Distiller(prior, [variate], FixedCoefficients(variate.initial, prior.schedule.steps), **settings)
@@ -87,7 +89,7 @@ def test_minus_one_is_sds_to_the_bit(
 def test_sds_is_the_prediction_minus_the_noise_to_the_bit(prior: TwoModes, guide: Guide, image: Tensor) -> None:
     sds = step(SDSConfig().build(prior), image, guide, seeded())
     sample = prior.schedule.add_noise(prior.encode(image.detach()), -sds.observation.terms[0], sds.timestep)
-    plain = prior.predict_noise(sample, None, unconditional=True).guided(7.5) - sample.noise
+    plain = guided_noise(*noise_pair(prior, sample, None), scale=7.5) - sample.noise
     assert torch.equal(sds.residual, plain)
     first = step(SSDConfig(baseline=["noise"]).build(prior), image, guide, seeded())
     assert torch.equal(first.residual, sds.residual), "a learned coefficient starts as SDS"
@@ -96,7 +98,7 @@ def test_sds_is_the_prediction_minus_the_noise_to_the_bit(prior: TwoModes, guide
 
 
 def corrections(config: SDSConfig, estimator: GeometryEstimator) -> Tensor:
-    """What is added to eps_hat after some learning: draws at one picture and timestep, the same noise for all."""
+    """What is added to eps_hat after some learning: draws at one image and timestep, the same noise for all."""
     batch = 64
     distiller = replace(config, timesteps=TimestepConfig(0.4, 0.401, 0.401)).build(TwoModes(), estimator)
     image = torch.rand(1, 3, 8, 8, generator=seeded(5)).expand(batch, -1, -1, -1)
@@ -120,7 +122,7 @@ def test_every_estimator_has_the_mean_of_the_prior_alone(name: str, estimator: G
 
 
 @pytest.mark.parametrize("baseline", [["spectral"], ["noise", "depth", "normal"]])
-def test_half_precision_pictures_and_predictions_give_a_float32_residual(
+def test_half_precision_images_and_predictions_give_a_float32_residual(
     baseline: list[str], estimator: GeometryEstimator, guide: Guide, image: Tensor
 ) -> None:
     class HalfPrior(TwoModes):
@@ -130,12 +132,9 @@ def test_half_precision_pictures_and_predictions_give_a_float32_residual(
         def decode(self, latent: Tensor) -> Tensor:
             return super().decode(latent.bfloat16())
 
-        def predict_noise(self, sample: NoisySample, condition: None, *, unconditional: bool) -> NoisePrediction:
-            out = super().predict_noise(sample, condition, unconditional=unconditional)
-            assert sample.noisy.dtype == torch.float32
-            return NoisePrediction(
-                out.conditional.bfloat16(), None if out.unconditional is None else out.unconditional.bfloat16()
-            )
+        def predict_noise(self, requests: Sequence[NoiseRequest], condition: None) -> list[Tensor]:
+            assert all(request.sample.noisy.dtype == torch.float32 for request in requests)
+            return [each.bfloat16() for each in super().predict_noise(requests, condition)]
 
     distiller = SSDConfig(baseline=baseline).build(HalfPrior(), estimator)
     initial = distiller.coefficients.initial[:, None, None, None, None]
@@ -188,7 +187,7 @@ def test_coefficients_learn_only_in_update(prior: TwoModes, guide: Guide, image:
     out = step(distiller, image, guide, seeded())
     before = {key: value.clone() for key, value in distiller.state_dict().items()}
     step(distiller, image, guide, seeded(1))
-    distiller.probe(image, guide, None, progress=0.0, generator=seeded())
+    probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded())
     assert all(torch.equal(value, before[key]) for key, value in distiller.state_dict().items())
     distiller.update(out)
     assert not torch.equal(distiller.state_dict()["coefficients.sum_hf"], torch.zeros(8, 1, 12))
@@ -197,20 +196,23 @@ def test_coefficients_learn_only_in_update(prior: TwoModes, guide: Guide, image:
 def test_probing_does_not_change_the_run(prior: TwoModes, guide: Guide, image: Tensor) -> None:
     distiller, generator = SSDConfig().build(prior), seeded()
     state = generator.get_state()
-    first = distiller.probe(image, guide, None, progress=0.0, generator=generator)
+    first = probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=generator)
     assert torch.equal(generator.get_state(), state)
-    assert distiller.probe(image, guide, None, progress=0.0, generator=generator) == first
+    again = probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=generator)
+    assert again == first
 
 
 def test_the_probe_is_unbiased(prior: TwoModes) -> None:
-    """Against the sample covariance and mean over 4096 draws, at one timestep and picture."""
+    """Against the sample covariance and mean over 4096 draws, at one timestep and image."""
     batch = 256
     timesteps = TimestepConfig(0.4, 0.401, 0.401)
     distiller = SDSConfig(timesteps=timesteps).build(prior)
     image = torch.rand(1, 3, 8, 8, generator=seeded(5)).expand(batch, -1, -1, -1)
     guide, generator = make_guide(batch), seeded()
     gradients = torch.cat([step(distiller, image, guide, generator).gradient * batch for _ in range(16)]).flatten(1)
-    probes = [distiller.probe(image, guide, None, progress=0.0, generator=seeded(seed)) for seed in range(16)]
+    probes = [
+        probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded(seed)) for seed in range(16)
+    ]
     variance = float(gradients.var(0).sum())
     assert sum(p.within_noise for p in probes) / 16 == pytest.approx(variance, rel=0.02)
     assert all(p.within_noise == p.within_noise_sds for p in probes)
@@ -221,7 +223,10 @@ def test_the_probe_is_unbiased(prior: TwoModes) -> None:
 def test_antithetic_pairs_cancel_what_is_odd_in_the_noise(prior: TwoModes, guide: Guide, image: Tensor) -> None:
     plain, paired = (SDSConfig(antithetic=antithetic).build(prior) for antithetic in (False, True))
     assert torch.equal(step(paired, image, guide, seeded()).observation.terms, torch.zeros(1, 2, 3, 8, 8))
-    variance = [d.probe(image, guide, None, progress=0.0, generator=seeded(2)).within_noise for d in (plain, paired)]
+    variance = [
+        probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded(2)).within_noise
+        for distiller in (plain, paired)
+    ]
     assert variance[1] < 0.2 * variance[0]
 
 
@@ -231,7 +236,7 @@ def test_terms_and_coefficients_must_match(prior: TwoModes) -> None:
 
 
 class LatentPrior(TwoModes):
-    """Four channels at half the resolution, oblong pictures: what an autoencoder makes of them."""
+    """Four channels at half the resolution, oblong images: what an autoencoder makes of them."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -243,13 +248,13 @@ class LatentPrior(TwoModes):
         return torch.einsum("lc,bchw->blhw", self.mixing, avg_pool2d(image * 2 - 1, 2))
 
     def decode(self, latent: Tensor) -> Tensor:
-        picture = torch.einsum("cl,blhw->bchw", torch.linalg.pinv(self.mixing), latent)
-        return (interpolate(picture, scale_factor=2.0, mode="bilinear") + 1) / 2
+        image = torch.einsum("cl,blhw->bchw", torch.linalg.pinv(self.mixing), latent)
+        return (interpolate(image, scale_factor=2.0, mode="bilinear") + 1) / 2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(("height", "width"), [(24, 16), (2, 6)])
-def test_one_oblong_picture_in_a_latent_space(name: str, height: int, width: int, estimator: GeometryEstimator) -> None:
+def test_one_oblong_image_in_a_latent_space(name: str, height: int, width: int, estimator: GeometryEstimator) -> None:
     whole = make_guide(1, 24)
     parts = {name: getattr(whole, name)[..., :height, :width] for name in ("opacity", "depth", "normal")}
     guide = replace(whole, **parts)

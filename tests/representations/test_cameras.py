@@ -1,4 +1,4 @@
-"""The camera conventions, stated as equations."""
+"""The camera conventions, as equations."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ def test_azimuth_zero_looks_at_the_front() -> None:
     torch.testing.assert_close(cameras.forward, torch.tensor([[0.0, 0.0, -1.0]]))
 
 
-def test_azimuth_grows_towards_plus_x_and_elevation_upwards() -> None:
+def test_azimuth_grows_toward_plus_x_and_elevation_upward() -> None:
     cameras = Cameras.orbit([90.0, 0.0], [0.0, 90.0], distance=2.0)
     torch.testing.assert_close(cameras.position, torch.tensor([[2.0, 0, 0], [0, 2.0, 0]]), atol=1e-6, rtol=0)
 
 
-def test_picture_axes() -> None:
-    """Seen from the front, +X lies to the right of the picture and +Y at its top."""
+def test_image_axes() -> None:
+    """In the front view, +X is on the right and +Y at the top of the image."""
     pixels, depth = Cameras.orbit([0.0], [0.0], distance=2.0, height=64).project(
         torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]])
     )
@@ -86,7 +86,7 @@ def test_look_at_agrees_with_orbit() -> None:
     assert torch.equal(other.intrinsics, orbit.intrinsics)
 
 
-def test_look_at_puts_target_in_the_middle_and_up_upwards(generator: torch.Generator) -> None:
+def test_look_at_puts_target_in_the_middle_and_up_upward(generator: torch.Generator) -> None:
     eye, target, up = torch.randn(3, 20, 3, generator=generator)
     cameras = Cameras.look_at(eye, target, up, field_of_view=torch.linspace(20, 120, 20), height=32)
     rotation = cameras.camera_to_world[:, :3, :3]

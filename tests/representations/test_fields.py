@@ -1,6 +1,7 @@
-"""Feature grids against their twin and closed forms; the radiance field's start, normals and what trains it."""
+"""Feature grids against the reference and closed forms; initialization, normals and training of the radiance field."""
 
 import math
+from typing import Any
 
 import numba
 import pytest
@@ -10,8 +11,8 @@ from torch import Tensor
 from steindreamer.representations.fields import (
     Blob,
     BlobConfig,
-    ColourField,
-    ColourFieldConfig,
+    ColorField,
+    ColorFieldConfig,
     DenseGrid,
     DenseGridConfig,
     FeatureGrid,
@@ -35,7 +36,7 @@ def draw(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 
 def unit_points(count: int) -> Tensor:
-    """In the unit cube, some on its faces, edges and corners."""
+    """Points in the unit cube, some on its faces, edges and corners."""
     points = torch.rand(count, 3, generator=torch.Generator().manual_seed(9))
     points[:5] = torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, 0, 0.5], [0, 0.3, 1], [0.5, 0.5, 0.5]])[: len(points)]
     return points
@@ -47,8 +48,8 @@ def close(actual: Tensor | None, expected: Tensor | None) -> None:
 
 
 @pytest.mark.parametrize(("shape", "resolutions"), LAYOUTS)
-def test_compiled_equals_twin(shape: tuple[int, int, int], resolutions: tuple[int, ...]) -> None:
-    """Values and gradients; float64 goes through the twin."""
+def test_compiled_equals_reference(shape: tuple[int, int, int], resolutions: tuple[int, ...]) -> None:
+    """Values and gradients; float64 uses the reference."""
     points, table = unit_points(3000), draw(shape)
     leaves = [t.clone().requires_grad_() for t in (points, table)]
     expected_leaves = [t.double().requires_grad_() for t in (points, table)]
@@ -57,14 +58,14 @@ def test_compiled_equals_twin(shape: tuple[int, int, int], resolutions: tuple[in
     cotangent = draw((3000, len(resolutions) * shape[2]), seed=1)
     (features * cotangent).sum().backward()
     (expected * cotangent).sum().backward()
-    # Of points that lie on a cell's face, rounding decides which side's derivative is meant.
+    # For points on a cell face, rounding decides which one-sided derivative is computed.
     inside = torch.arange(3000) >= 5
     close(leaves[0].grad[inside], expected_leaves[0].grad[inside])  # type: ignore[index]
     close(leaves[1].grad, expected_leaves[1].grad)
 
 
 @pytest.mark.parametrize(("shape", "resolutions"), LAYOUTS)
-def test_compiled_point_gradient_equals_twin(shape: tuple[int, int, int], resolutions: tuple[int, ...]) -> None:
+def test_compiled_point_gradient_equals_reference(shape: tuple[int, int, int], resolutions: tuple[int, ...]) -> None:
     points = unit_points(2000)[5:]
     leaves = [draw(shape), draw((1995, len(resolutions) * shape[2]), seed=1)]
     expected_leaves = [t.double().requires_grad_() for t in leaves]
@@ -81,7 +82,7 @@ def test_compiled_point_gradient_equals_twin(shape: tuple[int, int, int], resolu
         close(point_gradient(points.double(), expected_leaves[0], expected_leaves[1], resolutions), expected)
 
 
-def test_twin_gradients_are_finite_differences() -> None:
+def test_reference_gradients_are_finite_differences() -> None:
     points = 0.9 * unit_points(12)[5:].double()
     table = draw((2, 2**6, 2)).double()
     inputs = (points.requires_grad_(), table.requires_grad_())
@@ -91,7 +92,7 @@ def test_twin_gradients_are_finite_differences() -> None:
 
 
 def test_a_linear_function_is_reproduced() -> None:
-    """With an entry per corner, x fastest; its derivative is its slope."""
+    """With one entry per corner, x fastest; the derivative is the slope."""
     cells = 6
     axis = torch.arange(cells + 1) / cells
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
@@ -106,7 +107,7 @@ def test_a_linear_function_is_reproduced() -> None:
 
 
 def test_no_points_and_diverged_points() -> None:
-    """NaN and far away points read something, not somewhere."""
+    """NaN and distant points read a table entry, not out of bounds."""
     table = draw((3, 2**8, 2))
     assert interpolate(torch.zeros(0, 3), table, (3, 7, 20)).shape == (0, 6)
     wild = torch.tensor([[math.nan, 0.5, 0.5], [0.5, math.inf, 0.5], [1e9, 0.5, -1e9]])
@@ -135,7 +136,7 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_inactive_levels_are_silent() -> None:
+def test_inactive_levels_are_zero() -> None:
     grid = HashGrid(HashGridConfig(levels=4), torch.Generator().manual_seed(0))
     points = unit_points(50)
     full = grid(points)
@@ -155,7 +156,7 @@ def test_inactive_levels_are_silent() -> None:
 @pytest.mark.parametrize(
     "grid", [HashGrid(HashGridConfig(), torch.Generator()), DenseGrid(DenseGridConfig(), torch.Generator())]
 )
-def test_points_outside_are_moved_to_the_cube(grid: FeatureGrid) -> None:
+def test_points_outside_are_clamped_to_the_cube(grid: FeatureGrid) -> None:
     outside, nearest = torch.tensor([[-3.0, 0.4, 1.5]]), torch.tensor([[0.0, 0.4, 1.0]])
     assert torch.equal(grid(outside), grid(nearest))
     assert grid(nearest).shape == (1, grid.width)
@@ -171,15 +172,15 @@ def test_grid_errors() -> None:
         DenseGrid(DenseGridConfig(features=0), generator)
 
 
-def test_colour_field_starts_grey_and_names_its_rates(generator: torch.Generator) -> None:
-    field = ColourField(ColourFieldConfig(), 0.7, generator)
-    colours = field(2 * unit_points(100) - 1)
-    assert (colours - 0.5).abs().max() < 0.01
-    assert field.learning_rates("colour.").keys() == {f"colour.{name}" for name, _ in field.named_parameters()}
+def test_color_field_starts_gray_and_names_its_rates(generator: torch.Generator) -> None:
+    field = ColorField(ColorFieldConfig(), 0.7, generator)
+    colors = field(2 * unit_points(100) - 1)
+    assert (colors - 0.5).abs().max() < 0.01
+    assert field.learning_rates("color.").keys() == {f"color.{name}" for name, _ in field.named_parameters()}
 
 
 @pytest.mark.parametrize("shape", ["magic3d", "dreamfusion"])
-def test_blob(shape: str) -> None:
+def test_blob(shape: Any) -> None:
     blob = Blob(BlobConfig(shape=shape, bias=8.0, width=0.4))
     at_one_width = {"magic3d": 0.0, "dreamfusion": 8.0 * math.exp(-0.5)}[shape]
     values = blob(torch.tensor([[0.0, 0, 0], [0, 0.4, 0]]))
@@ -196,8 +197,8 @@ def field_of(**settings: object) -> RadianceField:
 
 @pytest.mark.parametrize("normals", ["analytic", "finite"])
 @pytest.mark.parametrize("shape", ["magic3d", "dreamfusion"])
-def test_the_field_starts_as_a_ball(normals: str, shape: str) -> None:
-    """Dense in the middle, nearly empty in the corners, its normals outward; inside out with a negative bias."""
+def test_the_field_starts_as_a_ball(normals: str, shape: Any) -> None:
+    """Dense in the center, almost empty in the corners, outward normals; inside out with a negative bias."""
     points = torch.cat([torch.zeros(1, 3), 0.4 * torch.nn.functional.normalize(draw((50, 3)), dim=1)])
     for sign in (1, -1):
         radiance = field_of(normals=normals, blob=BlobConfig(shape=shape, bias=10.0 * sign))(points)
@@ -210,7 +211,7 @@ def test_the_field_starts_as_a_ball(normals: str, shape: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["hash", "dense"])
 def test_analytic_normals_are_the_derivative(encoding: str) -> None:
-    """Against tiny central differences; the few points whose ReLUs or cells change in between may differ."""
+    """Agreement with tiny central differences, except at the few points whose ReLUs or cells change in between."""
     analytic, finite = (field_of(encoding=encoding, normals=name, finite_step=1e-6) for name in ("analytic", "finite"))
     with torch.no_grad():
         for field in (analytic, finite):
@@ -221,12 +222,12 @@ def test_analytic_normals_are_the_derivative(encoding: str) -> None:
     assert (cosine > 0.9999).double().mean() > 0.99
     torch.testing.assert_close(analytic(points).density, finite(points).density)
     torch.testing.assert_close(analytic(points).density, analytic.density(points))
-    torch.testing.assert_close(analytic(points).colour, analytic.colour(points))
+    torch.testing.assert_close(analytic(points).color, analytic.color(points))
 
 
 @pytest.mark.parametrize("normals", ["analytic", "finite"])
-def test_a_penalty_on_normals_trains_the_density(normals: str) -> None:
-    """Normals all wanted along +X end up there, by way of the grid."""
+def test_a_regularizer_on_normals_trains_the_density(normals: str) -> None:
+    """A loss that pulls all normals to +X succeeds, through the grid."""
     field = field_of(normals=normals, encoding="dense", blob=BlobConfig(shape="none"))
     with torch.no_grad():
         field.grid.table.copy_(0.1 * draw(tuple(field.grid.table.shape)))
@@ -242,7 +243,7 @@ def test_a_penalty_on_normals_trains_the_density(normals: str) -> None:
     assert abs(before) < 0.2 and float((field(points).normal @ wanted).mean().detach()) > 0.7
 
 
-def test_nothing_is_outside_the_box() -> None:
+def test_density_is_zero_outside_the_box() -> None:
     field = field_of(activation="exp")
     density = field.density(torch.tensor([[0.0, 0, 0], [0, 1.01, 0], [5, 5, 5]]))
     assert density[0] > 0 and not density[1:].any()
@@ -255,15 +256,20 @@ def test_exponential_density_does_not_overflow() -> None:
 
 
 def test_field_errors() -> None:
-    with pytest.raises(ValueError, match=r"unknown encoding 'hashed'; choose one of \['hash', 'dense'\]"):
-        field_of(encoding="hashed")
-    with pytest.raises(ValueError, match="unknown activation 'relu'"):
-        field_of(activation="relu")
-    with pytest.raises(ValueError, match="unknown normals 'numeric'"):
-        field_of(normals="numeric")
+    for name, wrong, known in (
+        ("encoding", "hashed", r"\['hash', 'dense'\]"),
+        ("activation", "relu", r"\['softplus', 'exp'\]"),
+        ("normals", "numeric", r"\['analytic', 'finite'\]"),
+    ):
+        config = RadianceFieldConfig()
+        setattr(config, name, wrong)
+        with pytest.raises(ValueError, match=f"unknown {name} '{wrong}'; choose one of {known}"):
+            RadianceField(config, 1.0, torch.Generator())
     with pytest.raises(ValueError, match="finite_step > 0"):
         field_of(finite_step=0.0)
+    blob = BlobConfig()
+    blob.shape = "cube"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match="unknown blob shape 'cube'"):
-        field_of(blob=BlobConfig(shape="cube"))
+        field_of(blob=blob)
     with pytest.raises(ValueError, match="width > 0"):
         field_of(blob=BlobConfig(width=0.0))

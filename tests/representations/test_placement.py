@@ -1,4 +1,4 @@
-"""Laws of the way into the unit ball and back, and of the scene that carries it."""
+"""The placement transform and its inverse, and its storage in a scene."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cloud(count: int = 50) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 20.0, 1e6])
-def test_a_fitted_shape_fills_the_ball_about_its_middle_and_undo_is_the_inverse(scale: float) -> None:
+def test_fit_fills_the_ball_and_undo_is_the_inverse(scale: float) -> None:
     points = (cloud() * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([3.0, -7.0, 11.0])) * scale
     placement = Placement.fit(points, yaw=30.0)
     inside = placement.apply(points)
@@ -26,7 +26,7 @@ def test_a_fitted_shape_fills_the_ball_about_its_middle_and_undo_is_the_inverse(
     assert torch.allclose(boxes.amin(0), -boxes.amax(0), atol=1e-5)
 
 
-def test_yaw_brings_a_front_at_minus_x_to_plus_z_and_leaves_up_alone() -> None:
+def test_yaw_90_rotates_minus_x_to_plus_z_and_keeps_up() -> None:
     placement = Placement(2.0, (1.0, 0.0, 0.0), 90.0)
     directions = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     turned = placement.turn(directions)
@@ -50,7 +50,7 @@ def test_the_quaternion_is_the_same_rotation() -> None:
     [torch.zeros(0, 3), torch.ones(4, 3), torch.tensor([[0.0, 0.0, math.nan], [1.0, 1.0, 1.0]])],
     ids=["none", "one place", "nan"],
 )
-def test_what_cannot_be_fitted_is_refused(points: torch.Tensor) -> None:
+def test_degenerate_points_are_refused(points: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="points"):
         Placement.fit(points)
 
@@ -67,7 +67,7 @@ def test_a_placement_is_finite_and_its_scale_positive() -> None:
             Placement(scale, (0.0, 0.0, 0.0), yaw)
 
 
-def test_a_scene_carries_its_placement_through_its_tensors() -> None:
+def test_placement_is_restored_with_the_tensors_of_a_scene() -> None:
     def scene() -> Gaussians:
         return GaussiansConfig(count=5).build(torch.Generator().manual_seed(0))
 

@@ -9,11 +9,11 @@ import torch
 import trimesh
 from safetensors.torch import load_file
 
-from steindreamer.distill.estimator import GeometryEstimate
-from steindreamer.distill.estimator_files import EstimatorConfig
-from steindreamer.distill.monocular.loading import load_monocular_estimator
-from steindreamer.distill.monocular.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
-from steindreamer.distill.tiny_estimator import TinyEstimatorConfig, load_tiny_estimator
+from steindreamer.distill.geometry.base import GeometryEstimate
+from steindreamer.distill.geometry.files import EstimatorConfig
+from steindreamer.distill.geometry.loading import load_monocular_estimator
+from steindreamer.distill.geometry.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
+from steindreamer.distill.geometry.tiny_estimator import TinyEstimatorConfig, load_tiny_estimator
 from steindreamer.representations import Cameras, TriangleMesh
 from steindreamer.training.estimator import train as training
 from steindreamer.training.estimator.dataset import (
@@ -35,13 +35,13 @@ from steindreamer.training.estimator.train import (
     losses,
     train,
 )
-from steindreamer.training.world.views import render_objects
+from steindreamer.world.views import render_objects
 
 FEW = ViewSettings(objects=2)
 SMALL = TinyEstimatorConfig(channels=(8, 8), head_channels=8, embedding_channels=8)
 # With BatchNorm, whose running statistics a resumed run must have, too.
 SMALL_TIMM = TimmEstimatorConfig("test_resnet", decoder_channels=8, head_channels=8, embedding_channels=8)
-SETTINGS = TrainingSettings(pictures=4, full_size_share=0.5)
+SETTINGS = TrainingSettings(images=4, full_size_share=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_sphere_has_the_geometry_of_a_sphere() -> None:
     radius, distance = 0.8, 3.3
     sphere = trimesh.creation.icosphere(subdivisions=5, radius=radius)
     vertices = torch.from_numpy(sphere.vertices).float()
-    mesh = TriangleMesh(vertices, torch.from_numpy(sphere.faces.copy()).long(), colours=torch.ones_like(vertices))
+    mesh = TriangleMesh(vertices, torch.from_numpy(sphere.faces.copy()).long(), colors=torch.ones_like(vertices))
     cameras = Cameras.orbit([70.0], [40.0], distance=distance, height=65)
     views = views_from_render(render_objects([mesh], cameras, torch.zeros(1, 3)), cameras)
     near, far = 1 / (distance - 1), 1 / (distance + 1)
@@ -107,7 +107,7 @@ def test_noise_is_the_schedules(generator: torch.Generator) -> None:
     assert not batch.mask.any()
 
 
-def test_clean_pictures_show_the_object_over_one_colour(views: Views, generator: torch.Generator) -> None:
+def test_clean_images_show_the_object_over_one_color(views: Views, generator: torch.Generator) -> None:
     batch = clean(views, SIZE, generator)
     empty = views.foreground[:, 3:] == 0
     corner = batch.image[:, :, :1, :1]
@@ -127,7 +127,7 @@ def test_halving_averages_geometry_over_the_object_only(generator: torch.Generat
     assert not batch.mask.any()
 
 
-def test_augmentation_mirrors_geometry_and_shuffles_colours(views: Views, generator: torch.Generator) -> None:
+def test_augmentation_mirrors_geometry_and_shuffles_colors(views: Views, generator: torch.Generator) -> None:
     changed, mirrored = augmented(views, generator), 0
     for index in range(FEW.views):
         before, after = views[index : index + 1], changed[index : index + 1]
@@ -150,7 +150,7 @@ def test_losses_vanish_at_the_truth_only(views: Views, generator: torch.Generato
     right = losses(GeometryEstimate(batch.disparity, batch.normal), batch)
     assert all(value < 1e-3 for value in right.values())
     inverted = losses(GeometryEstimate(-batch.disparity, -batch.normal), batch)
-    assert inverted["object"] > 1.9 and inverted["picture"] > 0.9 and inverted["normal"] > 1.9
+    assert inverted["object"] > 1.9 and inverted["image"] > 0.9 and inverted["normal"] > 1.9
     assert inverted["detail"] > 0.05 and inverted["disparity"] > 0.1
 
 
@@ -195,12 +195,12 @@ def test_a_resumed_run_is_the_same_run(
 def test_a_folder_of_another_run_is_refused(cache: ViewCache, tmp_path: Path) -> None:
     train(tmp_path, 1, SETTINGS, SMALL, cache)
     with pytest.raises(ValueError, match="choose another folder"):
-        train(tmp_path, 2, TrainingSettings(pictures=5), SMALL, cache)
+        train(tmp_path, 2, TrainingSettings(images=5), SMALL, cache)
 
 
 def test_a_few_steps_learn_the_silhouette(cache: ViewCache) -> None:
-    trainer = Trainer(TrainingSettings(pictures=4, full_size_share=0.0, warm_up=1, clean_share=1.0), SMALL, cache, 100)
-    history = [trainer.step()["picture"] for _ in range(20)]
+    trainer = Trainer(TrainingSettings(images=4, full_size_share=0.0, warm_up=1, clean_share=1.0), SMALL, cache, 100)
+    history = [trainer.step()["image"] for _ in range(20)]
     assert sum(history[-5:]) < 0.75 * sum(history[:5])
 
 
@@ -208,7 +208,7 @@ def test_the_command_line_trains_and_goes_on(
     cache: ViewCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     views = ["--views", str(cache.folder), "--objects", str(FEW.objects)]
-    arguments = ["--run", str(tmp_path), *views, "--pictures", "1", "--threads", str(torch.get_num_threads())]
+    arguments = ["--run", str(tmp_path), *views, "--images", "1", "--threads", str(torch.get_num_threads())]
     training.main([*arguments, "--steps", "1"])
     assert "going on" not in capsys.readouterr().out
     training.main([*arguments, "--steps", "2"])
@@ -220,7 +220,7 @@ def test_the_command_line_trains_a_head_on_a_timm_backbone(
     cache: ViewCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     views = ["--views", str(cache.folder), "--objects", str(FEW.objects)]
-    arguments = ["--run", str(tmp_path), *views, "--pictures", "1", "--threads", str(torch.get_num_threads())]
+    arguments = ["--run", str(tmp_path), *views, "--images", "1", "--threads", str(torch.get_num_threads())]
     training.main([*arguments, "--network", "timm", "--backbone", "test_resnet", "--steps", "1"])
     estimator = load_monocular_estimator(str(tmp_path / "estimator"))
     assert isinstance(estimator, TimmGeometryEstimator) and estimator.config.backbone == "test_resnet"
@@ -236,8 +236,8 @@ def test_a_config_without_a_network_is_refused() -> None:
 def test_scores_of_the_truth_and_of_the_silhouette(views: Views, generator: torch.Generator) -> None:
     batch = clean(views, SIZE, generator)
     truth = mean_score([(GeometryEstimate(batch.disparity, batch.normal), batch)])
-    assert truth.picture > 0.999 and truth.object > 0.999 and truth.degrees < 0.1 and truth.error == 0
+    assert truth.image > 0.999 and truth.object > 0.999 and truth.degrees < 0.1 and truth.error == 0
     nearer = mean_score([(GeometryEstimate(batch.disparity + 0.25, batch.normal), batch)])
     assert nearer.object > 0.999 and nearer.error == pytest.approx(0.25, abs=1e-5)
     flat = silhouette_score(views, SIZE)
-    assert abs(flat.object) < 1e-3 and flat.picture > 0.8 and flat.degrees > 20
+    assert abs(flat.object) < 1e-3 and flat.image > 0.8 and flat.degrees > 20

@@ -1,4 +1,4 @@
-"""The scorer: its answers are those of a softmax over captions, its pictures and its training are reproducible."""
+"""The scorer: its answers are those of a softmax over captions, its images and its training are reproducible."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from steindreamer.training.estimator import dataset
 from steindreamer.training.estimator.dataset import ViewCache, ViewSettings, render_views
 from steindreamer.training.scorer import train as training
-from steindreamer.training.scorer.dataset import Augmentation, LabelledViews, augmented
+from steindreamer.training.scorer.dataset import Augmentation, LabeledViews, augmented
 from steindreamer.training.scorer.evaluate import captions_of, real_views
 from steindreamer.training.scorer.evaluate import main as evaluate_main
-from steindreamer.training.scorer.model import SIZE, ScorerConfig, WorldScorer, save_scorer
 from steindreamer.training.scorer.train import Trainer, TrainingSettings, train
-from steindreamer.training.world import Caption, UnknownPromptError, caption_of
+from steindreamer.world import Caption, UnknownPromptError, caption_of
+from steindreamer.world.scorer import SIZE, ScorerConfig, WorldScorer, save_scorer
 
 FEW = ViewSettings(objects=6, views_per_object=2)
 SMALL = ScorerConfig(channels=(8, 8), blocks=(1, 0), width=8)
-SETTINGS = TrainingSettings(pictures=8, warm_up=1)
+SETTINGS = TrainingSettings(images=8, warm_up=1)
 STILL = Augmentation(
     size=(1.0, 1.0),
     shift=0.0,
@@ -66,25 +66,25 @@ def small_scorer(config: ScorerConfig = SMALL) -> WorldScorer:
 
 
 class Oracle(WorldScorer):
-    """Logits from a table: row i for any picture of brightness i / 10."""
+    """Logits from a table: row i for any image of brightness i / 10."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__(SMALL)
         self.logits = logits
 
-    def score(self, pictures: torch.Tensor, captions: object) -> torch.Tensor:
-        return self.logits[(10 * pictures[:, 0, 0, 0]).round().long()]
+    def score(self, images: torch.Tensor, captions: object) -> torch.Tensor:
+        return self.logits[(10 * images[:, 0, 0, 0]).round().long()]
 
 
 def test_every_caption_of_the_world_is_known_once() -> None:
     known = small_scorer().known
-    assert len({(caption.kind, caption.colour) for caption in known}) == len(known) > 400
+    assert len({(caption.kind, caption.color) for caption in known}) == len(known) > 400
     assert caption_of("apple", "red") in known
 
 
 def test_wordings_of_one_caption_score_alike(generator: torch.Generator) -> None:
-    scorer, pictures = small_scorer(), torch.rand(2, 3, SIZE, SIZE, generator=generator)
-    logits = scorer.score(pictures, ["a red mug", "a photo of a crimson coffee cup", "a blue mug", "a red chair"])
+    scorer, images = small_scorer(), torch.rand(2, 3, SIZE, SIZE, generator=generator)
+    logits = scorer.score(images, ["a red mug", "a photo of a crimson coffee cup", "a blue mug", "a red chair"])
     assert logits.shape == (2, 4)
     torch.testing.assert_close(logits[:, 0], logits[:, 1])
     assert (logits[:, :1] != logits[:, 2:]).all()
@@ -98,53 +98,53 @@ def test_unknown_words_are_refused() -> None:
         few.score(torch.rand(1, 3, SIZE, SIZE), ["a red chair"])
 
 
-def test_pictures_are_judged_one_by_one_at_any_size(generator: torch.Generator) -> None:
+def test_images_are_judged_one_by_one_at_any_size(generator: torch.Generator) -> None:
     scorer = small_scorer()
-    pictures = torch.rand(3, 3, 96, 80, generator=generator)
-    together = scorer.score(pictures, ["a red mug"])
-    alone = torch.cat([scorer.score(picture[None], ["a red mug"]) for picture in pictures])
+    images = torch.rand(3, 3, 96, 80, generator=generator)
+    together = scorer.score(images, ["a red mug"])
+    alone = torch.cat([scorer.score(image[None], ["a red mug"]) for image in images])
     torch.testing.assert_close(together, alone)
 
 
-def test_scores_have_a_gradient_in_the_picture(generator: torch.Generator) -> None:
-    pictures = torch.rand(1, 3, SIZE, SIZE, generator=generator).requires_grad_()
-    small_scorer().score(pictures, ["a red mug"]).sum().backward()
-    assert pictures.grad is not None and pictures.grad.abs().max() > 0
+def test_scores_have_a_gradient_in_the_image(generator: torch.Generator) -> None:
+    images = torch.rand(1, 3, SIZE, SIZE, generator=generator).requires_grad_()
+    small_scorer().score(images, ["a red mug"]).sum().backward()
+    assert images.grad is not None and images.grad.abs().max() > 0
 
 
-def test_accuracy_counts_kinds_colours_and_captions() -> None:
-    """Four pictures: right; right kind in a wrong colour; wrong kind; kind right only as a sum over its colours."""
+def test_accuracy_counts_kinds_colors_and_captions() -> None:
+    """Four images: right; right kind in a wrong color; wrong kind; kind right only as a sum over its colors."""
     known = [c for c in small_scorer().known if c.kind in ("mug", "apple")]
-    at = {(c.kind, c.colour): i for i, c in enumerate(known)}
+    at = {(c.kind, c.color): i for i, c in enumerate(known)}
     logits = torch.full((4, len(known)), -9.0)
     logits[0, at["mug", "red"]] = 9.0
     logits[1, at["mug", "blue"]] = 9.0
     logits[2, at["apple", "red"]] = 9.0
     logits[2, at["mug", "red"]] = 0.0
-    for colour in ("red", "blue", "green"):
-        logits[3, at["mug", colour]] = 2.0
+    for color in ("red", "blue", "green"):
+        logits[3, at["mug", color]] = 2.0
     logits[3, at["mug", "red"]] = 2.1
     logits[3, at["apple", "red"]] = 2.2
-    pictures = (torch.arange(4.0) / 10)[:, None, None, None].expand(4, 3, SIZE, SIZE)
-    found = Oracle(logits).accuracy(pictures, ["a red mug"] * 4, kinds=("mug", "apple"))
-    assert (found.kind, found.colour, found.caption) == (0.75, 0.75, 0.25)
+    images = (torch.arange(4.0) / 10)[:, None, None, None].expand(4, 3, SIZE, SIZE)
+    found = Oracle(logits).accuracy(images, ["a red mug"] * 4, kinds=("mug", "apple"))
+    assert (found.kind, found.color, found.caption) == (0.75, 0.75, 0.25)
 
 
-def test_accuracy_wants_one_known_caption_per_picture() -> None:
-    scorer, pictures = small_scorer(), torch.rand(2, 3, SIZE, SIZE)
-    with pytest.raises(ValueError, match="one known caption for each of 2 pictures; 1 captions"):
-        scorer.accuracy(pictures, ["a red mug"])
+def test_accuracy_wants_one_known_caption_per_image() -> None:
+    scorer, images = small_scorer(), torch.rand(2, 3, SIZE, SIZE)
+    with pytest.raises(ValueError, match="one known caption for each of 2 images; 1 captions"):
+        scorer.accuracy(images, ["a red mug"])
     with pytest.raises(ValueError, match="not to choose from: a red chair"):
-        scorer.accuracy(pictures, ["a red mug", "a red chair"], kinds=("mug",))
+        scorer.accuracy(images, ["a red mug", "a red chair"], kinds=("mug",))
 
 
 def test_a_saved_scorer_answers_alike(tmp_path: Path, generator: torch.Generator) -> None:
-    scorer, pictures = small_scorer(), torch.rand(2, 3, SIZE, SIZE, generator=generator)
+    scorer, images = small_scorer(), torch.rand(2, 3, SIZE, SIZE, generator=generator)
     save_scorer(tmp_path, SMALL, scorer.state_dict())
     loaded = WorldScorer.load(tmp_path)
     assert not loaded.training and not any(value.requires_grad for value in loaded.parameters())
     torch.testing.assert_close(
-        loaded.score(pictures, loaded.known), scorer.score(pictures, scorer.known), atol=0.05, rtol=0
+        loaded.score(images, loaded.known), scorer.score(images, scorer.known), atol=0.05, rtol=0
     )
 
 
@@ -161,8 +161,8 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, change: dict[str, object], 
 
 
 def test_labels_say_what_the_views_show(cache: ViewCache) -> None:
-    """The object of each view, drawn again from its caption alone, has the caption's colour somewhere."""
-    views = LabelledViews(cache, small_scorer().known)
+    """The object of each view, drawn again from its caption alone, has the caption's color somewhere."""
+    views = LabeledViews(cache, small_scorer().known)
     shown = [views.captions[label] for label in views.labels.tolist()]
     assert shown == [cache.caption(row) for row in range(FEW.views)]
     assert shown[0] == shown[1] and len(set(shown)) > 3
@@ -172,18 +172,18 @@ def test_labels_say_what_the_views_show(cache: ViewCache) -> None:
 
 def test_views_that_cannot_be_named_are_refused(cache: ViewCache) -> None:
     with pytest.raises(ValueError, match="cannot name"):
-        _ = LabelledViews(cache, (caption_of("apple", "red"),)).labels
+        _ = LabeledViews(cache, (caption_of("apple", "red"),)).labels
 
 
 def test_without_augmentation_only_mirror_and_background_change(cache: ViewCache, generator: torch.Generator) -> None:
     foreground = cache.views(torch.arange(8)).foreground
-    pictures = augmented(foreground, STILL, generator)
+    images = augmented(foreground, STILL, generator)
     # The second half of a batch is resampled.
-    for picture, view in zip(pictures[:4], torch.nn.functional.avg_pool2d(foreground, 2)[:4], strict=True):
-        solid, empty, colour = view[3] == 1, view[3] == 0, view[:3]
-        upright, mirrored = ((side[:, solid] - colour[:, solid]).abs().max() for side in (picture, picture.flip(2)))
+    for image, view in zip(images[:4], torch.nn.functional.avg_pool2d(foreground, 2)[:4], strict=True):
+        solid, empty, color = view[3] == 1, view[3] == 0, view[:3]
+        upright, mirrored = ((side[:, solid] - color[:, solid]).abs().max() for side in (image, image.flip(2)))
         assert min(upright, mirrored) < 1e-4
-        assert (picture if upright < mirrored else picture.flip(2))[:, empty].std(1).max() < 1e-4  # one colour behind
+        assert (image if upright < mirrored else image.flip(2))[:, empty].std(1).max() < 1e-4  # one color behind
 
 
 def test_augmentation_keeps_the_range_and_the_seed(cache: ViewCache) -> None:
@@ -216,7 +216,7 @@ def test_a_resumed_run_is_the_same_run(cache: ViewCache, tmp_path: Path, monkeyp
 
 
 def test_a_few_steps_learn_the_training_set(cache: ViewCache) -> None:
-    trainer = Trainer(TrainingSettings(pictures=12, warm_up=1), SMALL, cache, 60)
+    trainer = Trainer(TrainingSettings(images=12, warm_up=1), SMALL, cache, 60)
     trainer.augmentation = STILL
     history = [trainer.step()["loss"] for _ in range(40)]
     assert sum(history[-5:]) < 0.7 * sum(history[:5])
@@ -228,8 +228,8 @@ def test_the_command_line_trains_and_evaluates(
     views = ["--views", str(cache.folder), "--objects", "6"]
     monkeypatch.setattr(training, "ViewSettings", partial(ViewSettings, views_per_object=2))
     monkeypatch.setattr(training, "ScorerConfig", lambda: SMALL)
-    training.main(["--run", str(tmp_path), *views, "--pictures", "2", "--steps", "1"])
-    training.main(["--run", str(tmp_path), *views, "--pictures", "2", "--steps", "2"])
+    training.main(["--run", str(tmp_path), *views, "--images", "2", "--steps", "1"])
+    training.main(["--run", str(tmp_path), *views, "--images", "2", "--steps", "2"])
     assert "going on from step 1" in capsys.readouterr().out
     assert len((tmp_path / "training.jsonl").read_text().splitlines()) == 2
     monkeypatch.setattr("steindreamer.training.scorer.evaluate.captions_of", lambda kinds: [caption_of("mug", "red")])
@@ -239,10 +239,10 @@ def test_the_command_line_trains_and_evaluates(
 
 def test_real_views_are_the_same_objects_whatever_the_background() -> None:
     captions: list[Caption] = [caption_of("apple", "red"), caption_of("mug", "blue")]
-    white, grey = (real_views(captions, elevations=(0.0, 60.0), background=value, size=32) for value in (1.0, 0.5))
-    assert white.pictures.shape == (4, 3, 32, 32) and white.captions == (captions[0],) * 2 + (captions[1],) * 2
-    assert (white.pictures[:, :, 0, 0] == 1).all() and (grey.pictures[:, :, 0, 0] == 0.5).all()
-    same = (white.pictures - grey.pictures).abs().amax(1) < 1e-6
+    white, gray = (real_views(captions, elevations=(0.0, 60.0), background=value, size=32) for value in (1.0, 0.5))
+    assert white.images.shape == (4, 3, 32, 32) and white.captions == (captions[0],) * 2 + (captions[1],) * 2
+    assert (white.images[:, :, 0, 0] == 1).all() and (gray.images[:, :, 0, 0] == 0.5).all()
+    same = (white.images - gray.images).abs().amax(1) < 1e-6
     assert (same.float().mean((1, 2)) > 0.1).all()
     assert len(white.at(60.0).captions) == 2
     assert len(captions_of(("apple",))) == 6

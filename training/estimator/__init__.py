@@ -1,1 +1,1 @@
-"""How the shipped geometry estimator was made: its data, its training and its evaluation."""
+"""Data, training and evaluation of the shipped geometry estimator."""

@@ -1,4 +1,4 @@
-"""Views of the procedural world with their geometry: rendered once into memory-mapped files, drawn as noisy batches."""
+"""Views of the procedural world with their geometry: rendered once to memory-mapped files, drawn as noisy batches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ...representations import Cameras, RenderOutput, TriangleMesh
+from steindreamer.representations import Cameras, RenderOutput, TriangleMesh
+from steindreamer.world import Caption, random_caption, sample_object
+from steindreamer.world.views import LIGHT, render_objects
+
 from ..workers import run_in_processes
-from ..world import Caption, random_caption, sample_object
-from ..world.views import LIGHT, render_objects
 
 SIZE = 128
-"""Pixels per side of the stored views."""
+"""Size of the stored views, in pixels per side."""
 _SUPERSAMPLE = 2
 _CHUNK = 32
 _DISPARITY_STEPS = 65535
@@ -27,19 +28,20 @@ _NORMAL_STEPS = 127
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Which views: the same settings give the same views, whatever the number of processes."""
+    """Settings of the views. The views depend on nothing else, such as the number of processes."""
 
     objects: int = 4000
     views_per_object: int = 4
     seed: int = 0
     elevation: tuple[float, float] = (-15.0, 85.0)
-    """Degrees."""
+    """Range of the elevation, in degrees."""
     distance: tuple[float, float] = (3.0, 3.4)
-    """Metres."""
+    """Range of the camera's distance from the origin, in meters."""
     field_of_view: float = 40.0
 
     @property
     def views(self) -> int:
+        """Total number of views."""
         return self.objects * self.views_per_object
 
 
@@ -48,11 +50,11 @@ class Views:
     """Views without background; row i of every field is one view."""
 
     foreground: Float[Tensor, "n 4 h w"]
-    """sRGB pre-multiplied by opacity, then opacity."""
+    """Display sRGB color pre-multiplied by opacity, and opacity as the fourth channel."""
     disparity: Float[Tensor, "n 1 h w"]
-    """0 on the background, else 1 / depth scaled so that the unit ball spans 0 (far end) to 1 (near end)."""
+    """Disparity: 1 / depth, scaled so that the unit ball spans 0 (far end) to 1 (near end); 0 on the background."""
     normal: Float[Tensor, "n 3 h w"]
-    """Camera space, OpenCV axes, unit length; 0 on the background."""
+    """Unit normals in camera space (OpenCV axes); 0 on the background."""
 
     def __getitem__(self, rows: slice) -> Views:
         return Views(self.foreground[rows], self.disparity[rows], self.normal[rows])
@@ -60,30 +62,33 @@ class Views:
 
 @dataclass(frozen=True)
 class Batch:
+    """Noisy images with the true geometry; row i of every field is one image."""
+
     image: Float[Tensor, "b 3 h w"]
-    """On the sRGB scale, noisy: what an estimator is given."""
+    """Noisy image on the sRGB scale: the input of the estimator."""
     noise_level: Float[Tensor, " b"]
     disparity: Float[Tensor, "b 1 h w"]
     normal: Float[Tensor, "b 3 h w"]
     mask: Bool[Tensor, "b 1 h w"]
-    """The object."""
+    """Mask of the object's pixels."""
 
     def to(self, device: torch.device) -> Batch:
+        """Move all tensors to a device."""
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def render_views(settings: ViewSettings, first: int, last: int) -> Views:
-    """The views of objects `first` to `last` (exclusive)."""
+    """Render the views of objects `first` to `last` (exclusive)."""
     return _concatenated([_views_of_object(settings, index) for index in range(first, last)])
 
 
 class ViewCache:
-    """Views on disk, 9 bytes per pixel, memory-mapped."""
+    """Memory-mapped views on disk, 9 bytes per pixel."""
 
     _FILES = ("foreground", "disparity", "normal")
 
     def __init__(self, folder: Path) -> None:
-        """Raises FileNotFoundError if there is no complete cache in the folder."""
+        """Open the cache of a folder. Raises FileNotFoundError if the folder holds no complete one."""
         self.folder = folder
         self.settings = json.loads((folder / "settings.json").read_text())
         self.foreground, self.disparity, self.normal = (
@@ -94,6 +99,7 @@ class ViewCache:
         return len(self.foreground)
 
     def views(self, rows: Int64[Tensor, " b"]) -> Views:
+        """Load the views of the given rows."""
         index = rows.numpy()
         return Views(
             torch.from_numpy(self.foreground[index]).float() / 255,
@@ -102,19 +108,20 @@ class ViewCache:
         )
 
     def caption(self, row: int) -> Caption:
-        """What the view shows."""
+        """Return the caption of a view."""
         return _caption_of_object(self.settings["seed"], row // self.settings["views_per_object"])[0]
 
     @classmethod
     def open_or_render(cls, folder: Path, settings: ViewSettings, processes: int = 1) -> ViewCache:
-        """The cache in the folder, rendered first by worker processes if it is not there.
+        """Open the cache in the folder; if there is none, render it first with worker processes.
 
-        Raises ValueError if the folder holds views of other settings.
+        Raises:
+            ValueError: The folder holds views with other settings.
         """
         wanted = json.loads(json.dumps(asdict(settings)))
         if not (folder / "settings.json").exists():
             cls._render(folder, settings, processes)
-            # Written last: without it the cache does not exist.
+            # Written last: without this file the cache is incomplete.
             (folder / "settings.json").write_text(json.dumps(wanted, indent=1))
         cache = cls(folder)
         if cache.settings != wanted:
@@ -134,9 +141,14 @@ class ViewCache:
 def noisy_batch(
     views: Views, size: int, alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"], generator: torch.Generator
 ) -> Batch:
-    """Views over random backgrounds (half of them white), under noise; alpha = 1 and sigma = 0 leave them clean.
+    """Composite views over random backgrounds, half of them white, and add noise.
 
-    `size` must divide the stored size.
+    Args:
+        views: Views without background.
+        size: Size of the images in pixels per side; a divisor of the stored size.
+        alpha: Signal scale of each image; 1 with sigma = 0 for clean images.
+        sigma: Noise scale of each image.
+        generator: Random number generator.
     """
     foreground, disparity, normal = _resized(views, size)
     background = torch.rand(len(foreground), 3, 1, 1, generator=generator)
@@ -148,11 +160,11 @@ def noisy_batch(
 
 
 def augmented(views: Views, generator: torch.Generator) -> Views:
-    """Mirrored left to right half of the time, the colour channels in any order."""
+    """Mirror half of the views and permute the color channels at random."""
     mirrored = torch.rand(len(views.foreground), 1, 1, 1, generator=generator) < 0.5
     order = torch.rand(len(views.foreground), 3, generator=generator).argsort(1)[:, :, None, None]
-    colour, opacity = views.foreground.split([3, 1], 1)
-    foreground = torch.cat([colour.gather(1, order.expand_as(colour)), opacity], 1)
+    color, opacity = views.foreground.split([3, 1], 1)
+    foreground = torch.cat([color.gather(1, order.expand_as(color)), opacity], 1)
     flipped_normal = views.normal.flip(3) * torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
     return Views(
         torch.where(mirrored, foreground.flip(3), foreground),
@@ -176,13 +188,13 @@ def _views_of_object(settings: ViewSettings, index: int) -> Views:
 
 
 def _caption_of_object(seed: int, index: int) -> tuple[Caption, np.random.Generator]:
-    """And the generator that everything else about the object and its views comes from."""
+    """Draw the caption of an object; also returns the generator for everything else about the object and its views."""
     rng = np.random.default_rng([seed, index])
     return random_caption(rng), rng
 
 
 def _draw(mesh: TriangleMesh, cameras: Cameras, rng: np.random.Generator) -> RenderOutput:
-    """Over black; half of the views under the world's own light, the others under any light from above."""
+    """Render over black; half of the views under the default light, the others under any light from above."""
     count = len(cameras)
     light = rng.normal(size=(count, 3))
     light[:, 1] = abs(light[:, 1])
@@ -193,9 +205,9 @@ def _draw(mesh: TriangleMesh, cameras: Cameras, rng: np.random.Generator) -> Ren
 
 
 def views_from_render(rendered: RenderOutput, cameras: Cameras) -> Views:
-    """`rendered` must be over black, where the picture is the colour pre-multiplied by opacity."""
-    centre = cameras.position.norm(dim=1)[:, None, None, None]
-    near, far = 1 / (centre - 1), 1 / (centre + 1)
+    """Convert renders to views; the renders must be over black, so that the color is pre-multiplied by opacity."""
+    center = cameras.position.norm(dim=1)[:, None, None, None]
+    near, far = 1 / (center - 1), 1 / (center + 1)
     covered = rendered.opacity > 0
     inverse = torch.where(covered, 1 / rendered.depth.clamp(min=1e-6), far)
     normal = torch.einsum("bij,bihw->bjhw", cameras.camera_to_world[:, :3, :3], rendered.normal)
@@ -204,7 +216,7 @@ def views_from_render(rendered: RenderOutput, cameras: Cameras) -> Views:
 
 
 def _resized(views: Views, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Averaged to `size`, a divisor of the stored size; geometry is averaged over the object only."""
+    """Average down to `size`, a divisor of the stored size; geometry is averaged over the object only."""
     factor = views.foreground.shape[-1] // size
     if factor == 1:
         return views.foreground, views.disparity, views.normal

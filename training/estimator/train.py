@@ -1,7 +1,7 @@
 """Train a geometry estimator: python -m steindreamer.training.estimator.train --run FOLDER [--network timm]
 
-Interrupted, the same command goes on from its last checkpoint and ends with the same weights. One thread is the best
-use of a shared machine; --device cuda trains on a GPU. The views are rendered once, next to the run.
+If interrupted, the same command resumes from the last checkpoint and ends with the same weights. On a shared machine,
+one thread is the most efficient; --device cuda trains on a GPU. The views are rendered once, next to the run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...distill.baselines import weighted_pearson
-from ...distill.digests import write_manifest
-from ...distill.estimator import GeometryEstimate
-from ...distill.estimator_files import EstimatorConfig, save_half
-from ...distill.monocular.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
-from ...distill.schedule import NoiseSchedule
-from ...distill.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator
+from steindreamer.distill.control_variates.baselines import weighted_pearson
+from steindreamer.distill.files.digests import write_manifest
+from steindreamer.distill.geometry.base import GeometryEstimate
+from steindreamer.distill.geometry.files import EstimatorConfig, save_half
+from steindreamer.distill.geometry.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
+from steindreamer.distill.geometry.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator
+from steindreamer.distill.noise.schedule import NoiseSchedule
+
 from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
 from .dataset import SIZE, Batch, ViewCache, ViewSettings, augmented, noisy_batch
 
@@ -31,25 +32,28 @@ NETWORKS: dict[str, type[EstimatorConfig]] = {"tiny": TinyEstimatorConfig, "timm
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What the weights depend on, besides the views, the network's shape and the number of steps."""
+    """Settings that determine the weights, besides the views, the shape of the network and the number of steps."""
 
-    pictures: int = 16
-    """Per step at half the stored size; a quarter of that at the full size."""
+    images: int = 16
+    """Images per step at half the stored size; a quarter of that at the full size."""
     full_size_share: float = 0.3
-    """Of the steps."""
+    """Fraction of the steps at the full size."""
     clean_share: float = 0.15
-    """Of the pictures; the others take a timestep of the whole schedule, the less noisy ones more often."""
+    """Fraction of clean images; the others use a timestep of the whole schedule, less noisy ones more often."""
     learning_rate: float = 2e-3
     warm_up: int = 200
     cool_down: float = 0.3
-    """Of the steps, at the end: the learning rate falls to 0. Until then it does not depend on their number."""
+    """Fraction of the steps, at the end, over which the learning rate falls to 0.
+
+    Before the cool-down the learning rate does not depend on the number of steps.
+    """
     weight_decay: float = 1e-3
     ema: float = 0.999
     seed: int = 0
 
 
 class Trainer:
-    """The network, its optimizer and its moving average; one `step` at a time."""
+    """Network, optimizer and moving average of a training."""
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Trainer:
         self.steps_done = 0
 
     def step(self) -> dict[str, float]:
-        """One optimizer step; the losses by name."""
+        """Take one optimizer step; returns the losses by name."""
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.steps_done, self.steps, self.settings.warm_up, self.settings.cool_down)
             group["lr"] = self.settings.learning_rate * factor
@@ -89,15 +93,15 @@ class Trainer:
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.average[name].lerp_(value, 1 - decay)
-            else:  # BatchNorm counts its steps
+            else:  # step counters of BatchNorm
                 self.average[name].copy_(value)
         return {name: value.item() for name, value in terms.items()}
 
     def _batch(self) -> Batch:
-        # Seeded by the step, so that a resumed run sees the same pictures without any state to save.
+        # The seed depends on the step, so that a resumed run draws the same images without a saved state.
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.steps_done)
         full = bool(torch.rand((), generator=generator) < self.settings.full_size_share)
-        count = max(self.settings.pictures // 4, 1) if full else self.settings.pictures
+        count = max(self.settings.images // 4, 1) if full else self.settings.images
         rows = torch.randint(len(self.cache), (count,), generator=generator)
         timestep = (torch.rand(count, generator=generator) ** 1.3 * self.schedule.steps).long()
         clean = torch.rand(count, generator=generator) < self.settings.clean_share
@@ -112,15 +116,16 @@ class Trainer:
         )
 
     def save(self, path: Path) -> None:
-        """Everything needed to go on, atomically."""
+        """Save everything needed to resume, atomically."""
         save_checkpoint(path, self.model, self.average, self.optimizer, self.steps_done)
 
     def load(self, path: Path) -> None:
+        """Restore a checkpoint written by `save`."""
         self.steps_done = load_checkpoint(path, self.model, self.average, self.optimizer)
 
 
 def build_estimator(config: EstimatorConfig) -> nn.Module:
-    """The network of a config, with random weights. Raises ValueError for a config of another kind."""
+    """Build the network of a config with random weights. Raises ValueError for an unknown config type."""
     if isinstance(config, TimmEstimatorConfig):
         return TimmGeometryEstimator(config)
     if isinstance(config, TinyEstimatorConfig):
@@ -129,13 +134,13 @@ def build_estimator(config: EstimatorConfig) -> nn.Module:
 
 
 def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-    """The weighted terms of the training loss; all of them are means over the pictures."""
+    """Compute the weighted terms of the training loss, each averaged over the images."""
     mask = batch.mask.float()
     everywhere = torch.ones_like(mask)
     cosine = (estimate.normal * batch.normal).sum(1, keepdim=True)
     return {
         "disparity": 3 * (estimate.disparity - batch.disparity).abs().mean(),
-        "picture": 0.5 * (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
+        "image": 0.5 * (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
         "object": (1 - weighted_pearson(estimate.disparity, batch.disparity, mask)).mean(),
         "detail": 0.5 * gradient_difference(estimate.disparity, batch.disparity, mask),
         "normal": ((1 - cosine) * mask).sum() / mask.sum().clamp(min=1),
@@ -145,9 +150,9 @@ def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, 
 def gradient_difference(
     estimate: Float[Tensor, "b 1 h w"], target: Float[Tensor, "b 1 h w"], mask: Float[Tensor, "b 1 h w"]
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference of the slopes inside the object at four scales, in units of the object's own relief.
+    """Mean absolute difference of the gradients inside the object at four scales, in units of the object's relief.
 
-    After Li and Snavely, "MegaDepth" (2018), Eq. 3.
+    Source: Li and Snavely, "MegaDepth" (2018), Eq. 3.
     """
     weight = mask / mask.sum((2, 3), keepdim=True).clamp(min=1)
     mean = (weight * target).sum((2, 3), keepdim=True)
@@ -173,10 +178,12 @@ def train(
     device: str = "cpu",
     save_every: int = 200,
 ) -> Path:
-    """Train, or go on from the folder's checkpoint, to `steps` steps; returns the folder of the finished estimator.
+    """Train to `steps` steps, or resume from the checkpoint in the folder; returns the folder of the trained estimator.
 
-    The number of steps may be changed on the way until the cool-down begins: the learning rate is constant until then.
-    Raises ValueError if the folder holds a run of other settings.
+    The number of steps may be changed until the cool-down begins, since the learning rate is constant until then.
+
+    Raises:
+        ValueError: The folder holds a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     described = {"training": asdict(settings), "network": asdict(config), "views": cache.settings}
@@ -199,6 +206,7 @@ def train(
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
     defaults, views, timm = TrainingSettings(), ViewSettings(), TimmEstimatorConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
@@ -207,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--views", type=Path, metavar="FOLDER", help="rendered views (default: RUN/views)")
     parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--pictures", type=int, default=defaults.pictures, help="per step")
+    parser.add_argument("--images", type=int, default=defaults.images, help="per step")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--device", default="cpu")
@@ -218,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     cache = ViewCache.open_or_render(
         given.views or given.run / "views", ViewSettings(objects=given.objects, seed=given.seed), given.processes
     )
-    settings = TrainingSettings(pictures=given.pictures, learning_rate=given.learning_rate, seed=given.seed)
+    settings = TrainingSettings(images=given.images, learning_rate=given.learning_rate, seed=given.seed)
     config = TimmEstimatorConfig(backbone=given.backbone) if given.network == "timm" else TinyEstimatorConfig()
     print(f"finished: {train(given.run, given.steps, settings, config, cache, device=given.device)}")
 

@@ -1,1 +1,1 @@
-"""How the shipped text- and camera-conditioned diffusion prior is made: its data, its training and its evaluation."""
+"""Data, training and evaluation of the shipped text- and camera-conditioned diffusion prior."""

@@ -1,10 +1,18 @@
-"""Views of the procedural world with their captions: rendered once into a memory-mapped file, drawn as batches."""
+"""Views of the procedural world with their captions, rendered into memory-mapped files and drawn as batches.
+
+    python -m steindreamer.training.prior.dataset --views FOLDER --sets 8
+
+This renders them before or during a training: `steindreamer.training.prior.train` uses the rounds that are complete,
+and looks for new ones at every checkpoint.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,23 +21,26 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ...distill.camera_features import camera_features
-from ...representations import Cameras
+from steindreamer.distill.priors.modalities import MODALITIES, encode, view_features
+from steindreamer.representations import Cameras
+from steindreamer.world import KINDS, Caption, caption_of, sample_object
+from steindreamer.world.views import Light, Surfaces, random_light, render_surfaces
+
 from ..workers import run_in_processes, torch_threads_kept
-from ..world import KINDS, Caption, caption_of, sample_object
-from ..world.views import render_all, shade
 from .wording import reworded
 
-SIZE = 32
-"""Pixels per side."""
 _SUPERSAMPLE = 3
 _CHUNK = 32
-_FILE = "foreground.npy"
+_CHANNELS = {"color": 3, "albedo": 3, "normal": 3, "depth": 1, "opacity": 1}
+"""Numbers of channels of the stored layers, each rendered over black."""
+_OVER_BACKGROUND = ("color", "albedo")
+"""Modalities that are composited over any background; the others are over black."""
 
 DEFAULT_KINDS = (
     "tulip", "mug", "duck", "car", "mushroom", "chair", "cactus", "house", "snowman", "teddy bear", "rocket", "apple",
     "robot", "sailboat", "tree", "cupcake",
 )  # fmt: skip
+"""Kinds that the shipped weights are trained on."""
 DEFAULT_HELD_OUT = (
     ("mug", "green"), ("duck", "blue"), ("duck", "pink"), ("car", "purple"), ("chair", "red"), ("house", "green"),
     ("teddy bear", "blue"), ("rocket", "orange"), ("robot", "pink"), ("sailboat", "purple"),
@@ -38,173 +49,308 @@ DEFAULT_HELD_OUT = (
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Which views: the same settings give the same views, whatever the number of processes.
+    """Settings of the views. The views depend on nothing else, such as the number of processes.
 
-    A set holds some objects of one caption, all of them seen by the same cameras. Raises ValueError for unknown kinds,
-    for held-out pairs that the kinds do not come in, and if nothing is left.
+    A set holds several objects of one caption, all rendered with the same cameras. A round is one set of every caption.
+    Raises ValueError for unknown kinds or modalities, for held-out pairs that do not exist, and if no caption is left.
     """
 
-    kinds: tuple[str, ...] = DEFAULT_KINDS
+    kinds: tuple[str, ...] = tuple(KINDS)
     held_out: tuple[tuple[str, str], ...] = DEFAULT_HELD_OUT
-    """(kind, colour) pairs that are never drawn."""
-    sets_per_caption: int = 16
+    """Pairs (kind, color) that are never drawn."""
+    sets_per_caption: int = 8
+    """Number of rounds."""
     objects_per_set: int = 8
     cameras_per_set: int = 10
     seed: int = 0
     elevation: tuple[float, float] = (-15.0, 45.0)
-    """Degrees."""
+    """Range of the elevation, in degrees."""
     overhead: tuple[float, float] = (45.0, 85.0)
     overhead_fraction: float = 0.2
-    """Share of the cameras whose elevation is drawn from `overhead`."""
+    """Fraction of the cameras whose elevation is drawn from `overhead`."""
     distance: tuple[float, float] = (3.0, 3.4)
-    """Metres."""
+    """Range of the camera's distance from the origin, in meters."""
     field_of_view: float = 40.0
+    size: int = 64
+    """Size of the views, in pixels per side."""
+    modalities: tuple[str, ...] = MODALITIES
+    varied_light: bool = True
+    """Light every object with its own `random_light`, which is often harsh, instead of the mild default light."""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown:
             raise ValueError(f"unknown kinds {', '.join(unknown)}; known: {', '.join(sorted(KINDS))}")
-        absent = [pair for pair in self.held_out if pair[0] not in self.kinds or pair[1] not in KINDS[pair[0]].colours]
+        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
+            raise ValueError(f"modalities are {self.modalities}; some of {', '.join(MODALITIES)} are accepted")
+        absent = [pair for pair in self.held_out if pair[0] not in self.kinds or pair[1] not in KINDS[pair[0]].colors]
         if absent:
             raise ValueError(f"held out are {absent}, which the kinds {', '.join(self.kinds)} do not come in")
         if not self.captions:
-            raise ValueError("no caption is left to train on: name kinds, and hold out fewer of their colours")
+            raise ValueError("no caption is left to train on: name kinds, and hold out fewer of their colors")
 
     @cached_property
     def captions(self) -> tuple[Caption, ...]:
-        """Every kind in every colour, without the pairs held out."""
-        pairs = ((kind, colour) for kind in self.kinds for colour in KINDS[kind].colours)
+        """Captions of every kind in every color, without the held-out pairs."""
+        pairs = ((kind, color) for kind in self.kinds for color in KINDS[kind].colors)
         return tuple(caption_of(*pair) for pair in pairs if pair not in self.held_out)
 
     @property
     def sets(self) -> int:
+        """Total number of sets."""
         return self.sets_per_caption * len(self.captions)
 
+    @property
+    def groups_per_round(self) -> int:
+        """Number of groups in a round; a group is a pair of a set and one of its cameras."""
+        return len(self.captions) * self.cameras_per_set
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the stored layers of a round by name: (groups, objects, channels, height, width)."""
+        over_background = any(name in _OVER_BACKGROUND for name in self.modalities)
+        names = [*self.modalities, *(["opacity"] if over_background else [])]
+        counts = self.groups_per_round, self.objects_per_set
+        return {name: (*counts, _CHANNELS[name], self.size, self.size) for name in names}
+
     def caption_of_set(self, index: int) -> Caption:
+        """Return the caption of a set."""
         return self.captions[index % len(self.captions)]
 
     def cameras_of_set(self, index: int) -> Cameras:
+        """Return the cameras of a set."""
         return _cameras(self, np.random.default_rng([self.seed, index, 0]))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures in [-1, 1] over one background colour each, with what is said of them."""
+    """Images in [-1, 1] with the conditions of the network."""
 
-    pictures: Float[Tensor, "b k 3 h w"]
-    """Of k objects of the caption from the camera; the first one is to be learned."""
+    images: Float[Tensor, "b k 3 h w"]
+    """Images of k objects of the caption from the same camera; the first one is the training target."""
     texts: tuple[str, ...]
-    """Empty where the prompt is dropped."""
+    """Prompts; empty where the prompt is dropped."""
     cameras: Cameras
     background: Float[Tensor, "b 3"]
-    """sRGB."""
+    """Background color in sRGB, [0, 1]."""
+    modalities: tuple[str, ...]
 
-    @property
-    def features(self) -> Float[Tensor, "b features"]:
-        return camera_features(self.cameras, self.background)
+    def features(self, names: Sequence[str]) -> Float[Tensor, "b features"]:
+        """Return the features of the views; see `view_features`."""
+        return view_features(names, self.cameras, self.background, self.modalities)
 
 
 class ViewCache:
-    """Views grouped by caption and camera, 4 bytes per pixel."""
+    """Views grouped by caption and camera, in rounds; 11 bytes per pixel with all modalities."""
 
-    def __init__(self, settings: ViewSettings, foreground: np.ndarray) -> None:
-        """`foreground` is (groups, objects, 4, SIZE, SIZE), uint8, and may be memory-mapped."""
-        self.settings, self.foreground = settings, foreground
-        views = [settings.cameras_of_set(index) for index in range(settings.sets)]
-        self.cameras = Cameras(
-            torch.cat([cameras.camera_to_world for cameras in views]),
-            torch.cat([cameras.intrinsics for cameras in views]),
-            SIZE,
-            SIZE,
-        )
+    def __init__(self, settings: ViewSettings, rounds: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Create a cache from rounds of uint8 arrays as described by `settings.layers`, which may be memory-mapped."""
+        self.settings = settings
+        self._rounds: list[Mapping[str, np.ndarray]] = []
+        self._poses: list[Cameras] = []
+        self._folder: Path | None = None
+        for arrays in rounds:
+            self._append(arrays)
 
     def __len__(self) -> int:
-        """The number of groups: pairs of a set and one of its cameras."""
-        return len(self.foreground)
+        """Return the number of groups; a group is a pair of a set and one of its cameras."""
+        return len(self._rounds) * self.settings.groups_per_round
 
     def caption(self, group: int) -> Caption:
+        """Return the caption of a group."""
         return self.settings.caption_of_set(group // self.settings.cameras_per_set)
 
-    def views(self, groups: Int64[Tensor, " b"]) -> Float[Tensor, "b k 4 h w"]:
-        """The objects of each group from its camera: sRGB pre-multiplied by opacity, then opacity."""
-        return torch.from_numpy(self.foreground[groups.numpy()]).float() / 255
+    def cameras(self, groups: Int64[Tensor, " b"]) -> Cameras:
+        """Return the camera of each group."""
+        numbers = groups.tolist()
+        chosen = [self._poses[group // self.settings.groups_per_round] for group in numbers]
+        rows = [group % self.settings.groups_per_round for group in numbers]
+        return Cameras(
+            torch.stack([poses.camera_to_world[row] for poses, row in zip(chosen, rows, strict=True)]),
+            torch.stack([poses.intrinsics[row] for poses, row in zip(chosen, rows, strict=True)]),
+            self.settings.size,
+            self.settings.size,
+        )
+
+    def layer(self, name: str, group: int) -> np.ndarray:
+        """Return one layer of all objects of a group, uint8 (objects, channels, height, width).
+
+        Args:
+            name: `opacity`, or a modality, which is over black.
+            group: Index of the group.
+        """
+        round_, row = divmod(group, self.settings.groups_per_round)
+        return self._rounds[round_][name][row]
 
     @classmethod
     def render(cls, settings: ViewSettings) -> ViewCache:
-        """In memory."""
-        sets = [_bytes(render_set(settings, index)) for index in range(settings.sets)]
-        return cls(settings, np.concatenate(sets))
+        """Render all views in memory."""
+        rounds = []
+        for first in range(0, settings.sets, len(settings.captions)):
+            sets = [_bytes(render_set(settings, first + i)) for i in range(len(settings.captions))]
+            rounds.append({name: np.concatenate([views[name] for views in sets]) for name in settings.layers})
+        return cls(settings, rounds)
+
+    @classmethod
+    def open(cls, folder: Path, settings: ViewSettings) -> ViewCache:
+        """Open the complete rounds in the folder, memory-mapped.
+
+        Raises:
+            ValueError: The folder holds views with other settings, or none.
+        """
+        _check_folder(folder, settings)
+        cache = cls(settings, [])
+        cache._folder = folder
+        cache.refresh()
+        if not len(cache):
+            raise ValueError(f"{folder} holds no views: render some (steindreamer.training.prior.dataset)")
+        return cache
 
     @classmethod
     def open_or_render(cls, folder: Path, settings: ViewSettings, processes: int = 1) -> ViewCache:
-        """The views in the folder, memory-mapped, rendered first by worker processes if they are not there.
+        """Open the views in the folder, memory-mapped; missing rounds are rendered first with worker processes.
 
-        Raises ValueError if the folder holds views of other settings.
+        Raises:
+            ValueError: The folder holds views with other settings.
         """
-        described = folder / "settings.json"
-        if not described.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            shape = (settings.sets * settings.cameras_per_set, settings.objects_per_set, 4, SIZE, SIZE)
-            np.lib.format.open_memmap(folder / _FILE, "w+", np.uint8, shape).flush()
-            jobs = [(folder, settings, first) for first in range(0, settings.sets, _CHUNK)]
-            run_in_processes(_render_chunk, jobs, processes, "rendered")
-            # Written last: without it the views do not exist.
-            described.write_text(json.dumps(asdict(settings), indent=1))
-        stored, wanted = json.loads(described.read_text()), json.loads(json.dumps(asdict(settings)))
-        if stored != wanted:
-            raise ValueError(f"{folder} holds views of {stored}, not of {wanted}: choose another folder")
-        return cls(settings, np.load(folder / _FILE, mmap_mode="r"))
+        render_rounds(folder, settings, processes)
+        return cls.open(folder, settings)
+
+    def refresh(self) -> None:
+        """Add the rounds that have been rendered in the meantime."""
+        while self._folder and len(self._rounds) < self.settings.sets_per_caption:
+            stored = _round_folder(self._folder, len(self._rounds))
+            if not stored.exists():
+                return
+            self._append({name: np.load(stored / f"{name}.npy", mmap_mode="r") for name in self.settings.layers})
+
+    def _append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        first = len(self._rounds) * len(self.settings.captions)
+        views = [self.settings.cameras_of_set(first + i) for i in range(len(self.settings.captions))]
+        self._rounds.append(arrays)
+        self._poses.append(
+            Cameras(
+                torch.cat([cameras.camera_to_world for cameras in views]),
+                torch.cat([cameras.intrinsics for cameras in views]),
+                self.settings.size,
+                self.settings.size,
+            )
+        )
+
+
+def render_rounds(folder: Path, settings: ViewSettings, processes: int = 1) -> None:
+    """Render the missing rounds of the folder; a round gets its final name once it is complete.
+
+    Raises:
+        ValueError: The folder holds views with other settings.
+    """
+    _check_folder(folder, settings)
+    for index in range(settings.sets_per_caption):
+        finished = _round_folder(folder, index)
+        if finished.exists():
+            continue
+        partial = finished.with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        for name, shape in settings.layers.items():
+            np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.uint8, shape).flush()
+        first, last = index * len(settings.captions), (index + 1) * len(settings.captions)
+        jobs = [(partial, settings, first, start, min(start + _CHUNK, last)) for start in range(first, last, _CHUNK)]
+        run_in_processes(_render_chunk, jobs, processes, f"round {index + 1} of {settings.sets_per_caption}, rendered")
+        os.replace(partial, finished)
 
 
 @torch_threads_kept()
-def render_set(settings: ViewSettings, index: int) -> Float[Tensor, "v k 4 h w"]:
-    """The objects of a set from its cameras: sRGB pre-multiplied by opacity, then opacity."""
-    rng = np.random.default_rng([settings.seed, index, 1])
-    caption, cameras = settings.caption_of_set(index), settings.cameras_of_set(index)
-    objects = [shade(sample_object(caption, rng)) for _ in range(settings.objects_per_set)]
-    black, white = (
-        render_all(objects, cameras, torch.full((len(cameras), 3), value), supersample=_SUPERSAMPLE)
-        for value in (0.0, 1.0)
-    )
-    opacity = 1 - (white - black).mean(2, keepdim=True)
-    return torch.cat([black, opacity], 2).clamp(0, 1)
+def render_set(settings: ViewSettings, index: int) -> dict[str, Float[Tensor, "v k c h w"]]:
+    """Render the objects of a set with its cameras; returns the layers in [0, 1], each over black."""
+    rng, cameras = np.random.default_rng([settings.seed, index, 1]), settings.cameras_of_set(index)
+    lights = np.random.default_rng([settings.seed, index, 2])
+    views: list[Surfaces] = []
+    for _ in range(settings.objects_per_set):
+        mesh = sample_object(settings.caption_of_set(index), rng)
+        light = random_light(lights) if settings.varied_light else Light()
+        views.append(render_surfaces(mesh, light, cameras, supersample=_SUPERSAMPLE))
+    return {name: torch.stack([_layer(name, seen, cameras) for seen in views], 1) for name in settings.layers}
 
 
 def draw_batch(
-    cache: ViewCache, size: int, seed: Sequence[int], *, white: float = 0.5, dropped: float = 0.1, varied: bool = True
+    cache: ViewCache,
+    size: int,
+    seed: Sequence[int],
+    *,
+    modality: str | None = None,
+    white: float = 0.5,
+    dropped: float = 0.1,
+    varied: bool = True,
 ) -> Batch:
-    """`size` random views over random backgrounds; the same seed gives the same batch.
+    """Draw random views over random backgrounds; the same seed gives the same batch.
 
-    A share `white` of the backgrounds is white, 0.15 grey, the others of any colour. A share `dropped` of the texts is
-    empty; the others are canonical unless `varied`.
+    Args:
+        cache: Views to draw from.
+        size: Number of views.
+        seed: Seed of the batch.
+        modality: Modality of all images; None draws all of them equally often.
+        white: Fraction of white backgrounds; 0.15 are gray, the others have random colors. Geometry is over black.
+        dropped: Fraction of empty prompts.
+        varied: Vary the wording of the prompts; False uses the canonical captions.
     """
     rng = np.random.default_rng(list(seed))
+    known = cache.settings.modalities
     groups = torch.from_numpy(rng.integers(len(cache), size=size))
     texts = []
     for group in groups.tolist():
         caption = cache.caption(group)
         text = reworded(caption, rng) if varied else caption.text
         texts.append("" if rng.random() < dropped else text)
-    background = torch.from_numpy(_backgrounds(size, white, rng))
-    views = cache.views(groups)
-    first = torch.from_numpy(rng.integers(views.shape[1], size=size))
-    order = (first[:, None] + torch.arange(views.shape[1])) % views.shape[1]
-    views = views[torch.arange(size)[:, None], order]
-    pictures = views[:, :, :3] + (1 - views[:, :, 3:]) * background[:, None, :, None, None]
-    return Batch(2 * pictures - 1, tuple(texts), cache.cameras[groups], background)
+    background = _backgrounds(size, white, rng)
+    first = rng.integers(cache.settings.objects_per_set, size=size)
+    start = int(rng.integers(len(known)))
+    modalities = [modality or known[(start + i) % len(known)] for i in range(size)]
+    images = []
+    for i, (group, name) in enumerate(zip(groups.tolist(), modalities, strict=True)):
+        image = np.roll(cache.layer(name, group), -int(first[i]), 0).astype(np.float32)
+        image *= 2 / 255
+        if name in _OVER_BACKGROUND:
+            opacity = np.roll(cache.layer("opacity", group), -int(first[i]), 0).astype(np.float32)
+            image += (1 - opacity / 255) * (2 * background[i])[:, None, None]
+        else:
+            background[i] = 0
+        images.append(np.broadcast_to(image - 1, (len(image), 3, *image.shape[2:])))
+    return Batch(
+        torch.from_numpy(np.stack(images)),
+        tuple(texts),
+        cache.cameras(groups),
+        torch.from_numpy(background),
+        tuple(modalities),
+    )
+
+
+def _layer(name: str, seen: Surfaces, cameras: Cameras) -> Float[Tensor, "v c h w"]:
+    render = seen.render
+    if name == "opacity":
+        return render.opacity
+    image = encode(
+        name,
+        rgb=render.rgb,
+        albedo=seen.albedo,
+        normal=render.normal,
+        depth=render.depth,
+        opacity=render.opacity,
+        cameras=cameras,
+    )
+    return image[:, : _CHANNELS[name]]
 
 
 def _backgrounds(count: int, white: float, rng: np.random.Generator) -> np.ndarray:
-    colours = rng.random((count, 3))
+    colors = rng.random((count, 3))
     chosen = rng.random(count)
-    grey = chosen < white + 0.15
-    colours[grey] = colours[grey, :1]
-    colours[chosen < white] = 1.0
-    return colours.astype(np.float32)
+    gray = chosen < white + 0.15
+    colors[gray] = colors[gray, :1]
+    colors[chosen < white] = 1.0
+    return colors.astype(np.float32)
 
 
 def _cameras(settings: ViewSettings, rng: np.random.Generator) -> Cameras:
-    """Azimuths stratified over the circle."""
+    """Draw cameras with azimuths stratified over the circle."""
     count = settings.cameras_per_set
     azimuth = (rng.random() + np.arange(count) / count) * 360
     elevation = rng.uniform(*settings.elevation, count)
@@ -215,20 +361,79 @@ def _cameras(settings: ViewSettings, rng: np.random.Generator) -> Cameras:
         _tensor(elevation),
         distance=_tensor(rng.uniform(*settings.distance, count)),
         field_of_view=settings.field_of_view,
-        height=SIZE,
+        height=settings.size,
     )
 
 
-def _render_chunk(folder: Path, settings: ViewSettings, first: int) -> None:
-    array = np.load(folder / _FILE, mmap_mode="r+")
+def _check_folder(folder: Path, settings: ViewSettings) -> None:
+    """Check the settings of the folder; the number of rounds may differ, since rounds can be added later."""
+    described, path = json.loads(json.dumps(asdict(replace(settings, sets_per_caption=1)))), folder / "settings.json"
+    del described["sets_per_caption"]
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(described, indent=1))
+    stored = json.loads(path.read_text())
+    if stored != described:
+        raise ValueError(f"{folder} holds views of {stored}, not of {described}: choose another folder")
+
+
+def _round_folder(folder: Path, index: int) -> Path:
+    return folder / f"round-{index:03d}"
+
+
+def _render_chunk(folder: Path, settings: ViewSettings, origin: int, first: int, last: int) -> None:
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in settings.layers}
     count = settings.cameras_per_set
-    for index in range(first, min(first + _CHUNK, settings.sets)):
-        array[index * count : (index + 1) * count] = _bytes(render_set(settings, index))
+    for index in range(first, last):
+        row = (index - origin) * count
+        for name, values in _bytes(render_set(settings, index)).items():
+            arrays[name][row : row + count] = values
 
 
-def _bytes(views: Float[Tensor, "v k 4 h w"]) -> np.ndarray:
-    return (views * 255).round().to(torch.uint8).numpy()
+def _bytes(views: Mapping[str, Float[Tensor, "v k c h w"]]) -> dict[str, np.ndarray]:
+    return {name: (layer * 255).round().clamp(0, 255).to(torch.uint8).numpy() for name, layer in views.items()}
 
 
 def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    defaults = ViewSettings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=Path, required=True, metavar="FOLDER")
+    add_view_arguments(parser)
+    parser.add_argument("--processes", type=int, default=1)
+    given = parser.parse_args(arguments)
+    render_rounds(given.views, view_settings(given), given.processes)
+    print(f"{given.views}: {defaults.objects_per_set * view_settings(given).sets} objects")
+
+
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `view_settings` reads."""
+    defaults = ViewSettings()
+    parser.add_argument("--kinds", default=",".join(defaults.kinds), help="separated by commas")
+    parser.add_argument("--sets", type=int, default=defaults.sets_per_caption, help="of 8 objects, per caption")
+    parser.add_argument("--size", type=int, default=defaults.size, help="pixels per side")
+    parser.add_argument("--modalities", default=",".join(defaults.modalities), help="separated by commas")
+    parser.add_argument("--plain-light", action="store_true", help="the world's own mild light on every object")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+
+
+def view_settings(given: argparse.Namespace) -> ViewSettings:
+    """Build settings from the arguments. Raises ValueError for unknown kinds or modalities."""
+    kinds = tuple(given.kinds.split(","))
+    return ViewSettings(
+        kinds=kinds,
+        held_out=tuple(pair for pair in DEFAULT_HELD_OUT if pair[0] in kinds),
+        sets_per_caption=given.sets,
+        seed=given.seed,
+        size=given.size,
+        modalities=tuple(given.modalities.split(",")),
+        varied_light=not given.plain_light,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
-"""Make the shipped folder of a training run: python -m steindreamer.training.prior.ship --run FOLDER
+"""Build the shipped folder from a training run: python -m steindreamer.training.prior.ship --run FOLDER
 
-Weights in half precision, a manifest of checksums, a sheet of samples, and a model card whose figures are those of the
-run's own records.
+The folder holds the weights in half precision, checksums, a preview grid of samples, and a model card with figures from
+the records of the run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from ...distill.digests import write_manifest
+from steindreamer.distill.files.digests import write_manifest
+
 from .card import read_records, write_card
 from .model import load_pipeline, network_of, save_tiny_prior
 from .sample import contact_sheet, default_prompts
@@ -21,9 +22,11 @@ _AZIMUTHS, _SEED = 4, 0
 
 
 def ship(run: Path, out: Path) -> float:
-    """Write the folder; returns its megabytes.
+    """Write the folder; returns its size in megabytes.
 
-    Raises OSError if the run lacks a file, ValueError for a run without an evaluation, or a folder that is too large.
+    Raises:
+        OSError: The run lacks a file.
+        ValueError: The run has no evaluation, or the folder is too large.
     """
     records = read_records(run / "evaluation.jsonl")
     settings = json.loads((run / "settings.json").read_text())
@@ -33,7 +36,8 @@ def ship(run: Path, out: Path) -> float:
     pipeline = load_pipeline(out)
     prompts = default_prompts(pipeline)
     sheet = contact_sheet(pipeline, prompts, _AZIMUTHS, 1.0, _SEED)
-    sheet.resize((2 * sheet.width, 2 * sheet.height)).save(out / "samples.png", optimize=True)
+    scale = 2 if len(pipeline.modalities) == 1 else 1
+    sheet.resize((scale * sheet.width, scale * sheet.height)).save(out / "samples.png", optimize=True)
     write_manifest(out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     if size > LARGEST_MEGABYTES:
@@ -43,6 +47,7 @@ def ship(run: Path, out: Path) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--run", type=Path, required=True, metavar="FOLDER", help="of steindreamer.training.prior.train"

@@ -1,1 +1,1 @@
-"""A small judge of pictures and captions of the world, independent of every prior: its network and its training."""
+"""Network and training of a small image-caption scorer of the world, independent of every prior."""

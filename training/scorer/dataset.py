@@ -1,6 +1,6 @@
-"""What the scorer learns from: the estimator's views over any background, moved, blurred, tinted and noisy.
+"""Training data of the scorer: the estimator's views over random backgrounds, with geometric and color augmentation.
 
-They share neither objects nor cameras nor half of their lights with the views that the prior learns from.
+They share neither objects nor cameras nor half of their lights with the views that the prior is trained on.
 """
 
 from __future__ import annotations
@@ -15,44 +15,45 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from steindreamer.world import Caption
+from steindreamer.world.scorer import SIZE
+
 from ..estimator.dataset import ViewCache
-from ..world import Caption
-from .model import SIZE
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of what is done to the pictures; each is drawn for every picture on its own."""
+    """Ranges of the augmentations; each value is drawn independently per image."""
 
     size: tuple[float, float] = (0.65, 1.2)
-    """Of the object, in units of its stored size: other distances and fields of view."""
+    """Range of the object's size relative to its stored size; covers other distances and fields of view."""
     shift: float = 0.08
-    """Of the picture's side, in any direction."""
+    """Maximum shift in any direction, as a fraction of the image side."""
     roll: float = 8.0
-    """Degrees, either way."""
+    """Maximum rotation in the image plane, in degrees, in both directions."""
     tint: float = 0.08
-    """Relative gain per channel, either way."""
+    """Maximum relative change of the gain per channel."""
     brightness: tuple[float, float] = (0.8, 1.1)
     haze: float = 0.25
-    """Largest share of the background that shines through, for a quarter of the pictures."""
+    """Maximum blend with the background, as a fraction, for a quarter of the images."""
     coarsest: int = 20
-    """Half of the pictures come from fewer pixels per side, down to this."""
+    """Minimum resolution in pixels per side that half of the images are reduced to."""
     noise: float = 0.08
-    """Largest standard deviation per pixel, for half of the pictures."""
+    """Maximum standard deviation of the noise per pixel, for half of the images."""
     blotches: float = 0.1
-    """The same for spots about six pixels wide."""
+    """Maximum standard deviation of noise in spots about six pixels wide, for half of the images."""
 
 
 @dataclass(frozen=True)
-class LabelledViews:
-    """Views in a cache with the index of what they show in a list of captions."""
+class LabeledViews:
+    """Cached views with the indices of their captions in a list."""
 
     cache: ViewCache
     captions: Sequence[Caption]
 
     @cached_property
     def labels(self) -> Int64[Tensor, " n"]:
-        """Raises ValueError if a view shows something that is not in the list."""
+        """Indices of the captions of all views. Raises ValueError if a caption is not in the list."""
         index = {caption: i for i, caption in enumerate(self.captions)}
         each = self.cache.settings["views_per_object"]
         shown = [self.cache.caption(row) for row in range(0, len(self.cache), each)]
@@ -64,7 +65,7 @@ class LabelledViews:
     def draw(
         self, size: int, augmentation: Augmentation, generator: torch.Generator
     ) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]:
-        """`size` pictures of SIZE pixels, sRGB in about [0, 1], and their labels."""
+        """Draw `size` augmented images of SIZE pixels per side, sRGB in about [0, 1], and their labels."""
         rows = torch.randint(len(self.cache), (size,), generator=generator)
         foreground = torch.from_numpy(self.cache.foreground[rows.numpy()]).float() / 255
         return augmented(foreground, augmentation, generator), self.labels[rows]
@@ -73,7 +74,13 @@ class LabelledViews:
 def augmented(
     foreground: Float[Tensor, "b 4 s s"], augmentation: Augmentation, generator: torch.Generator
 ) -> Float[Tensor, "b 3 h w"]:
-    """`foreground` is sRGB pre-multiplied by opacity, then opacity; s is a multiple of SIZE."""
+    """Augment views and composite them over random backgrounds.
+
+    Args:
+        foreground: sRGB color pre-multiplied by opacity, and opacity; s is a multiple of SIZE.
+        augmentation: Ranges of the augmentations.
+        generator: Random number generator.
+    """
     count = len(foreground)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -83,19 +90,19 @@ def augmented(
         return (torch.rand(count, 1, 1, 1, generator=generator) < share).float()
 
     moved = _moved(F.avg_pool2d(foreground, foreground.shape[-1] // SIZE), augmentation, uniform)
-    colour, opacity = moved.split([3, 1], 1)
+    color, opacity = moved.split([3, 1], 1)
     gain = uniform(*augmentation.brightness, 1, 1, 1) * (1 + uniform(-augmentation.tint, augmentation.tint, 3, 1, 1))
     solid = 1 - some(0.25) * uniform(0.0, augmentation.haze, 1, 1, 1)
-    picture = solid * gain * colour + (1 - solid * opacity) * _backgrounds(count, generator)
+    image = solid * gain * color + (1 - solid * opacity) * _backgrounds(count, generator)
     blotches = F.interpolate(torch.randn(count, 3, 10, 10, generator=generator), (SIZE, SIZE), mode="bilinear")
-    picture = picture + some(0.5) * uniform(0.0, augmentation.blotches, 1, 1, 1) * blotches
-    picture = _coarser(picture, augmentation.coarsest, generator)
-    noise = torch.randn(picture.shape, generator=generator)
-    return (picture + some(0.5) * uniform(0.0, augmentation.noise, 1, 1, 1) * noise).clamp(0, 1)
+    image = image + some(0.5) * uniform(0.0, augmentation.blotches, 1, 1, 1) * blotches
+    image = _coarser(image, augmentation.coarsest, generator)
+    noise = torch.randn(image.shape, generator=generator)
+    return (image + some(0.5) * uniform(0.0, augmentation.noise, 1, 1, 1) * noise).clamp(0, 1)
 
 
 def _moved(views: Tensor, augmentation: Augmentation, uniform: Callable[..., Tensor]) -> Tensor:
-    """Mirrored, rolled, scaled and shifted; what comes in from outside is empty."""
+    """Mirror, rotate, scale and shift the views; pixels from outside the image are empty."""
     mirror = uniform(-1.0, 1.0).sign()
     scale = 1 / uniform(*augmentation.size)
     angle = uniform(-augmentation.roll, augmentation.roll) * math.pi / 180
@@ -107,16 +114,16 @@ def _moved(views: Tensor, augmentation: Augmentation, uniform: Callable[..., Ten
 
 
 def _backgrounds(count: int, generator: torch.Generator) -> Float[Tensor, "b 3 1 1"]:
-    """40 % white, 20 % grey, else any colour."""
-    colours = torch.rand(count, 3, generator=generator)
+    """Draw background colors: 40 % white, 20 % gray, the others uniform."""
+    colors = torch.rand(count, 3, generator=generator)
     chosen = torch.rand(count, 1, generator=generator)
-    colours = torch.where(chosen < 0.6, colours[:, :1], colours)
-    return torch.where(chosen < 0.4, 1.0, colours)[:, :, None, None]
+    colors = torch.where(chosen < 0.6, colors[:, :1], colors)
+    return torch.where(chosen < 0.4, 1.0, colors)[:, :, None, None]
 
 
-def _coarser(pictures: Tensor, coarsest: int, generator: torch.Generator) -> Tensor:
-    """The second half of the batch, in eight portions of one number of pixels each."""
-    sharp, *portions = pictures.tensor_split([len(pictures) // 2 + i * len(pictures) // 16 for i in range(8)])
+def _coarser(images: Tensor, coarsest: int, generator: torch.Generator) -> Tensor:
+    """Reduce the resolution of the second half of the batch, in eight groups with one resolution each."""
+    sharp, *portions = images.tensor_split([len(images) // 2 + i * len(images) // 16 for i in range(8)])
     pixels = torch.randint(coarsest, SIZE, (len(portions),), generator=generator).tolist()
     blurred = [
         F.interpolate(F.interpolate(part, (n, n), mode="bilinear", antialias=True), (SIZE, SIZE), mode="bilinear")

@@ -1,8 +1,8 @@
 """Train the scorer: python -m steindreamer.training.scorer.train --run FOLDER [--views FOLDER]
 
-Interrupted, the same command goes on from its last checkpoint and ends with the same weights; --device cuda trains on a
-GPU. The views are those of the estimator's training: --views may name a folder of theirs, else they are rendered next
-to the run. RUN/scorer is the result, RUN/training.jsonl its course.
+If interrupted, the same command resumes from the last checkpoint and ends with the same weights; --device cuda trains
+on a GPU. The views are those of the estimator's training: --views may name their folder, else they are rendered next to
+the run. The result is RUN/scorer, the training log RUN/training.jsonl.
 """
 
 from __future__ import annotations
@@ -16,25 +16,29 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ...distill.digests import write_manifest
+from steindreamer.distill.files.digests import write_manifest
+from steindreamer.world.scorer import ScorerConfig, WorldScorer, save_scorer
+
 from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
 from ..estimator.dataset import ViewCache, ViewSettings
-from .dataset import Augmentation, LabelledViews
-from .model import ScorerConfig, WorldScorer, save_scorer
+from .dataset import Augmentation, LabeledViews
 
 STEPS = 5000
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What the weights depend on, besides the views, the network's shape and the number of steps."""
+    """Settings that determine the weights, besides the views, the shape of the network and the number of steps."""
 
-    pictures: int = 64
-    """Per step."""
+    images: int = 64
+    """Images per step."""
     learning_rate: float = 3e-3
     warm_up: int = 100
     cool_down: float = 0.5
-    """Of the steps, at the end: the learning rate falls to 0. Until then it does not depend on their number."""
+    """Fraction of the steps, at the end, over which the learning rate falls to 0.
+
+    Before the cool-down the learning rate does not depend on the number of steps.
+    """
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
     ema: float = 0.995
@@ -42,7 +46,7 @@ class TrainingSettings:
 
 
 class Trainer:
-    """The network, its optimizer and its moving average; one `step` at a time."""
+    """Network, optimizer and moving average of a training."""
 
     def __init__(
         self, settings: TrainingSettings, config: ScorerConfig, cache: ViewCache, steps: int, device: str = "cpu"
@@ -51,31 +55,31 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = WorldScorer(config)
-        self.views, self.augmentation = LabelledViews(cache, self.model.known), Augmentation()
+        self.views, self.augmentation = LabeledViews(cache, self.model.known), Augmentation()
         self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
-        # Not fused: that wants its state in the memory format of the weights, and a checkpoint does not keep it.
+        # Not fused: it needs its state in the memory format of the weights, which checkpoints do not preserve.
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay
         )
         self.steps_done = 0
 
     def step(self) -> dict[str, float]:
-        """One optimizer step; the loss, and the share of pictures whose caption got the highest score."""
+        """Take one optimizer step; returns the loss and the fraction of correctly captioned images."""
         settings = self.settings
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.steps_done, self.steps, settings.warm_up, settings.cool_down)
             group["lr"] = settings.learning_rate * factor
-        # Seeded by the step, so that a resumed run sees the same pictures without any state to save.
+        # The seed depends on the step, so that a resumed run draws the same images without a saved state.
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.steps_done)
-        pictures, labels = self.views.draw(settings.pictures, self.augmentation, generator)
-        pictures, labels = (
-            pictures.contiguous(memory_format=torch.channels_last).to(self.device),
+        images, labels = self.views.draw(settings.images, self.augmentation, generator)
+        images, labels = (
+            images.contiguous(memory_format=torch.channels_last).to(self.device),
             labels.to(self.device),
         )
         with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.model.score(pictures, self.model.known)
-        # Against every caption, not only those of the batch: there are few enough.
+            logits = self.model.score(images, self.model.known)
+        # The loss is over all captions, not only those of the batch, since there are few.
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
@@ -86,17 +90,18 @@ class Trainer:
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.average[name].lerp_(value, 1 - decay)
-            else:  # BatchNorm counts its steps
+            else:  # step counters of BatchNorm
                 self.average[name].copy_(value)
         return {"loss": loss.item(), "right": (logits.argmax(1) == labels).float().mean().item()}
 
     def save(self, folder: Path) -> None:
-        """The checkpoint, and the averaged weights as `WorldScorer.load` reads them."""
+        """Save the checkpoint, and the averaged weights in the format of `WorldScorer.load`."""
         save_checkpoint(folder / "checkpoint.safetensors", self.model, self.average, self.optimizer, self.steps_done)
         save_scorer(folder / "scorer", self.model.config, self.average)
         write_manifest(folder / "scorer")
 
     def load(self, folder: Path) -> None:
+        """Restore a checkpoint written by `save`."""
         path = folder / "checkpoint.safetensors"
         self.steps_done = load_checkpoint(path, self.model, self.average, self.optimizer)
 
@@ -111,9 +116,10 @@ def train(
     device: str = "cpu",
     save_every: int = 100,
 ) -> Path:
-    """Train, or go on from the folder's checkpoint, to `steps` steps; returns the folder of the finished scorer.
+    """Train to `steps` steps, or resume from the checkpoint in the folder; returns the folder of the trained scorer.
 
-    Raises ValueError if the folder holds a run of other settings.
+    Raises:
+        ValueError: The folder holds a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     described = {
@@ -143,6 +149,7 @@ def train(
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
     defaults, views = TrainingSettings(), ViewSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
@@ -150,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
     parser.add_argument("--views-seed", type=int, default=views.seed, help="which objects")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--pictures", type=int, default=defaults.pictures, help="per step")
+    parser.add_argument("--images", type=int, default=defaults.images, help="per step")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
@@ -160,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     cache = ViewCache.open_or_render(
         given.views or given.run / "views", ViewSettings(objects=given.objects, seed=given.views_seed), given.processes
     )
-    settings = TrainingSettings(pictures=given.pictures, seed=given.seed)
+    settings = TrainingSettings(images=given.images, seed=given.seed)
     print(f"finished: {train(given.run, given.steps, settings, ScorerConfig(), cache, device=given.device)}")
 
 

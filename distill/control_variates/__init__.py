@@ -1,0 +1,1 @@
+"""Zero-mean control variates and their coefficients."""

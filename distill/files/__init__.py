@@ -1,0 +1,1 @@
+"""Model files: digests, JSON, safetensors and the user's cache."""

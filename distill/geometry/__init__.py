@@ -1,0 +1,1 @@
+"""Monocular depth and normal estimators."""

@@ -1,0 +1,1 @@
+"""Noise schedules, timestep sampling, weighting and output parameterizations."""

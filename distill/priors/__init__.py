@@ -1,0 +1,1 @@
+"""2D diffusion priors: the protocol, guidance, and the priors themselves."""

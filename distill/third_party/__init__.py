@@ -1,0 +1,1 @@
+"""Workarounds for the behavior of other libraries at import and load time."""

@@ -1,0 +1,234 @@
+"""Measurement of the variance of gradients as in SteinDreamer (sec. 5.1), for several methods at the same draws.
+
+A sample is a tuple of timestep, camera and noise. Two noises per (timestep, camera) separate the variance over the
+noise, which control variates can remove, from the variance between cameras and timesteps, which they cannot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..control_variates.coefficients import FixedCoefficients
+from ..control_variates.terms import NoiseTerm
+from ..distiller import Distiller, draw_noise, draw_seed
+from ..geometry_buffers import Guide
+from ..priors.base import Condition, encode
+from ..priors.counting import CountingPrior, counting
+from ..residual import Draw, Guided
+from .moments import Moments, PairedMoments
+
+REFERENCE = "sds"
+"""Name of the method that all others are compared with."""
+BINS = 8
+"""Number of equal ranges of the schedule, for the fractions by timestep."""
+
+
+@dataclass(frozen=True)
+class NoiseVariance:
+    """Unbiased estimates of the gradient's moments over the noise, at fixed timestep, camera and scene.
+
+    All are of the weighted residual of one image, summed over pixels and averaged over the batch.
+    """
+
+    within_noise: float
+    """Trace of this method's covariance."""
+    within_noise_sds: float
+    """Trace of the covariance of one-noise SDS at the same draws."""
+    signal: float
+    """Squared norm of the mean; it may be negative, since the estimate is unbiased."""
+
+
+def probe_noise_variance(
+    distiller: Distiller[Condition],
+    image: Float[Tensor, "b 3 h w"],
+    guide: Guide,
+    condition: Condition,
+    *,
+    progress: float,
+    generator: torch.Generator,
+) -> NoiseVariance:
+    """Measure the variance over the noise at given images, by two draws per image at one timestep and camera.
+
+    `generator` is forked, not advanced, and no parameter is trained, so probing does not change the run. The arguments
+    are those of `Distiller.forward`.
+    """
+    fork = torch.Generator(generator.device)
+    fork.set_state(generator.get_state())
+    fork.manual_seed(draw_seed(fork))
+    with torch.no_grad():
+        clean = encode(distiller.prior, image).float()
+        times = distiller.draw_timestep(clean, progress, fork)
+        draws = []
+        for _ in range(2):
+            noise = draw_noise(clean, fork)
+            observation, sds = distiller.estimate(clean, times, noise, guide, condition, progress)
+            if sds is None:
+                sample = distiller.prior.schedule.add_noise(clean, noise, times.timestep)
+                draw = Draw(sample, distiller.prior, condition, progress)
+                sds = Guided(distiller.guidance_scale)(draw).value - noise
+            draws.append((observation.weight * observation.residual, observation.weight * sds))
+    (first, first_sds), (second, second_sds) = draws
+
+    def per_image(total: Tensor) -> float:
+        return float(total.double().sum() / len(clean))
+
+    return NoiseVariance(
+        within_noise=per_image(0.5 * (first - second) ** 2),
+        within_noise_sds=per_image(0.5 * (first_sds - second_sds) ** 2),
+        signal=per_image(first * second),
+    )
+
+
+@dataclass(frozen=True)
+class ProbeView(Generic[Condition]):
+    """One image of the scene and its conditioning."""
+
+    image: Float[Tensor, "1 3 h w"]
+    """Display sRGB in [0, 1], with the graph that leads to the scene's parameters."""
+    guide: Guide
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class EstimatorVariance:
+    """Moments of a method's gradient for one tuple, and its cost."""
+
+    parameters: Moments
+    """Moments of the gradient that reaches the scene's parameters: w(t) J^T residual, all parameters in one vector."""
+    image: Moments
+    """Moments of w(t) * residual in the prior's own space (encoded images), before the renderer."""
+    shares: tuple[float, ...]
+    """Fractions of `parameters.within` by `BINS` equal ranges of the schedule, least noisy first; they sum to 1."""
+    calls: float
+    """Noise predictions per gradient, one per image and prompt."""
+    seconds: float
+    """Wall-clock time per gradient: prior and control variates, without rendering."""
+
+
+def probe_variance(
+    distillers: Mapping[str, Distiller[Any]],
+    draw: Callable[[torch.Generator], ProbeView[Any]],
+    parameters: Sequence[Tensor],
+    *,
+    tuples: int = 120,
+    progress: float,
+    generator: torch.Generator,
+) -> dict[str, EstimatorVariance]:
+    """Measure every distiller on the same `tuples` (an even number, at least 4) of timestep, camera and noise.
+
+    Random numbers come from `generator` only, and no parameter is trained.
+
+    Args:
+        distillers: distillers by name; "sds" must be among them, and timesteps are sampled as it does at `progress`.
+        draw: renders one random image of the scene.
+
+    Raises ValueError for invalid arguments.
+    """
+    if tuples < 4 or tuples % 2:
+        raise ValueError(f"the probe needs an even number of tuples, at least 4 (two noises each), got {tuples}")
+    if REFERENCE not in distillers:
+        raise ValueError(f"the probe compares with '{REFERENCE}'; among the distillers are {', '.join(distillers)}")
+    reference = distillers[REFERENCE]
+    in_parameters, in_images = PairedMoments(REFERENCE), PairedMoments(REFERENCE)
+    shares = {name: [0.0] * BINS for name in distillers}
+    costs = {name: _Cost() for name in distillers}
+    for _ in range(tuples // 2):
+        view = draw(generator)
+        encoded = reference.prior.encode(view.image)
+        timestep = reference.sampler(len(encoded), progress, generator).timestep.to(encoded.device)
+        seeds = torch.randint(2**62, (2,), generator=generator, device=generator.device).tolist()
+        images, pulled = {}, {}
+        for name, distiller in distillers.items():
+            gradients = [costs[name].gradient(distiller, view, timestep, progress, seed) for seed in seeds]
+            images[name] = tuple(gradient.flatten() for gradient in gradients)
+            pulled[name] = tuple(_pull_back(encoded, parameters, gradient) for gradient in gradients)
+        in_images.add(images)
+        timestep_bin = int(timestep) * BINS // reference.prior.schedule.steps
+        for name, within in in_parameters.add(pulled).items():
+            shares[name][timestep_bin] += within
+    by_parameters, by_images = in_parameters.result(), in_images.result()
+    return {
+        name: EstimatorVariance(
+            by_parameters[name],
+            by_images[name],
+            tuple(share / max(sum(shares[name]), 1e-300) for share in shares[name]),
+            costs[name].calls / tuples,
+            costs[name].seconds / tuples,
+        )
+        for name in distillers
+    }
+
+
+def sds_like(distiller: Distiller[Condition]) -> Distiller[Condition]:
+    """SDS with the guidance scale, timestep sampling and weighting of another distiller, on its prior."""
+    variate = NoiseTerm()
+    coefficients = FixedCoefficients(variate.initial, distiller.prior.schedule.steps)
+    out = Distiller(
+        distiller.prior,
+        [variate],
+        coefficients,
+        guidance_scale=distiller.guidance_scale,
+        timesteps=distiller.timesteps,
+    )
+    out.weighting = distiller.weighting
+    return out.to(distiller.prior.device)
+
+
+@contextmanager
+def count_predictions(distiller: Distiller[Condition]) -> Iterator[CountingPrior[Any, Condition]]:
+    """Count predictions within the context by a `CountingPrior`, which the distiller and its learned score use."""
+    prior = distiller.prior
+    counter = counting(prior)
+    distiller.use_prior(counter)
+    try:
+        yield counter
+    finally:
+        distiller.use_prior(prior)
+
+
+class _Cost:
+    """The accumulated cost of a distiller's gradients."""
+
+    def __init__(self) -> None:
+        self.calls, self.seconds = 0, 0.0
+
+    def gradient(
+        self, distiller: Distiller[Any], view: ProbeView[Any], timestep: Tensor, progress: float, seed: int
+    ) -> Float[Tensor, "1 c h w"]:
+        """The gradient w(t) * residual of one image at this timestep; the noise is drawn from the seed."""
+        image, device = view.image.detach(), view.image.device
+        noise = torch.Generator().manual_seed(seed)
+        with count_predictions(distiller) as counter:
+            _wait_for(device)
+            start = time.perf_counter()
+            distillation = distiller(
+                image, view.guide, view.condition, progress=progress, generator=noise, timestep=timestep
+            )
+            _wait_for(device)
+        self.seconds += time.perf_counter() - start
+        self.calls += counter.predictions
+        return distillation.gradient
+
+
+def _pull_back(
+    encoded: Float[Tensor, "1 c h w"], parameters: Sequence[Tensor], gradient: Float[Tensor, "1 c h w"]
+) -> Float[Tensor, " p"]:
+    """The product J^T gradient as one vector; the graph is retained for the next call."""
+    pulled = torch.autograd.grad(
+        encoded, list(parameters), gradient.to(encoded.dtype), retain_graph=True, allow_unused=True
+    )
+    parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, pulled, strict=True)]
+    return torch.cat([part.detach().flatten() for part in parts])
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

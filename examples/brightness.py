@@ -1,0 +1,28 @@
+"""Control variates of one's own: the Stein term of a function, and a term that is zero-mean by construction.
+
+python pipelines/run.py --plugin examples/brightness.py "method.baseline=[spectral,brightness,shifted]"
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import steindreamer
+from steindreamer.distill import Guide, NoiseLevel, NoisySample
+
+
+@steindreamer.register_control_variate("brightness")
+def brightness(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+    """phi of Stein's identity: one number per image, near -1, differentiable in the noisy image."""
+    return -1 - 0.1 * noisy.mean((1, 2, 3)).tanh()
+
+
+@steindreamer.register_control_variate("shifted")
+class Shifted:
+    """The noise of the pixel to the left: E[noise] = 0, whatever the image."""
+
+    names = ("shifted",)
+    initial = (0.0,)
+
+    def terms(self, sample: NoisySample, guide: Guide) -> Tensor:
+        return -sample.noise.roll(1, -1)[None]

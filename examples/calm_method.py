@@ -1,0 +1,21 @@
+"""A method of one's own: SSD with little guidance, from much noise to little.
+
+python pipelines/run.py --plugin examples/calm_method.py --method calm --prompt "a red mug"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import steindreamer
+from steindreamer.distill import SSDConfig, TimestepConfig
+
+
+@steindreamer.register_method("calm")
+@dataclass
+class CalmConfig(SSDConfig):
+    """Stein score distillation with little guidance, from much noise to little."""
+
+    guidance_scale: float = 2.0
+    timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(order="linear"))
+    baseline: list[str] = field(default_factory=lambda: ["noise", "spectral"])

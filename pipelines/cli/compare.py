@@ -1,0 +1,182 @@
+"""The command line of `python pipelines/compare.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
+from ..comparison.candidates import parse_contenders, with_fixed_twins
+from ..comparison.output_paths import check_output_folder
+from ..comparison.trial_settings import trial_settings
+from ..config.plugins import check_plugin_files, load_plugins
+from ..config.precheck import check_named_files, check_words, refused_early
+from ..console import PROGRAM
+from ..errors import SettingsError
+from ..settings.schema import Schema
+from ..streams import put, repair_streams
+
+LIMITS = {
+    "measurements": (1, 1000),
+    "views": (1, 1024),
+    "size": (16, 4096),
+    "jobs": (0, 1024),
+    "calls": (0, 10**12),
+    "tuples": (0, 100_000),
+}
+"""Smallest and largest accepted value, by option."""
+MAX_SEED = 2**63 - 1
+"""Largest seed of torch's generators."""
+
+EPILOGUE = """\
+methods:
+  NAME, NAME:section.key=value[:section.key=value...] or LABEL=NAME:..., for example
+    ssd   ssd-depth=ssd:method.baseline=[depth]   sds-pairs=sds:method.antithetic=true
+
+examples:
+  compare.py --methods sds ssd --prompts "a red mug" "a wooden chair" --out runs/compare
+  compare.py --methods sds ssd-depth=ssd:method.baseline=[depth] --fixed-twins
+             --prompts "a red mug" --seeds 0 1 2 --out runs/mu
+The same command again goes on where it was interrupted and keeps what is finished.
+DIR holds compare.html, plots/, measurements.csv, runs.csv, trials/ and runs/.
+"""
+
+
+def parser(prog: str = "compare.py") -> argparse.ArgumentParser:
+    """The argument parser of the command line."""
+    out = Parser(
+        prog=prog,
+        description="Compare distillation methods: variance, convergence, quality and time over prompts and seeds.",
+        epilog=EPILOGUE.replace("compare.py", prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    out.add_argument(
+        "--methods", nargs="+", required=True, metavar="METHOD", help="see below; the first is the baseline"
+    )
+    out.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
+    out.add_argument("--seeds", nargs="+", type=whole_number, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    out.add_argument("--out", type=Path, required=True, metavar="DIR")
+    out.add_argument("--repr", dest="representation", default="", metavar="NAME", help="3D representation")
+    out.add_argument("--prior", default="", metavar="NAME|MODEL", help="2D prior")
+    out.add_argument("--preset", default="cpu", metavar="NAME|FILE", help="settings to start from (default: cpu)")
+    out.add_argument("--settings", nargs="+", default=[], metavar="section.key=value", help="for all methods")
+    out.add_argument(
+        "--calls",
+        type=whole_number,
+        default=0,
+        help="calls of the prior per run (default: what the first method's steps need)",
+    )
+    out.add_argument("--fixed-twins", action="store_true", help="also run every SSD with fixed coefficients")
+    out.add_argument("--measurements", type=whole_number, default=10, metavar="N", help="during a run (default: 10)")
+    out.add_argument(
+        "--tuples", type=whole_number, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
+    )
+    out.add_argument("--score", choices=["world", "psnr"], default="world", help="of convergence and quality")
+    out.add_argument("--clip", default="", metavar="PATH|ID", help="score by the CLIP distance of this model")
+    out.add_argument("--views", type=whole_number, default=12, metavar="N", help="held-out images (default: 12)")
+    out.add_argument(
+        "--size", type=whole_number, default=128, metavar="PIXELS", help="of a held-out image (default: 128)"
+    )
+    out.add_argument(
+        "--jobs",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="processes at a time (default: 1); 0: all in this process",
+    )
+    out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
+    out.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "compare.py") -> int:
+    """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
+    repair_streams()
+    options = parser(prog).parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = sys.argv[1:] if arguments is None else arguments
+    called = ["python", f"pipelines/{prog}"] if prog == "compare.py" else prog.split()
+    command = shlex.join([*called, *words])
+    return exit_status(
+        lambda: _run(options, command),
+        debug=options.debug,
+        stopped="stopped; the same command goes on from here",
+        progress=f"{PROGRAM}.pipelines.comparison",
+    )
+
+
+def _run(options: argparse.Namespace, command: str) -> None:
+    _check(options)
+    with refused_early(options.plugin) as known:
+        _check_early(options, known)
+    plugins = load_plugins(options.plugin)
+
+    from ..comparison.comparison import Comparison, plan, run_all
+    from ..comparison.html_report import write_page
+    from ..comparison.plots import check_matplotlib
+    from ..comparison.results import Results, write_csv
+
+    check_matplotlib()
+    contenders = parse_contenders(options.methods)
+    if options.fixed_twins:
+        contenders = with_fixed_twins(contenders)
+    comparison = Comparison(
+        contenders=contenders,
+        prompts=tuple(dict.fromkeys(options.prompts)),
+        seeds=tuple(dict.fromkeys(options.seeds)),
+        settings=tuple(options.settings),
+        representation=options.representation,
+        prior=options.prior,
+        preset=options.preset,
+        calls=options.calls,
+        measurements=options.measurements,
+        tuples=options.tuples,
+        views=options.views,
+        size=options.size,
+        score="clip" if options.clip else options.score,
+        clip=options.clip,
+        plugins=tuple(plugins),
+    )
+    results = Results(run_all(plan(comparison), options.out, options.jobs))
+    write_csv(results, options.out)
+    machine = f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, jobs {options.jobs}"
+    put(str(write_page(results, contenders, options.out, command, machine)))
+
+
+def _check(options: argparse.Namespace) -> None:
+    check_plugin_files(options.plugin)
+    check_output_folder(options.out, "--out")
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(options, name) <= most:
+            raise SettingsError(f"--{name} is {getattr(options, name)}; {least} to {most} is accepted")
+    for seed in options.seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise SettingsError(f"--seeds holds {seed}; 0 to {MAX_SEED} is accepted")
+    if options.tuples % 2 or options.tuples == 2:
+        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted, and 0")
+
+
+def _check_early(options: argparse.Namespace, known: Schema) -> None:
+    """Raises UserError for errors that are found without importing torch."""
+    contenders = parse_contenders(options.methods, known.choices["method"])
+    for contender in contenders:
+        for prompt in options.prompts if contender is contenders[0] else options.prompts[:1]:
+            config = trial_settings(
+                known,
+                contender.method,
+                prompt,
+                options.seeds[0],
+                options.representation,
+                options.prior,
+                options.preset,
+                [*options.settings, *contender.settings],
+            )
+            check_named_files(config)
+            check_words(config.names["prior"], config.prior, prompt, config.negative_prompt)

@@ -1,0 +1,88 @@
+"""The command `steindreamer`; each subcommand is imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..command import DONE, Parser
+from ..errors import nearest
+from ..streams import put, repair_streams
+
+COMMANDS = {
+    "run": "make a prompt into a textured mesh; what is done without a command too",
+    "resume": "continue an interrupted run: resume RUN",
+    "export": "write a run's asset anew with other settings: export RUN export.face_budget=5000",
+    "list": "what can be chosen: representations, methods, priors, presets; list PATTERN for some of them",
+    "settings": "all settings of a run as they would be used",
+    "compare": "compare methods over prompts and seeds",
+    "probe": "measure the variance of the gradients of methods at a run's scene",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
+    repair_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words else ""
+    if name in ("-h", "--help"):
+        put(_help())
+        return DONE
+    if name == "--version":
+        from importlib.metadata import version
+
+        put(f"steindreamer {version('steindreamer')}")
+        return DONE
+    if name in COMMANDS:
+        return _call(name, words[1:])
+    if name and not name.startswith("-") and "=" not in name:
+        Parser(prog="steindreamer").error(f"unknown command '{name}'{nearest(name, list(COMMANDS))}")
+    return _call("run", words)
+
+
+def _call(name: str, words: Sequence[str]) -> int:
+    prog = f"steindreamer {name}"
+    if name == "compare":
+        from .compare import main as compare
+
+        return compare(words, prog)
+    if name == "probe":
+        from .probe import main as probe
+
+        return probe(words, prog)
+    if name == "list":
+        from .listing import main as listing
+
+        return listing(words, prog)
+    from .run import main as run
+
+    if name in ("resume", "export"):
+        words = [*_resumed(name, words), *(["--overwrite"] if name == "export" else [])]
+    return run(["--settings", *words] if name == "settings" else words, prog)
+
+
+def _resumed(name: str, words: Sequence[str]) -> list[str]:
+    """The arguments of a resumed run: its folder first; else options such as --help, or the newest run of --prompt."""
+    if words and not words[0].startswith("-") and "=" not in words[0]:
+        return ["--resume", "--out", *words]
+    if words and words[0].startswith("-"):
+        return ["--resume", *words]
+    Parser(prog=f"steindreamer {name}").error(f"give the folder of a run: steindreamer {name} RUN")
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: steindreamer [COMMAND] ...",
+            "",
+            "Text to a game-ready textured mesh by score distillation.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            'Without a command: run, for example steindreamer --prompt "a red mug" --out runs/mug.',
+            "steindreamer COMMAND --help shows the options of a command, steindreamer --version the version.",
+        ]
+    )

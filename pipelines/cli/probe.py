@@ -1,0 +1,157 @@
+"""The command line of `python pipelines/probe.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
+from ..comparison.candidates import parse_contenders, shared_settings
+from ..comparison.output_paths import check_output_file
+from ..comparison.text_table import table
+from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
+from ..config.precheck import refused_early
+from ..errors import SettingsError, UserError
+from ..settings.composing import compose_as, to_plain
+from ..settings.layers import given_layers, read_layer
+from ..settings.schema import Schema
+from ..streams import put, repair_streams
+
+if TYPE_CHECKING:
+    from steindreamer.distill.variance.probe import EstimatorVariance
+
+MAX_SEED = 2**63 - 1
+"""Largest seed of torch's generators."""
+MAX_DRAWS = 100_000
+
+EPILOGUE = """\
+examples:
+  probe.py runs/mug
+  probe.py runs/mug --method ssd ssd-depth=ssd:method.baseline=[depth] sds:method.antithetic=true
+"""
+
+
+def parser(prog: str = "probe.py") -> argparse.ArgumentParser:
+    """The argument parser of the command line."""
+    out = Parser(
+        prog=prog,
+        description="Measure the variance of the gradients of several methods at a run's newest scene.",
+        epilog=EPILOGUE.replace("probe.py", prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    out.add_argument("run", type=Path, metavar="RUN", help="the run's folder; it is not changed")
+    out.add_argument(
+        "--method", nargs="+", default=[], metavar="METHOD",
+        help="NAME, NAME:section.key=value or LABEL=NAME:... (default: the run's own); SDS is always measured",
+    )  # fmt: skip
+    out.add_argument(
+        "--tuples", type=whole_number, default=120, metavar="N", help="noise level, camera, noise (default: 120)"
+    )
+    out.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the tuples (default: 0)")
+    out.add_argument(
+        "--learn", type=whole_number, default=100, metavar="N",
+        help="draws on which methods other than the run's own learn first, at this scene (default: 100)",
+    )  # fmt: skip
+    out.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
+    out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
+    out.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "probe.py") -> int:
+    """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
+    repair_streams()
+    options = parser(prog).parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return exit_status(lambda: _run(options), debug=options.debug, stopped="stopped; nothing was changed")
+
+
+def _run(options: argparse.Namespace) -> None:
+    _check(options)
+    with refused_early(options.plugin) as known:
+        _check_early(options, known)
+    load_plugins(options.plugin)
+
+    from ..comparison.probing import probe_run
+    from ..comparison.trial import plain_variance
+    from ..files import write_atomically
+
+    contenders = parse_contenders(options.method)
+    probe = probe_run(options.run, contenders, tuples=options.tuples, seed=options.seed, learn=options.learn)
+    for line in probe.damage:
+        put(f"passed over: {line}")
+    put(f"{options.run}: stage '{probe.stage}' after {probe.step} steps; {options.tuples} tuples, seed {options.seed}")
+    put(tables(probe.variances))
+    if options.json is not None:
+        plain = {
+            "run": str(options.run), "stage": probe.stage, "step": probe.step, "tuples": options.tuples,
+            "seed": options.seed, "learn": options.learn,
+            "methods": {name: plain_variance(variance) for name, variance in probe.variances.items()},
+        }  # fmt: skip
+        write_atomically(options.json, json.dumps(plain, indent=1, allow_nan=False).encode())
+
+
+def _check(options: argparse.Namespace) -> None:
+    check_plugin_files(options.plugin)
+    if not 4 <= options.tuples <= MAX_DRAWS or options.tuples % 2:
+        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 to {MAX_DRAWS} are accepted")
+    if not 0 <= options.learn <= MAX_DRAWS:
+        raise SettingsError(f"--learn is {options.learn}; 0 to {MAX_DRAWS} is accepted")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise SettingsError(f"--seed is {options.seed}; 0 to {MAX_SEED} is accepted")
+    if options.json is not None:
+        check_output_file(options.json, "--json")
+    if not (options.run / "config.yaml").is_file():
+        raise UserError(f"no run to probe: {options.run / 'config.yaml'} does not exist; give a run's folder")
+
+
+def _check_early(options: argparse.Namespace, known: Schema) -> None:
+    """Raises UserError for errors that are found without importing torch."""
+    saved = read_layer(options.run / "config.yaml")
+    refuse_missing_plugins([saved], options.plugin)
+    config = compose_as(known, [saved])
+    for contender in parse_contenders(options.method, known.choices["method"]):
+        layers = [to_plain(config), shared_settings(config, known.choices["method"])]
+        compose_as(known, [*layers, *given_layers(contender.settings, {})], {"method": contender.method})
+
+
+def tables(variances: Mapping[str, EstimatorVariance]) -> str:
+    """Tables of the moments in the scene's parameters and in the image, then costs and fractions by noise level."""
+    from steindreamer.distill.variance.probe import REFERENCE
+
+    sds = variances[REFERENCE]
+    out = []
+    for title, space in (("in the scene's parameters", "parameters"), ("in the image (or latent)", "image")):
+        header = [
+            title, "within noise", "between", "total", "within/SDS", "total/SDS", "noise/signal", "cosine", "bias",
+            "within/SDS per call", "total/SDS per call",
+        ]  # fmt: skip
+        rows, base = [], getattr(sds, space)
+        for name, variance in variances.items():
+            m = getattr(variance, space)
+            within, total = _ratio(m.within, base.within), _ratio(m.total, base.total)
+            cost = _ratio(variance.calls, sds.calls)
+            values = (m.within, m.between, m.total, within, total, m.noise_to_signal, m.cosine, m.bias)
+            rows.append([name, *map(_number, (*values, within * cost, total * cost))])
+        out.append(table(header, rows))
+    rows = [[name, f"{v.calls:g}", f"{v.seconds:.4f}"] for name, v in variances.items()]
+    out.append(table(["cost of a gradient", "calls", "seconds"], rows))
+    bins = len(sds.shares)
+    levels = [f"{i / bins:.2f}-{(i + 1) / bins:.2f}" for i in range(bins)]
+    rows = [[name, *(f"{share:.0%}" for share in v.shares)] for name, v in variances.items()]
+    out.append(table(["variance within noise, by noise level", *levels], rows))
+    return "\n\n".join(out)
+
+
+def _ratio(value: float, base: float) -> float:
+    return value / base if base > 0 else math.nan
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "-"

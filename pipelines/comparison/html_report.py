@@ -1,0 +1,244 @@
+"""HTML page of a comparison (compare.html): self-contained, without scripts, with embedded images."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from ..files import write_atomically
+from ..runs.report import STYLE
+from .candidates import Contender, twins
+from .comparison import run_folder
+from .intervals import LEVEL, Interval
+from .plots import Panel, draw
+from .results import DISTANCES, Results, chamfer, moment, relative, score
+
+EXTRA_STYLE = "td,th{padding-right:1.6rem}td.best{font-weight:600}td{font-variant-numeric:tabular-nums}"
+IMAGE_WIDTH = 900
+COSINE = "cosine to SDS"
+
+
+def write_page(results: Results, contenders: Sequence[Contender], out: Path, command: str, machine: str) -> Path:
+    """Write compare.html and plots/*.png into `out`; returns the path of the page."""
+    (out / "plots").mkdir(parents=True, exist_ok=True)
+    r = results
+    runs = f"prompts: {len(r.prompts)}, seeds: {', '.join(map(str, r.seeds))}"
+    sections = [
+        _variance(r, out),
+        _convergence(r, out),
+        _quality(r),
+        _seconds(r),
+        _ablation(r, contenders),
+        _images(r, out),
+        _settings(r),
+    ]
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>
+<style>{STYLE}{EXTRA_STYLE}</style>
+<h1>{escape(" · ".join(r.labels))}</h1>
+<p class="soft">{runs}; {escape(machine)}<br><code>{escape(command)}</code></p>
+<p>Every method had the same prompts, seeds and calls of the prior; a call is one prediction for one image, so that a
+guided prediction is two. Shown are means with {LEVEL:.0%} confidence intervals (Student's t over the runs; over
+logarithms where quantities vary by factors). One run alone has none. Compared with the first method, runs are paired by
+prompt and seed.</p>
+{"".join(sections)}</html>
+"""
+    path = out / "compare.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _variance(r: Results, out: Path) -> str:
+    if not any(m.variance for record in r.records for m in record.measurements):
+        return ""
+    panels = [
+        Panel("total variance of the gradient", "trace of the covariance", _curves(r, moment("total"), True), True),
+        Panel("over SDS at the same scene and draws", "ratio", _curves(r, relative("total"), True), True, 1.0),
+        Panel("over the noise alone, same", "ratio", _curves(r, relative("within"), True), True, 1.0),
+        Panel("noise to signal", "variance / |mean|²", _curves(r, moment("noise_to_signal"), True), True),
+    ]
+    columns = {
+        "total / SDS": relative("total"),
+        "over the noise / SDS": relative("within"),
+        "the same, per call": relative("within", per_call=True),
+        "total / SDS in images": relative("image_total"),
+        "noise to signal": moment("noise_to_signal"),
+        COSINE: moment("cosine"),
+        "calls": moment("calls"),
+        "ms per gradient": lambda m: 1000 * moment("seconds")(m),
+    }
+    rows = [
+        [label, *(_cell(r.over_training(label, of, geometric=name != COSINE)) for name, of in columns.items())]
+        for label in r.labels
+    ]
+    return (
+        "<h2>Variance over training</h2>"
+        + _plot(out, "variance", panels)
+        + _table(["method", *columns], rows)
+        + _note(
+            "In the scene's parameters, at each method's own scenes; geometric means over the measurements of a run "
+            "(cosines: arithmetic). SDS is measured at the same scene with the same noise levels, cameras and noises. "
+            "Where the cosine to SDS's mean gradient is well below 1, a method pursues another aim, and its variance "
+            "says little by itself."
+        )
+    )
+
+
+def _convergence(r: Results, out: Path) -> str:
+    thresholds = {prompt: r.threshold(prompt) for prompt in r.prompts}
+    panels = [
+        Panel(prompt, r.score_name, {label: r.curve(label, score, prompt) for label in r.labels}, line=line)
+        for prompt, line in thresholds.items()
+    ]
+    rows = []
+    for label in r.labels:
+        calls, ratio, there = r.convergence(label, thresholds)
+        rows.append([label, _cell(calls, 4), _cell(ratio), f"{there} of {len(r.of(label))}"])
+    header = ["method", "calls to the threshold", f"over {r.labels[0]}", "runs that reached it"]
+    return (
+        "<h2>Convergence</h2>"
+        + _plot(out, "convergence", panels)
+        + _table(header, rows)
+        + _note(
+            f"{r.score_name}, {'larger' if r.larger_is_better else 'smaller'} is better. The threshold (dashed) of a "
+            "prompt is the worst of the methods' mean final scores. A run that does not reach it counts with its whole "
+            "budget."
+        )
+    )
+
+
+def _quality(r: Results) -> str:
+    out = f"<h2>Final quality</h2><h3>{escape(r.score_name)}</h3>" + _by_prompt(r, score, r.larger_is_better)
+    rows = [[label, _cell(r.final(label, score), 4), _cell(r.gain(label, score))] for label in r.labels]
+    out += _table(["method", "mean over all runs", f"less {r.labels[0]}"], rows)
+    for distance in DISTANCES.values():
+        known = any(math.isfinite(distance.of(record.measurements[-1])) for record in r.records)
+        if known and distance.title != r.score_name:
+            out += f"<h3>{escape(distance.title)}</h3>" + _by_prompt(r, distance.of, distance.larger_is_better)
+    return out
+
+
+def _seconds(r: Results) -> str:
+    rows = [
+        [label, _cell(r.seconds_per_step(label)), str(r.of(label)[0].trial.calls_per_step), str(_steps(r, label))]
+        for label in r.labels
+    ]
+    header = ["method", "seconds per step", "calls per step", "steps"]
+    note = "Wall-clock, without measurements and checkpoints; comparable if the machine did nothing else (--jobs 1)."
+    return "<h2>Time</h2>" + _table(header, rows) + _note(note)
+
+
+def _ablation(r: Results, contenders: Sequence[Contender]) -> str:
+    pairs = twins(contenders)
+    if not pairs:
+        return ""
+    rows = [
+        [
+            contender.label,
+            "learned" if contender is pair[0] else "fixed",
+            _cell(r.over_training(contender.label, relative("total"))),
+            _cell(r.final(contender.label, score), 4),
+            _cell(r.final(contender.label, chamfer)),
+        ]
+        for pair in pairs
+        for contender in pair
+    ]
+    header = ["method", "coefficients", "total variance / SDS", r.score_name, "chamfer (mm)"]
+    note = "With the terms noise and spectral alone, fixed coefficients are SDS."
+    return "<h2>Learned and fixed coefficients</h2>" + _table(header, rows) + _note(note)
+
+
+def _images(r: Results, out: Path) -> str:
+    figures = []
+    for prompt in r.prompts:
+        figures.append(f"<h3>{escape(prompt)}</h3>")
+        for label in r.labels:
+            trial = r.of(label, prompt)[0].trial
+            path = run_folder(trial, out) / "previews" / "final.png"
+            if path.is_file():
+                caption = escape(f"{label}, seed {trial.seed}")
+                figures.append(_figure(path, caption))
+    return "<h2>Scenes after the last step</h2>" + "".join(figures)
+
+
+def _figure(path: Path, caption: str) -> str:
+    try:
+        image = _inline(_shrunk(path), "webp")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # raised by Pillow for damaged files
+        return f"<figure><figcaption>{caption}: {escape(str(path))} is damaged</figcaption></figure>"
+    return f'<figure><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _settings(r: Results) -> str:
+    rows = [[label, " ".join(r.of(label)[0].trial.settings)] for label in r.labels]
+    return "<h2>Settings</h2>" + _table(["method", "settings"], rows)
+
+
+def _steps(r: Results, label: str) -> int:
+    return r.of(label)[0].measurements[-1].step
+
+
+def _curves(r: Results, quantity: Callable, geometric: bool) -> dict[str, list[tuple[float, Interval]]]:
+    return {label: r.curve(label, quantity, geometric=geometric) for label in r.labels}
+
+
+def _by_prompt(r: Results, quantity: Callable, larger: bool) -> str:
+    rows = []
+    for label in r.labels:
+        rows.append([label, *(_cell(r.final(label, quantity, prompt), 4) for prompt in r.prompts)])
+    best = []
+    for prompt in r.prompts:
+        means = [r.final(label, quantity, prompt).mean for label in r.labels]
+        known = [mean for mean in means if math.isfinite(mean)]
+        best.append(means.index((max if larger else min)(known)) if known else -1)
+    return _table(["method", *r.prompts], rows, {(row, column + 1) for column, row in enumerate(best)})
+
+
+def _cell(interval: Interval, digits: int = 3) -> str:
+    if not math.isfinite(interval.mean):
+        return "–"
+    mean = f"{interval.mean:.{digits}g}"
+    if not math.isfinite(interval.low):
+        return mean
+    return f"{mean} [{interval.low:.{digits}g}, {interval.high:.{digits}g}]"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], best: set[tuple[int, int]] | None = None) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = ""
+    for i, row in enumerate(rows):
+        cells = (
+            f'<td class="best">{escape(cell)}</td>' if best and (i, j) in best else f"<td>{escape(cell)}</td>"
+            for j, cell in enumerate(row)
+        )
+        body += f"<tr>{''.join(cells)}</tr>\n"
+    return f"<table><tr>{head}</tr>\n{body}</table>\n"
+
+
+def _note(text: str) -> str:
+    return f'<p class="soft">{escape(text)}</p>\n'
+
+
+def _plot(out: Path, name: str, panels: Sequence[Panel]) -> str:
+    image = draw(panels)
+    write_atomically(out / "plots" / f"{name}.png", image)
+    return f'<figure><img src="{_inline(image, "png")}" alt="{escape(name)}"></figure>\n'
+
+
+def _inline(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _shrunk(path: Path) -> bytes:
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+        if image.width > IMAGE_WIDTH:
+            image = image.resize((IMAGE_WIDTH, round(image.height * IMAGE_WIDTH / image.width)))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,109 @@
+"""Gradient variance of several methods at the newest scene of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from steindreamer.distill import Distiller
+from steindreamer.distill.variance.probe import REFERENCE, EstimatorVariance
+
+from ..config.run_config import RunConfig, compose, given_layers, read_config
+from ..errors import DamagedCheckpoint, SettingsError, UserError
+from ..geometry_models import load_estimator
+from ..optimization.stage import Stage
+from ..runs.checkpoint import Checkpoint, restore_newest
+from ..runs.pipeline import Pipeline
+from .candidates import Contender, shared_settings, texts_of
+from .trial import OWN
+
+SDS = Contender(REFERENCE, REFERENCE)
+"""Plain SDS, which is always measured."""
+
+
+@dataclass(frozen=True)
+class RunProbe:
+    """Result of a variance probe at one scene."""
+
+    stage: str
+    step: int
+    """Step of the run that the scene was saved at."""
+    variances: dict[str, EstimatorVariance]
+    """Variance by label; always contains "sds"."""
+    damage: tuple[str, ...] = ()
+    """One line per damaged checkpoint that was skipped."""
+
+
+def probe_run(
+    folder: Path, contenders: Sequence[Contender] = (), *, tuples: int = 120, seed: int = 0, learn: int = 100
+) -> RunProbe:
+    """Measure several methods and SDS on the same tuples, at the newest scene of a run; `folder` is not modified.
+
+    A candidate of the run's own method without settings uses the coefficients of the checkpoint. All others first learn
+    their coefficients on `learn` samples at this scene. SDS is plain, with the guidance, the timesteps and the
+    weighting of the run. Without given methods, the run's own method is measured, labeled "own".
+
+    Args:
+        folder: Folder of the run.
+        tuples: Number of tuples of timestep, camera and noise.
+        seed: Seed of the tuples.
+        learn: Number of samples that coefficients are learned on.
+
+    Raises:
+        UserError: The run has no usable checkpoint, or a candidate does not apply to it.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
+    config = read_config(folder / "config.yaml")
+    stage, damage = _newest_scene(folder, config)
+    distillers = {c.label: _distiller(c, config, stage, learn) for c in contenders if c != SDS}
+    if REFERENCE in distillers:
+        raise UserError(f"'{REFERENCE}' is the name of plain SDS here; label the method otherwise: LABEL=NAME:...")
+    if not contenders:
+        distillers = {OWN: stage.distiller}
+    found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
+    return RunProbe(stage.name, stage.total, found, tuple(damage))
+
+
+def _newest_scene(folder: Path, config: RunConfig) -> tuple[Stage, list[str]]:
+    """Return the stage at the newest undamaged checkpoint, and one line per damaged checkpoint that was skipped."""
+    pipeline = Pipeline(config)
+
+    def use(checkpoint: Checkpoint) -> Stage:
+        name = checkpoint.metadata.get("stage")
+        if not isinstance(name, str):
+            raise DamagedCheckpoint("is damaged: its JSON does not say the stage")
+        stage = pipeline.resumed(name)
+        stage.load_tensors(checkpoint.tensors)
+        return stage
+
+    stage, damage = restore_newest(folder / "checkpoints", use)
+    if stage is None:
+        raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
+    return stage, damage
+
+
+def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int) -> Distiller:
+    if contender.method == config.names["method"] and not contender.settings:
+        return stage.distiller
+    layers = [config.to_plain(), shared_settings(config), *given_layers(contender.settings, {})]
+    wanted = compose(layers, {"method": contender.method})
+    if texts_of(wanted, stage.name) != texts_of(config, stage.name):
+        raise UserError(f"{contender.label} puts other words to the prior than the run did; probe a run made with it")
+    method = wanted.methods[stage.name]
+    estimator = load_estimator(wanted.estimator, stage.prior.device) if method.needs_estimator else None
+    try:
+        distiller = method.build(stage.prior, estimator).to(stage.prior.device)
+    except ValueError as error:
+        raise SettingsError(f"{contender.label}: {' '.join(str(error).split())}") from error
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(learn):
+        view = stage.render_views(stage.config.views, generator)
+        distillation = distiller(
+            view.image.detach(), view.guide, view.condition, progress=stage.progress, generator=generator
+        )
+        distiller.update(distillation, stage.renderer.gram(view) if distiller.needs_gram else None)
+    return distiller

@@ -1,0 +1,1 @@
+"""The configuration of a run, presets, plugins, and the checks before a run starts."""

@@ -1,0 +1,124 @@
+"""Preview images: preview grids of the scene and of the asset, and a turntable."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from steindreamer.representations import Cameras, RenderOutput, Representation, TriangleMesh, particles_of, render_mesh
+
+from ..devices import device_of
+from ..errors import UserError
+from ..files import write_atomically
+from ..optimization.views import ViewsConfig
+
+ELEVATION, STEEPEST = 15.0, 70.0
+"""Usual and steepest elevation of the views around an object, in degrees."""
+
+
+def save_contact_sheet(representation: Representation, path: Path, size: int, views: ViewsConfig | None = None) -> None:
+    """Save a preview grid of eight views and one from above (PNG), with a row each of color and normals per particle.
+
+    Args:
+        representation: the scene.
+        path: the file.
+        size: size of a view in pixels.
+        views: the training cameras; if they are inside the scene, the views are too. None: around the scene.
+    """
+    cameras = sheet_cameras(size, views)
+    _save_image(torch.cat([_sheet(_draw(particle, cameras)) for particle in particles_of(representation)], -2), path)
+
+
+def save_mesh_sheet(mesh: TriangleMesh, path: Path, size: int) -> None:
+    """Save a preview grid of a mesh, with the views of `save_contact_sheet`."""
+    cameras, white = sheet_cameras(size), torch.ones(1, 3)
+    _save_image(_sheet(render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras))), path)
+
+
+def save_turntable(
+    representation: Representation, path: Path, frames: int, size: int, views: ViewsConfig | None = None
+) -> None:
+    """Save an animated WebP that starts at the front, one turn in three seconds; particles are side by side.
+
+    Args:
+        representation: the scene.
+        path: the file.
+        frames: number of frames.
+        size: size of a view in pixels.
+        views: the training cameras, as in `save_contact_sheet`.
+    """
+    azimuth = torch.arange(frames) * 360.0 / frames
+    cameras = _cameras(azimuth, torch.zeros(frames), size, views)
+    drawn = zip(*(_draw(particle, cameras) for particle in particles_of(representation)), strict=True)
+    first, *rest = (_to_image(torch.cat([output.rgb[0] for output in row], -1)) for row in drawn)
+    buffer = io.BytesIO()
+    first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=max(1, 3000 // frames), loop=0, quality=85)
+    write_atomically(path, buffer.getvalue())
+
+
+def sheet_cameras(size: int, views: ViewsConfig | None = None) -> Cameras:
+    """The cameras of a preview grid with `size` pixels per view."""
+    azimuth = torch.tensor([*range(0, 360, 45), 30], dtype=torch.float32)
+    return _cameras(azimuth, torch.tensor([0.0] * 8 + [1.0]), size, views)
+
+
+def _cameras(
+    azimuth: Float[Tensor, " b"], downward: Float[Tensor, " b"], size: int, views: ViewsConfig | None
+) -> Cameras:
+    """Cameras of the previews; `downward` is 0 for the usual elevation and 1 for the steepest."""
+    if views is None or not views.inside:
+        return Cameras.orbit(azimuth, ELEVATION + (STEEPEST - ELEVATION) * downward, height=size)
+    # A panorama within the range of the training views: the smallest distance, and their elevations and field of view.
+    low, high = views.elevation
+    elevation = 0.5 * (low + high) * (1 - downward) + high * downward
+    orbit = Cameras.orbit(
+        azimuth, elevation, distance=views.distance[0], field_of_view=sum(views.field_of_view) / 2, height=size
+    )
+    if views.look == "center":
+        return orbit
+    pose = orbit.camera_to_world.clone()
+    pose[:, :3, 3] *= -1
+    return replace(orbit, camera_to_world=pose)
+
+
+def _draw(representation: Representation, cameras: Cameras) -> Iterator[RenderOutput]:
+    """Render on white, one camera at a time to save memory."""
+    device = device_of(representation)
+    for index in range(len(cameras)):
+        with torch.no_grad():
+            output = representation.render(cameras[index].to(device), torch.ones(1, 3, device=device))
+        yield output
+
+
+def _sheet(outputs: Iterable[RenderOutput]) -> Float[Tensor, "3 h w"]:
+    return torch.cat([torch.cat([output.rgb[0], _normal_colors(output)], -2) for output in outputs], -1)
+
+
+def _save_image(image: Float[Tensor, "3 h w"], path: Path) -> None:
+    buffer = io.BytesIO()
+    _to_image(image).save(buffer, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def _normal_colors(output: RenderOutput) -> Float[Tensor, "3 h w"]:
+    """World x, y, z as red, green, blue: -1 is dark, 1 is light."""
+    return ((output.normal * 0.5 + 0.5) * output.opacity + (1 - output.opacity))[0]
+
+
+def _to_image(image: Float[Tensor, "3 h w"]) -> Image.Image:
+    """Convert to an 8-bit image. Raises UserError for an image that is not finite, which would be displayed
+    incorrectly.
+    """
+    if not bool(image.isfinite().all()):
+        raise UserError("what the scene draws is not finite any more (NaN or infinite): its render is at fault")
+    pixels = image.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray((pixels * 255).round().astype(np.uint8))

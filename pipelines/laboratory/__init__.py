@@ -1,1 +1,0 @@
-"""Comparing distillation methods: variance probes and repeated runs, tables, plots and a page about them."""

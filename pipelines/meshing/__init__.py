@@ -1,0 +1,1 @@
+"""Conversion of any representation to a textured mesh: extract, simplify, unwrap, bake."""

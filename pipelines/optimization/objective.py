@@ -1,0 +1,110 @@
+"""The loss of a training step: distillation of the rendered image, and weighted regularizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steindreamer.distill import Distillation, Distiller, GeometryEstimator
+from steindreamer.representations import Cameras, RenderOutput, Representation
+
+from ..errors import SettingsError, UserError, nearest
+from ..settings.schedules import Schedule, parse_schedule
+from .estimated_geometry import ESTIMATED, estimated_regularizers
+from .regularizers import REGULARIZERS
+from .render_step import TrainingView
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The value and weight of a regularizer at one step."""
+
+    weight: float
+    value: Float[Tensor, ""]
+    """Value before weighting, with its graph."""
+
+
+class Objective:
+    """The loss of a stage: distillation and weighted regularizers."""
+
+    def __init__(
+        self,
+        representation: Representation,
+        distiller: Distiller,
+        weights: Mapping[str, Any],
+        estimator: GeometryEstimator | None = None,
+    ) -> None:
+        """Look up the regularizers by name.
+
+        Args:
+            representation: the scene, for its own regularizers.
+            distiller: turns rendered images into a loss.
+            weights: number or schedule per regularizer (`StageConfig.regularizers`); those of 0 are left out.
+            estimator: used by the regularizers of `ESTIMATED`.
+
+        Raises UserError for a regularizer that this scene does not have, ValueError if the estimator is missing.
+        """
+        self.representation = representation
+        self.distiller = distiller
+        self.weights = _schedules(weights, representation)
+        self._on_images = REGULARIZERS | (estimated_regularizers(estimator) if estimator is not None else {})
+        if missing := self.weights.keys() & ESTIMATED.keys() - self._on_images.keys():
+            raise ValueError(f"regularizers {_listed(missing)} need a geometry estimator and none was given: pass one")
+
+    def distill(self, view: TrainingView, progress: float, generator: torch.Generator) -> Distillation:
+        """The distillation of a rendered view.
+
+        Args:
+            view: the rendered images with their condition and geometry.
+            progress: fraction of the stage that is done, in [0, 1].
+            generator: source of timestep and noise.
+        """
+        return self.distiller(view.image, view.guide, view.condition, progress=progress, generator=generator)
+
+    def regularize(self, output: RenderOutput, cameras: Cameras, progress: float) -> dict[str, Weighted]:
+        """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return."""
+        values = self.regularize_images(output, cameras)
+        values |= {name: value for name, value in output.terms.items() if name in self.weights}
+        if self.weights.keys() - values.keys():
+            values |= self.representation.regularizers()
+        if missing := self.weights.keys() - values.keys():
+            name = type(self.representation).__name__
+            raise UserError(f"{name} promised the regularizer {_listed(missing)} and did not return it")
+        return {name: Weighted(schedule.value_at(progress), values[name]) for name, schedule in self.weights.items()}
+
+    def regularize_images(self, output: RenderOutput, cameras: Cameras) -> dict[str, Float[Tensor, ""]]:
+        """Values of the image regularizers with nonzero weight, by name."""
+        return {name: of(output, cameras) for name, of in self._on_images.items() if name in self.weights}
+
+
+def total_loss(distillation: Distillation, regularizers: Mapping[str, Weighted]) -> Float[Tensor, ""]:
+    """The scalar to differentiate: the distillation loss plus weighted regularizers.
+
+    The distillation loss is 0.5 * ||w residual||^2, summed over the elements of the latent (or image, for pixel-space
+    priors) and averaged over views, as in the papers and in threestudio, so that published regularizer weights apply.
+    """
+    total = distillation.loss
+    for term in regularizers.values():
+        total = total + term.weight * term.value
+    return total
+
+
+def _schedules(weights: Mapping[str, Any], representation: Representation) -> dict[str, Schedule]:
+    """Schedules of the nonzero weights. Raises SettingsError for a regularizer that this scene does not have."""
+    known = {*REGULARIZERS, *ESTIMATED, *representation.render_terms, *representation.regularizers()}
+    for name in weights:
+        if name not in known:
+            raise SettingsError(
+                f"unknown regularizer regularizers.{name}{nearest(name, known)}; "
+                f"{type(representation).__name__} knows: {_listed(known)}"
+            )
+    return {name: parse_schedule(value, name) for name, value in weights.items() if value}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,256 @@
+"""One stage of distillation: a scene, a prior and a distiller, one optimizer step at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steindreamer.distill import Distiller, GeometryEstimator, Prior
+from steindreamer.distill.variance.probe import (
+    REFERENCE,
+    EstimatorVariance,
+    ProbeView,
+    probe_noise_variance,
+    probe_variance,
+    sds_like,
+)
+from steindreamer.representations import Adaptive, Representation
+from steindreamer.representations.background import Environment, EnvironmentConfig
+
+from ..errors import UserError
+from ..foreign_code import culprit
+from .objective import Objective, total_loss
+from .oom_retry import retry_with_smaller_micro_batch
+from .optimizers import check_still_optimized, optimizer_groups, set_learning_rates
+from .render_step import TrainingView, ViewRenderer
+from .stage_config import StageConfig
+from .train_state import TrainState, not_finite_step, snapshot_buffers
+from .views import ViewsConfig
+
+MAX_CONSECUTIVE_SKIPS = 20
+"""Maximum number of consecutive steps that may be skipped for non-finite values before the run ends."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """The log entry of one step."""
+
+    step: int
+    """Steps of the run so far, including this one."""
+    stage: str
+    loss: float
+    """Distillation loss: 0.5 * ||w residual||^2, summed over the latent, mean over views; NaN for a skipped step."""
+    values: dict[str, float]
+    """Regularizers (before weighting), diagnostics of the distiller, and the variance of the gradient if it was
+    measured."""
+    skipped: str = ""
+    """Reason why the step was skipped; empty if it was not."""
+    notes: tuple[str, ...] = ()
+    """Further lines for the user, such as a smaller micro-batch."""
+
+
+class Stage:
+    """Distills one prompt into one scene."""
+
+    def __init__(
+        self,
+        representation: Representation,
+        distiller: Distiller,
+        prior: Prior,
+        embedding: Any,
+        config: StageConfig,
+        generator: torch.Generator,
+        *,
+        name: str = "coarse",
+        offset: int = 0,
+        estimator: GeometryEstimator | None = None,
+    ) -> None:
+        """Set up the stage before its first step.
+
+        Args:
+            representation: the scene, on the prior's device; trained in place.
+            distiller: estimates the gradient of the rendered images; its learned state is part of the stage's state.
+            prior: the frozen diffusion model that `distiller` evaluates.
+            embedding: the prompt, as `prior.embed` returned it.
+            config: number of steps, views, regularizers, optimizer.
+            generator: the source of all random numbers; advanced by every step.
+            name: the stage's name in messages.
+            offset: number of steps of the previous stages.
+            estimator: for regularizers that compare rendered with estimated geometry; not needed without them.
+
+        Raises UserError for a regularizer that this scene does not have, ValueError if the estimator is missing.
+        """
+        self.name = name
+        self.offset = offset
+        self.representation = representation
+        self.distiller = distiller
+        self.prior = prior
+        self.embedding = embedding
+        self.config = config
+        self.generator = generator
+        environment: Environment | None = None
+        if config.environment:
+            environment = Environment(EnvironmentConfig(), generator).to(prior.device)
+        self.renderer = ViewRenderer(representation, prior, embedding, config, environment)
+        self.objective = Objective(representation, distiller, config.regularizers, estimator)
+        self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
+        self.state = TrainState(representation, distiller, self.optimizer, generator, environment, steps=config.steps)
+
+    @property
+    def done(self) -> int:
+        """Steps of this stage so far, including skipped ones."""
+        return self.state.done
+
+    @property
+    def skipped(self) -> int:
+        """Steps of the run so far that were skipped for non-finite values."""
+        return self.state.skipped
+
+    @property
+    def total(self) -> int:
+        """Steps of the run so far."""
+        return self.offset + self.done
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the stage that is done, in [0, 1]."""
+        return self.done / self.config.steps
+
+    @property
+    def has_learned_nothing(self) -> bool:
+        """Whether the stage is over and every one of its steps was skipped."""
+        return 0 < self.config.steps <= self.done == self.state.consecutive_skips
+
+    def step(self) -> StepInfo:
+        """Take one step. If memory runs out, it is repeated with the same random numbers and a smaller micro-batch.
+
+        Raises UserError after too many skipped steps, if the scene is not finite any more, if a component breaks its
+        contract, or if not even one view fits into memory.
+        """
+        try:
+            info, notes = retry_with_smaller_micro_batch(
+                self._backward, self.prior, self.config.views.per_step, self.state.snapshot
+            )
+        except UserError:
+            raise
+        except ValueError as error:  # a component's result violates its contract
+            who = f"{where}: " if (where := culprit(error)) else ""
+            raise UserError(f"step {self.total + 1}, in stage '{self.name}': {who}{error}") from error
+        if not info.skipped:
+            self.optimizer.step()
+            if isinstance(self.representation, Adaptive):
+                self.representation.adapt(self.done, self.config.steps, self.optimizer, self.generator)
+                check_still_optimized(self.optimizer, self.representation)
+            self.check_finite({f"representation.{k}": v for k, v in self.representation.named_parameters()})
+        return replace(info, notes=tuple(notes))
+
+    def _backward(self) -> StepInfo:
+        """The part of a step before the optimizer: compute the gradients of the parameters and update the distiller."""
+        config, progress = self.config, self.progress
+        set_learning_rates(self.optimizer, self.representation, progress, 1.0 if config.rates is None else config.rates)
+        view = self.renderer(config.views, progress, self.generator)
+        distillation = self.objective.distill(view, progress, self.generator)
+        regularizers = self.objective.regularize(view.output, view.cameras, progress)
+        loss = total_loss(distillation, regularizers)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.state.done += 1
+        values = {name: float(term.value.detach()) for name, term in regularizers.items()}
+        values.update(distillation.diagnostics)
+        distilled = float(distillation.loss.detach())
+        if quantity := not_finite_step({"distillation": distilled, **values}, self.representation):
+            return self._skip(quantity, values)
+        self.state.consecutive_skips = 0
+        if config.probe_every and self.done % config.probe_every == 0:
+            values |= self._measure_variance(view, progress)
+        # The gradient is done, so the coefficients may now learn from this step, with the same parameters.
+        self.distiller.update(distillation, self.renderer.gram(view) if self.distiller.needs_gram else None)
+        return StepInfo(self.total, self.name, distilled, values)
+
+    def _skip(self, quantity: str, values: dict[str, float]) -> StepInfo:
+        self.state.skipped += 1
+        self.state.consecutive_skips += 1
+        if self.state.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
+            raise UserError(
+                f"the {quantity} was not finite for {MAX_CONSECUTIVE_SKIPS} steps in a row (step {self.total}); "
+                "lower the learning rates or the guidance scale"
+            )
+        return StepInfo(self.total, self.name, math.nan, values, skipped=f"the {quantity} is not finite")
+
+    def render_views(self, views: ViewsConfig, generator: torch.Generator) -> TrainingView:
+        """Render the current scene as a step does, from random cameras of `views`."""
+        return self.renderer(views, self.progress, generator)
+
+    def probe(
+        self, distillers: Mapping[str, Distiller], tuples: int, generator: torch.Generator
+    ) -> dict[str, EstimatorVariance]:
+        """Variance of the gradients of `distillers`, and of SDS as "sds", for the current scene and the same random
+        tuples.
+
+        Args:
+            distillers: the distillers to measure, by name.
+            tuples: number of draws of timestep, camera and noise.
+            generator: source of all draws; nothing else changes. See `probe_variance`.
+        """
+        views = replace(self.config.views, per_step=1)
+
+        def draw(generator: torch.Generator) -> ProbeView:
+            view = self.render_views(views, generator)
+            return ProbeView(view.image, view.guide, view.condition)
+
+        distillers = {REFERENCE: sds_like(self.distiller), **distillers}
+        parameters = [p for p in self.representation.parameters() if p.requires_grad]
+        restore = snapshot_buffers(self.representation)
+        try:
+            return probe_variance(
+                distillers, draw, parameters, tuples=tuples, progress=self.progress, generator=generator
+            )
+        finally:
+            restore()
+
+    def _measure_variance(self, view: TrainingView, progress: float) -> dict[str, float]:
+        """Variance of this step's gradient and of the SDS gradient.
+
+        The variance is over the noise, of the weighted residual summed over the latent (mean over views); with
+        `probe_tuples` also of the gradient with respect to the parameters.
+        """
+        probe = probe_noise_variance(
+            self.distiller,
+            view.image.detach(),
+            view.guide,
+            view.condition,
+            progress=progress,
+            generator=self.generator,
+        )
+        values = {"variance": probe.within_noise, "variance_sds": probe.within_noise_sds}
+        if self.config.probe_tuples:
+            fork = torch.Generator()
+            fork.set_state(self.generator.get_state())
+            found = self.probe({"own": self.distiller}, self.config.probe_tuples, fork)
+            for name, variance in found.items():
+                for moment in ("within", "between", "signal", "cosine"):
+                    values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The complete state by name: everything that the next step depends on."""
+        return self.state.tensors()
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from a saved state. Raises DamagedCheckpoint if it is not a state of this stage."""
+        self.state.load_tensors(tensors)
+
+    def check_finite(self, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Raises UserError that names the first of `tensors` (default: the whole state) that is not finite."""
+        if name := self.state.first_not_finite(tensors):
+            raise UserError(
+                f"'{name}' is not finite any more after step {self.total}, in stage '{self.name}': the run has "
+                "diverged. This state is not saved, the checkpoints before it are kept (--resume goes on from "
+                f"them); lower stages.{self.name}.rates, the scene's own learning rates or the guidance scale"
+            )

@@ -1,0 +1,1 @@
+"""One run on disk: folder, checkpoints, log, previews and report."""

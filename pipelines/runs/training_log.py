@@ -1,0 +1,99 @@
+"""Training log of a run: metrics.jsonl for programs, log lines for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ..files import append_text, write_atomically
+from ..optimization.stage import StepInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Collects the values of each step and writes their averages every `every` steps."""
+
+    def __init__(self, path: Path, total: int, every: int) -> None:
+        self.path = path
+        self.total = total
+        self.every = every
+        self._pending: list[StepInfo] = []
+        self._seconds: list[float] = []
+        self._clock = time.perf_counter()
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`, which a resumed run writes again, and tell of those that are damaged."""
+        if not self.path.exists():
+            return
+        lines = [(_step_of(line), line) for line in self.path.read_text("utf-8", "replace").splitlines()]
+        kept = [line for number, line in lines if number is not None and number <= step]
+        if damaged := sum(number is None for number, _ in lines):
+            logger.info(f"{self.path}: {damaged} damaged line{'s' if damaged > 1 else ''} left out")
+        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
+
+    def record(self, info: StepInfo) -> None:
+        """Add the values of a step, and write the averages if `every` steps are collected."""
+        now = time.perf_counter()
+        self._seconds = [*self._seconds[-49:], now - self._clock]
+        self._clock = now
+        for note in info.notes:
+            logger.info(f"step {info.step}: {note}")
+        if info.skipped:
+            logger.info(f"step {info.step}: skipped, {info.skipped}")
+        self._pending.append(info)
+        if info.step % self.every == 0 or info.step == self.total:
+            self.flush()
+
+    def restart_clock(self) -> None:
+        """Exclude the time since the last step, such as previews and checkpoints, from the timing."""
+        self._clock = time.perf_counter()
+
+    def flush(self) -> None:
+        """Write the averages of the steps since the last line.
+
+        It is called before a checkpoint, so that a resumed run averages the same steps.
+        """
+        if not self._pending:
+            return
+        taken = [info for info in self._pending if not info.skipped]
+        line: dict[str, float | int | str] = {"step": self._pending[-1].step, "stage": self._pending[-1].stage}
+        if taken:
+            line["loss"] = sum(info.loss for info in taken) / len(taken)
+            for name in sorted({name for info in taken for name in info.values}):
+                values = [info.values[name] for info in taken if name in info.values]
+                line[name] = sum(values) / len(values)
+        line["skipped"] = len(self._pending) - len(taken)
+        seconds = sum(self._seconds) / len(self._seconds)
+        line["seconds_per_step"] = round(seconds, 4)
+        self._pending = []
+        append_text(self.path, json.dumps(line) + "\n")
+        logger.info(self._line(line, seconds))
+
+    def _line(self, line: dict[str, Any], seconds: float) -> str:
+        step, left = line["step"], (self.total - line["step"]) * seconds
+        text = f"{line['stage']}  step {step:>{len(str(self.total))}}/{self.total}  {seconds:.3f} s/step"
+        text += f"  {_duration(left):>5} left"
+        text += f"  loss {line.get('loss', math.nan):.4g}"
+        if "variance" in line:
+            text += f"  gradient variance {line['variance']:.2e}"
+            if line["variance_sds"] and line["variance"] != line["variance_sds"]:
+                text += f" ({line['variance'] / line['variance_sds']:.0%} of SDS)"
+        return text
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line; None for an invalid line, such as the incomplete one of a killed process."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

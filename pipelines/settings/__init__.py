@@ -1,0 +1,1 @@
+"""Settings as dataclasses: reading, merging and validation, independent of their content."""

@@ -1,0 +1,53 @@
+"""Renamed settings: a key with its old name is rejected with a message that gives the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import SettingsError
+
+RENAMED: Mapping[str, str] = {
+    "mesh": "stages.geometry.representation",
+    "texture": "stages.texture.representation",
+    "stages.*.scene": "stages.*.representation.name",
+    "stages.*.regularisers": "stages.*.regularizers",
+    "output.picture_size": "output.image_size",
+    "prior.picture_size": "prior.image_size",
+    "export.colour_source": "export.color_source",
+    "export.height_metres": "export.height_meters",
+    "stages.*.views.centre_perturb": "stages.*.views.center_perturb",
+    "representation.colour": "representation.color",
+    "representation.colour_logits_rate": "representation.color_logits_rate",
+    "stages.*.representation.colour": "stages.*.representation.color",
+    "stages.*.representation.colour_logits_rate": "stages.*.representation.color_logits_rate",
+}
+"""Old key -> new key, as dotted paths; `*` matches one name, such as a stage's.
+
+A section includes all of its keys: `texture` -> `texturing` rejects `texture` and `texture.size`."""
+
+NOTES: Mapping[str, str] = {
+    "stages.*.scene": ": dmtet for mesh, textured_mesh for texture; in the place of coarse write representation: null",
+    "stages.*.regularisers": "; its weights stand beside a loss that is summed over the latent: multiply earlier ones "
+    "by 3 h w of the views, 12288 at 64 pixels (docs/stages.md)",
+}
+"""Additional notes on renamed keys, by old name."""
+
+
+def refuse_renamed(tree: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> None:
+    """Raises SettingsError for the first renamed key in nested settings."""
+    for old, new in (RENAMED if renamed is None else renamed).items():
+        for key in _matches(tree, old.split("."), ()):
+            kept = iter(name for name, part in zip(key, old.split("."), strict=True) if part == "*")
+            now = ".".join(next(kept) if part == "*" else part for part in new.split("."))
+            raise SettingsError(f"'{'.'.join(key)}' is called '{now}' now; write that{NOTES.get(old, '')}")
+
+
+def _matches(tree: Mapping[str, Any], parts: Sequence[str], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The keys of nested settings that match a pattern."""
+    first, *rest = parts
+    for name in tree if first == "*" else {first} & tree.keys():
+        if not rest:
+            yield (*above, name)
+        elif isinstance(tree[name], Mapping):
+            yield from _matches(tree[name], rest, (*above, name))

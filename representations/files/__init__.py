@@ -1,0 +1,1 @@
+"""Safe file access: atomic writes, and reads of regular files only."""

@@ -1,0 +1,1 @@
+"""Trainable triangle meshes: DMTet, textured meshes, differentiable rasterization, and readers of mesh files."""

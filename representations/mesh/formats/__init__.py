@@ -1,0 +1,1 @@
+"""Readers of mesh formats, one per module; `mesh.file` selects the reader."""

@@ -1,0 +1,30 @@
+"""Signed distance to a triangle mesh, negative inside."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..triangle_mesh import TriangleMesh
+from .triangle_tree import build_tree, signed_distances
+
+
+def signed_distance(points: Float[Tensor, "n 3"], mesh: TriangleMesh) -> Float[Tensor, " n"]:
+    """Exact signed distance (meters) to the nearest triangle; negative where the winding number exceeds 1/2.
+
+    The mesh may have overlapping parts and small holes, but must be wound outward. It is computed on the CPU for any
+    device of `points`, without gradient.
+
+    Sources: winding numbers [Jacobson et al. 2013], their fast evaluation [Barill et al. 2018].
+
+    Raises:
+        ValueError: The mesh has no faces.
+    """
+    if len(mesh.faces) == 0:
+        raise ValueError("the signed distance to a mesh without faces is undefined")
+    triangles = mesh.vertices.detach()[mesh.faces].double().cpu().contiguous().numpy()
+    out = np.empty(len(points))
+    signed_distances(build_tree(triangles), points.detach().double().cpu().contiguous().numpy(), out)
+    return torch.from_numpy(out).to(points)

@@ -1,1 +1,0 @@
-"""Readers of mesh formats, one a file; `mesh_file` joins them."""

@@ -1,0 +1,124 @@
+"""Images of geometry and what a network is told of their modality."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from steindreamer.distill.priors.camera_features import CAMERA_FEATURES, camera_features
+from steindreamer.distill.priors.modalities import (
+    background_of,
+    encode,
+    encode_depth,
+    encode_normal,
+    modalities_of,
+    view_feature_names,
+    view_features,
+)
+from steindreamer.representations import Cameras, TriangleMesh, render_mesh
+
+CAMERAS = Cameras.orbit([0.0, 130.0, -50.0], [0.0, 40.0, 80.0], distance=3.0, height=8)
+
+
+def facing(direction: torch.Tensor) -> torch.Tensor:
+    """(b, 3) to constant normal images."""
+    return direction[:, :, None, None].expand(-1, 3, 8, 8)
+
+
+def test_what_faces_the_camera_has_one_color_from_everywhere() -> None:
+    opaque = torch.ones(3, 1, 8, 8)
+    image = encode_normal(facing(-CAMERAS.forward), opaque, CAMERAS)
+    torch.testing.assert_close(image[:, :, 0, 0], torch.tensor([[0.5, 0.5, 1.0]]).expand(3, 3), atol=1e-6, rtol=0)
+
+
+def test_normals_point_right_and_up_in_the_image() -> None:
+    front, opaque = CAMERAS[0], torch.ones(1, 1, 8, 8)
+    for direction, color in (((1.0, 0.0, 0.0), (1.0, 0.5, 0.5)), ((0.0, 1.0, 0.0), (0.5, 1.0, 0.5))):
+        image = encode_normal(facing(torch.tensor([direction])), opaque, front)
+        torch.testing.assert_close(image[0, :, 0, 0], torch.tensor(color), atol=1e-6, rtol=0)
+
+
+def test_depth_is_bright_near_and_dark_far() -> None:
+    depth = torch.tensor([2.0, 3.0, 4.0])[:, None, None, None].expand(3, 1, 8, 8)
+    image = encode_depth(depth, torch.ones(3, 1, 8, 8), CAMERAS)
+    assert image.shape == (3, 3, 8, 8)
+    torch.testing.assert_close(image[:, 2, 0, 0], torch.tensor([1.0, 0.5, 0.0]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", [encode_normal, encode_depth])
+def test_geometry_fades_to_black_with_the_opacity(encoder: object) -> None:
+    value = facing(-CAMERAS.forward) if encoder is encode_normal else torch.full((3, 1, 8, 8), 2.5)
+    full, half, none = (encoder(value, torch.full((3, 1, 8, 8), a), CAMERAS) for a in (1.0, 0.5, 0.0))  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(half, full / 2)
+    assert not none.any()
+
+
+def test_images_of_a_mesh_stay_in_range_and_stand_out_from_their_background() -> None:
+    """A tetrahedron that reaches the unit sphere, with its true normals."""
+    corners = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]) / 3**0.5
+    faces = torch.tensor([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
+    cameras = CAMERAS.resized(32)
+    drawn = render_mesh(
+        TriangleMesh(corners[faces].flatten(0, 1), torch.arange(12).reshape(4, 3)), cameras, torch.zeros(3, 3)
+    )
+    for name in ("normal", "depth"):
+        image = encode(
+            name,
+            rgb=drawn.rgb,
+            albedo=drawn.rgb,
+            normal=drawn.normal,
+            depth=drawn.depth,
+            opacity=drawn.opacity,
+            cameras=cameras,
+        )
+        assert -1e-6 <= image.min() and image.max() <= 1 + 1e-6
+        inside = (drawn.opacity == 1).expand_as(image)
+        assert inside.any() and (image[:, 2:][inside[:, 2:]] > (0.49 if name == "normal" else 0.0)).all()
+        assert not image[(drawn.opacity == 0).expand_as(image)].any()
+
+
+def test_color_and_albedo_are_what_was_drawn() -> None:
+    rgb, albedo = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8)
+    layers = {"normal": rgb, "depth": rgb[:, :1], "opacity": rgb[:, :1], "cameras": CAMERAS}
+    assert encode("color", rgb=rgb, albedo=albedo, **layers) is rgb
+    assert encode("albedo", rgb=rgb, albedo=albedo, **layers) is albedo
+    with pytest.raises(ValueError, match="no modality 'heat': color, albedo, normal, depth can be had"):
+        encode("heat", rgb=rgb, albedo=albedo, **layers)
+
+
+def test_gradients_reach_geometry() -> None:
+    depth, normal = torch.full((3, 1, 8, 8), 2.5).requires_grad_(), facing(-CAMERAS.forward).clone().requires_grad_()
+    opacity = torch.full((3, 1, 8, 8), 0.5).requires_grad_()
+    (encode_depth(depth, opacity, CAMERAS).sum() + encode_normal(normal, opacity, CAMERAS).sum()).backward()
+    for leaf in (depth, normal, opacity):
+        assert leaf.grad is not None and leaf.grad.abs().min() > 0
+
+
+def test_only_color_and_albedo_have_a_background_of_choice() -> None:
+    white = torch.ones(3, 3)
+    assert background_of("color", white) is white and background_of("albedo", white) is white
+    assert not background_of("normal", white).any() and not background_of("depth", white).any()
+
+
+def test_a_network_without_modalities_knows_color_and_is_told_the_camera_alone() -> None:
+    background = torch.rand(3, 3)
+    assert modalities_of(CAMERA_FEATURES) == ("color",)
+    assert torch.equal(view_features(CAMERA_FEATURES, CAMERAS, background), camera_features(CAMERAS, background))
+    with pytest.raises(ValueError, match="no modality 'depth': color can be had"):
+        view_features(CAMERA_FEATURES, CAMERAS, background, "depth")
+
+
+def test_modalities_are_told_one_by_one() -> None:
+    names = view_feature_names(("color", "normal"))
+    assert modalities_of(names) == ("color", "normal")
+    features = view_features(names, CAMERAS, torch.rand(3, 3), ["normal", "color", "normal"])
+    assert features[:, len(CAMERA_FEATURES) :].tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert torch.equal(view_features(names, CAMERAS, torch.zeros(3, 3))[:, -2:], torch.tensor([[1.0, 0.0]] * 3))
+
+
+@pytest.mark.parametrize(
+    "names", [None, [], ["roll"], [*CAMERA_FEATURES, "modality heat"], [*CAMERA_FEATURES, "modality color"] * 2]
+)
+def test_other_features_are_refused(names: list[str] | None) -> None:
+    with pytest.raises(ValueError, match="wants the camera as"):
+        modalities_of(names)

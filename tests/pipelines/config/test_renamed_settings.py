@@ -1,0 +1,73 @@
+"""A key that is called otherwise now is refused, wherever it is given, with its new name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from every_setting import every_setting
+
+from steindreamer.pipelines.config.run_config import load_config
+from steindreamer.pipelines.errors import SettingsError
+from steindreamer.pipelines.settings import renamed_settings
+from steindreamer.pipelines.settings.renamed_settings import RENAMED, refuse_renamed
+
+TABLE = {
+    "output.thumbnail_size": "output.image_size",
+    "stages.*.weights": "stages.*.regularizers",
+    "stages.*.views.looks": "stages.*.views.look",
+    "asset": "export",
+    "*.*.moved": "*.here.*",
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("output.thumbnail_size=64", "'output.thumbnail_size' is called 'output.image_size' now; write that"),
+        ("output={thumbnail_size: 64}", "'output.thumbnail_size' is called 'output.image_size' now; write that"),
+        ("stages.texture.weights={opaque: 1}", "'stages.texture.weights' is called 'stages.texture.regularizers' now"),
+        ("stages.coarse.views={looks: around}", "'stages.coarse.views.looks' is called 'stages.coarse.views.look' now"),
+        ("asset.face_budget=500", "'asset' is called 'export' now; write that"),
+    ],
+)
+def test_an_old_key_is_refused_with_the_new_one(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renamed_settings, "RENAMED", TABLE)
+    with pytest.raises(SettingsError) as caught:
+        load_config("cpu", overrides=[override])
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    key, _, value = override.partition("=")
+    for part in reversed(key.split(".")):
+        value = f"{{{part}: {value}}}"
+    for text in (value, f"when: {{tiny: {value}}}"):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(SettingsError) as caught:
+            load_config(tmp_path / "mine.yaml")
+        assert str(caught.value).startswith(message)
+
+
+def test_only_the_old_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renamed_settings, "RENAMED", TABLE)
+    with pytest.raises(SettingsError, match=r"unknown key 'export\.thumbnail_size'"):
+        load_config(None, overrides=["export.thumbnail_size=64"])
+    assert load_config(None, overrides=["output.image_size=64"]).output.image_size == 64
+
+
+def test_what_stands_for_names_keeps_its_order() -> None:
+    tree: dict[str, Any] = {"a": {"b": {"moved": 1}}}
+    with pytest.raises(SettingsError, match=r"'a\.b\.moved' is called 'a\.here\.b' now"):
+        refuse_renamed(tree, TABLE)
+
+
+def test_new_names_exist_and_old_ones_are_gone() -> None:
+    keys = {setting.key.replace("stages.coarse.", "stages.*.") for setting in every_setting()}
+    known = {".".join(key.split(".")[:end]) for key in keys for end in range(1, key.count(".") + 2)}
+    known |= {"stages.*.regularizers", "stages.*.representation.name"}
+    known |= {
+        new for new in RENAMED.values() if new.startswith("stages.*.representation.")
+    }  # sections with keys of the user's own
+    for old, new in RENAMED.items():
+        new = re.sub(r"^stages\.\w+\.", "stages.*.", new)
+        assert new in known and old not in known, old

@@ -1,1 +1,0 @@
-from distill.cache_files import *

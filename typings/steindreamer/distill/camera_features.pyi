@@ -1,1 +1,0 @@
-from distill.camera_features import *

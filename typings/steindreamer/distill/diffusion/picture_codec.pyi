@@ -1,1 +1,0 @@
-from distill.diffusion.picture_codec import *

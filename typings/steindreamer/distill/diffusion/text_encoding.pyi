@@ -1,1 +1,0 @@
-from distill.diffusion.text_encoding import *

@@ -1,1 +1,0 @@
-from distill.foreign_errors import *

@@ -1,1 +1,0 @@
-from distill.json_files import *

@@ -1,1 +1,0 @@
-from distill.monocular.preprocessing import *

@@ -1,1 +1,0 @@
-from distill.monocular.timm_estimator import *

@@ -1,1 +1,0 @@
-from distill.perp_neg import *

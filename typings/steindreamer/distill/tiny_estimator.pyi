@@ -1,1 +1,0 @@
-from distill.tiny_estimator import *

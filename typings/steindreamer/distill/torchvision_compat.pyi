@@ -1,1 +1,0 @@
-from distill.torchvision_compat import *

@@ -1,1 +1,0 @@
-from distill.variance_probe import *

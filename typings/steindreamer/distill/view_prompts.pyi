@@ -1,1 +1,0 @@
-from distill.view_prompts import *

@@ -1,1 +1,0 @@
-from distill.weight_files import *

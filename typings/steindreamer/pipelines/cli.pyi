@@ -1,2 +1,0 @@
-from pipelines.cli import *
-from pipelines.cli import main as main

@@ -1,1 +1,0 @@
-from pipelines.component_checks import *

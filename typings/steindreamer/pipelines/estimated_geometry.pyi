@@ -1,1 +1,0 @@
-from pipelines.estimated_geometry import *

@@ -1,1 +1,0 @@
-from pipelines.export.packing import *

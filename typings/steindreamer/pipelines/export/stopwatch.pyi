@@ -1,1 +1,0 @@
-from pipelines.export.stopwatch import *

@@ -1,1 +1,0 @@
-from pipelines.laboratory.plots import *

@@ -1,1 +1,0 @@
-from pipelines.memory_report import *

@@ -1,1 +1,0 @@
-from pipelines.out_of_memory import *

@@ -1,1 +1,0 @@
-from pipelines.plain_text import *

@@ -1,1 +1,0 @@
-from pipelines.render_checks import *

@@ -1,1 +1,0 @@
-from pipelines.run_folder import *

@@ -1,1 +1,0 @@
-from pipelines.setting_types import *

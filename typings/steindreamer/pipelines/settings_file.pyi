@@ -1,1 +1,0 @@
-from pipelines.settings_file import *

@@ -1,1 +1,0 @@
-from pipelines.yaml_text import *

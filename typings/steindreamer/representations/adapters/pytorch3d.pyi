@@ -1,1 +1,0 @@
-from representations.adapters.pytorch3d import *

@@ -1,1 +1,0 @@
-from representations.atomic_file import *

@@ -1,1 +1,0 @@
-from representations.densify import *

@@ -1,1 +1,0 @@
-from representations.fields.interpolation import *

@@ -1,1 +1,0 @@
-from representations.gaussian_ply import *

@@ -1,1 +1,0 @@
-from representations.jit import *

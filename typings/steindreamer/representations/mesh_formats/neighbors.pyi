@@ -1,1 +1,0 @@
-from representations.mesh_formats.neighbors import *

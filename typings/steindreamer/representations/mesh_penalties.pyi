@@ -1,1 +1,0 @@
-from representations.mesh_penalties import *

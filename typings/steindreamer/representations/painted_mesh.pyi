@@ -1,1 +1,0 @@
-from representations.painted_mesh import *

@@ -1,1 +1,0 @@
-from representations.rasterization.pytorch3d import *

@@ -1,1 +1,0 @@
-from representations.regular_file import *

@@ -1,1 +1,0 @@
-from representations.signed_distance import *

@@ -1,1 +1,0 @@
-from representations.splatting.twin_tiles import *

@@ -1,1 +1,0 @@
-from representations.surface_samples import *

@@ -1,1 +1,0 @@
-from representations.textured_mesh import *

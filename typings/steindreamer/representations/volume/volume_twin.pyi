@@ -1,1 +1,0 @@
-from representations.volume.volume_twin import *

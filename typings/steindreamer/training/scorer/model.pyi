@@ -1,1 +1,0 @@
-from training.scorer.model import *

@@ -1,0 +1,130 @@
+"""The exact diffusion prior of the procedural world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Interval
+from jaxtyping import Float
+from torch import Tensor
+
+from steindreamer.distill.noise.schedule import NoiseSchedule
+from steindreamer.distill.priors.base import CameraBatch
+from steindreamer.distill.priors.mixture import ExactPrior, GaussianMixture, MixtureCondition
+from steindreamer.representations import Cameras, TriangleMesh
+
+from .captions import Caption, parse_caption, random_caption
+from .kinds import KINDS
+from .sampling import sample_object
+from .views import render_all, shade
+
+
+@dataclass
+class WorldPriorConfig:
+    """The exact score of a small procedural world: a test bench and an offline demonstration, not a learned model."""
+
+    objects: Annotated[int, Interval(ge=1, le=1000)] = 8
+    """Number of objects drawn from the prompt's caption; more objects make the prior more varied."""
+    unconditional_objects: Annotated[int, Interval(ge=1, le=1000)] = 16
+    """Number of objects of random captions in the unconditional mixture, one per kind while kinds last."""
+    bandwidth: Annotated[float, Interval(gt=0, le=10)] = 0.15
+    """Standard deviation of the images around each object, for pixels in [-1, 1]."""
+    supersample: Annotated[int, Interval(ge=1, le=16)] = 2
+    """Samples per pixel side in the images of the objects."""
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    """Seed that selects the objects."""
+
+    def build(self, device: torch.device) -> WorldPrior:
+        """Build the prior, which renders on the CPU for every `device`. Raises ValueError for invalid settings."""
+        del device
+        return WorldPrior(self)
+
+
+@dataclass(frozen=True)
+class WorldEmbedding:
+    """Lit objects of a prompt, ready to render."""
+
+    objects: Sequence[TriangleMesh]
+    others: Sequence[TriangleMesh]
+    """Objects of random captions, which the unconditional mixture contains besides `objects`."""
+    negatives: Sequence[TriangleMesh] = ()
+    """Objects of the negative prompt; empty if there is none."""
+
+
+class WorldPrior(ExactPrior[WorldEmbedding]):
+    """Exact score of the procedural world's images in closed form, for tests and offline demonstrations.
+
+    Images of a caption are `mean_k N(X_k, bandwidth^2)`, where X_k is the k-th object of the caption, rendered with
+    exactly the requested cameras, image size and background; see `GaussianMixture` for the noise prediction. All
+    captions are equally likely, so the unconditional mixture gives the prompt's caption as much weight as any other
+    single object.
+
+    Nothing is learned: distilling this prior only recovers objects that the world's generators can build.
+    """
+
+    description = (
+        "exact score of a small procedural world, computed from renderings of its own objects; "
+        "a test bench and offline demonstration, not a learned model"
+    )
+
+    def __init__(self, config: WorldPriorConfig | None = None, schedule: NoiseSchedule | None = None) -> None:
+        """Build the prior. Raises ValueError for settings out of range."""
+        super().__init__(schedule or NoiseSchedule.scaled_linear(), torch.device("cpu"))
+        self.config = WorldPriorConfig() if config is None else config
+        counts = {name: getattr(self.config, name) for name in ("objects", "unconditional_objects", "supersample")}
+        if min(counts.values()) < 1 or not self.config.bandwidth > 0 or self.config.seed < 0:
+            raise ValueError(
+                "the world prior needs objects, unconditional_objects and supersample >= 1, bandwidth > 0 and "
+                f"seed >= 0, got {self.config}"
+            )
+
+    def embed(self, prompt: str, negative_prompt: str = "") -> WorldEmbedding:
+        """Build the objects of the prompts. Raises ValueError naming the unknown words."""
+        own = self._objects([parse_caption(prompt)] * self.config.objects, stream=0)
+        unwanted = [parse_caption(negative_prompt)] * self.config.objects if negative_prompt else []
+        rng = np.random.default_rng((self.config.seed, 3))
+        kinds = rng.permutation(list(KINDS)).tolist()
+        captions = [random_caption(rng, kinds[i % len(kinds)]) for i in range(self.config.unconditional_objects)]
+        return WorldEmbedding(own, self._objects(captions, stream=1), self._objects(unwanted, stream=2))
+
+    @torch.no_grad()
+    def condition(
+        self, embedding: WorldEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
+    ) -> MixtureCondition:
+        """Render the mixture components at these views; those of the other mixtures are rendered at their first use."""
+        views = Cameras(cameras.camera_to_world, cameras.intrinsics, cameras.height, cameras.width)
+        means = self._draw(embedding.objects, views, background)
+
+        @cache
+        def negative() -> GaussianMixture:
+            return self._mixture(self._draw(embedding.negatives, views, background))
+
+        @cache
+        def null() -> GaussianMixture:
+            others = self._draw(embedding.others, views, background)
+            captions = 1 + len(embedding.others)
+            own = torch.full((len(embedding.objects),), -math.log(captions * len(embedding.objects)))
+            rest = torch.full((len(embedding.others),), -math.log(captions))
+            return replace(self._mixture(torch.cat([means, others], 1)), log_weights=torch.cat([own, rest]))
+
+        return MixtureCondition(self._mixture(means), negative if embedding.negatives else null, null)
+
+    def _objects(self, captions: Iterable[Caption], stream: int) -> list[TriangleMesh]:
+        """Build objects; streams are independent, so the prompt's objects do not depend on what else is drawn."""
+        rng = np.random.default_rng((self.config.seed, stream))
+        return [shade(sample_object(caption, rng)) for caption in captions]
+
+    def _draw(
+        self, objects: Sequence[TriangleMesh], cameras: Cameras, background: Float[Tensor, "b 3"]
+    ) -> Float[Tensor, "b k 3 h w"]:
+        images = render_all(objects, cameras, background, supersample=self.config.supersample)
+        return self.encode(images.flatten(0, 1)).reshape(images.shape)
+
+    def _mixture(self, means: Float[Tensor, "b k 3 h w"]) -> GaussianMixture:
+        return GaussianMixture.isotropic(means, self.config.bandwidth)
