@@ -167,7 +167,6 @@ class Rehearsal:
         self, scene: Representation, cameras: Cameras, background: Float[Tensor, "2 3"], *, normals_only: bool
     ) -> RenderOutput:
         _check_parameters(scene, self._prior.device)
-        check_rates(scene)
         output = scene.render(cameras, background)
         check_images(scene, output, cameras, background)
         check_singles(scene, output, cameras, background)
@@ -360,6 +359,16 @@ def converted_scene(config: TakesOver, scene: Representation, context: SceneCont
         out = _checked_scene(config, "from_scene", config.from_scene(scene, context))
         _check_parameters(out, context.device, "from_scene(scene, context)")
     return out
+
+
+def check_scene_rates(scene: Representation) -> None:
+    """Check the learning rates of a scene, or of its first particle, before an optimizer is made of them.
+
+    Raises UserError, and ValueError as `optimizer_groups`.
+    """
+    particle = particles_of(scene)[0]
+    with blamed([particle]):
+        check_rates(particle)
 
 
 def _checked_scene(config: Any, method: str, scene: Any) -> Representation:

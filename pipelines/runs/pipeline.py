@@ -33,6 +33,7 @@ from ..optimization.component_checks import (
     built_distiller,
     built_prior,
     built_scene,
+    check_scene_rates,
     converted_scene,
 )
 from ..optimization.out_of_memory import ADVICE, is_out_of_memory
@@ -148,6 +149,7 @@ class Pipeline:
         steps = [stage.steps for stage in self.stages.values()]
         offset = sum(steps[: list(self.stages).index(name)])
         embedding = self._embedding_of(name)
+        check_scene_rates(scene)
         return Stage(
             scene,
             distiller,

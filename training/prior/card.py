@@ -26,9 +26,8 @@ it, through the same class as Stable Diffusion.
 - Network: a `UNet2DConditionModel` on patches of {patch} x {patch} pixels and a `CLIPTextModel` over {words} words;
   {parameters:,} parameters, {megabytes:.1f} MB in half precision.
 - Input: {size} x {size} pixels in [-1, 1] under noise, the timestep, the prompt, the camera, the background's color
-  (`distill/priors/camera_features.py`) and the modality: {modalities} (`distill/priors/modalities.py`). Output: the clean
-  image
-  (`prediction_type="sample"`).
+  (`distill/priors/camera_features.py`) and the modality: {modalities} (`distill/priors/modalities.py`). Output: the
+  clean image (`prediction_type="sample"`).
 - Data: {images:,} views of {objects:,} objects of `training/world`: {kinds_count} kinds in {captions} pairs of kind
   and color, azimuth all around, elevation {lowest:g} to {highest:g} degrees, {nearest:g} to {farthest:g} m away,
   {field_of_view:g} degrees of view; the captions in varied words. No other data or weights were used.

@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,10 +18,7 @@ from gltf_samples import image
 from mesh_colors import color_at
 from trimesh.visual import ColorVisuals
 
-from steindreamer.representations.mesh import file as mesh_file
 from steindreamer.representations.mesh.file import FORMATS, read_fitted_mesh, read_mesh
-from steindreamer.representations.mesh.formats import obj as obj_format
-from steindreamer.representations.mesh.formats import off, stl
 from steindreamer.representations.mesh.painted import PaintedMesh
 
 CORNERS = list(itertools.product((-0.5, 0.5), repeat=3))
@@ -384,17 +381,19 @@ def test_materials_of_many_kinds(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("mesh.obj", obj_format), ("mesh.off", off), ("mesh.stl", stl), ("mesh.ply", mesh_file)]
+    ("name", "module"),
+    [("mesh.obj", "formats.obj"), ("mesh.off", "formats.off"), ("mesh.stl", "formats.stl"), ("mesh.ply", "file")],
 )
 def test_files_of_too_many_triangles_are_refused(
-    name: str, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cube = trimesh.Trimesh(CORNERS, TRIANGLES, process=False).export(file_type=name[-3:])
-    path = saved(tmp_path, cube, name)
+    assert isinstance(cube, str | bytes)
+    path, limit = saved(tmp_path, cube, name), f"steindreamer.representations.mesh.{module}.MAX_FACES"
     most = 12 if name != "mesh.stl" else 5  # its size tells, roughly
-    monkeypatch.setattr(module, "MAX_FACES", most)
+    monkeypatch.setattr(limit, most)
     assert len(read_mesh(path).faces) == 12
-    monkeypatch.setattr(module, "MAX_FACES", most - 1)
+    monkeypatch.setattr(limit, most - 1)
     with pytest.raises(ValueError, match=f"more than {most - 1} triangles"):
         read_mesh(path)
 
@@ -403,6 +402,6 @@ def test_too_little_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: 
     def read(*given: object) -> None:
         raise MemoryError
 
-    monkeypatch.setitem(mesh_file._READERS, ".stl", read)
+    monkeypatch.setitem(sys.modules[read_mesh.__module__]._READERS, ".stl", read)
     with pytest.raises(MemoryError):
         read_mesh(saved(tmp_path, b"", "mesh.stl"))

@@ -18,7 +18,6 @@ from mesh_colors import color_at
 from PIL import Image
 
 from steindreamer.representations.mesh.file import read_mesh
-from steindreamer.representations.mesh.formats import gltf
 from steindreamer.representations.mesh.formats.neighbors import ImageReader
 from steindreamer.representations.mesh.painted import PaintedMesh
 
@@ -586,7 +585,7 @@ def test_containers_that_lack_a_part(name: str, tmp_path: Path) -> None:
 def test_files_of_too_many_triangles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = Gltf()
     sample.cube()
-    monkeypatch.setattr(gltf, "MAX_FACES", 12)
+    monkeypatch.setattr("steindreamer.representations.mesh.formats.gltf.MAX_FACES", 12)
     assert len(read(sample, tmp_path).faces) == 12
     sample.cube()
     with pytest.raises(ValueError, match="more than 12 triangles"):
