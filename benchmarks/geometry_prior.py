@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from steindreamer.pipelines.comparison.candidates import parse_contenders
+from steindreamer.pipelines.comparison.candidates import parse_candidates
 from steindreamer.pipelines.comparison.comparison import Comparison, plan, run_all
 from steindreamer.pipelines.comparison.intervals import Interval
 from steindreamer.pipelines.comparison.results import DISTANCES, Quantity, Results, write_csv
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/geometry_prior"))
     options = parser.parse_args()
     comparison = Comparison(
-        contenders=parse_contenders(CONTENDERS),
+        candidates=parse_candidates(CONTENDERS),
         prompts=PROMPTS,
         seeds=tuple(options.seeds),
         # 64 pixels are a size that the shipped estimator was trained at.

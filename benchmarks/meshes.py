@@ -1,4 +1,4 @@
-"""Differentiable images of a mesh: the compiled CPU backend against its readable torch twin.
+"""Differentiable images of a mesh: the compiled CPU backend against its torch reference implementation.
 
     python benchmarks/meshes.py [--repeats N]
 
@@ -34,7 +34,7 @@ SIZES = (128, 256, 512)
 GRIDS = (29, 80)
 """Cells per axis: about 5,000 and 40,000 faces."""
 HEADING = """\
-| pixels | faces | cpu wall, ms | cpu time / threads, ms | twin wall, ms | twin time / threads, ms |
+| pixels | faces | cpu wall, ms | cpu time / threads, ms | reference wall, ms | reference time / threads, ms |
 |---|---|---|---|---|---|"""
 
 
@@ -88,8 +88,8 @@ def main() -> None:
         for grid in GRIDS:
             mesh = bumpy_sphere(grid)
             cpu = measure(mesh, size, "cpu", repeats)
-            twin = measure(mesh, size, "torch", max(repeats // 10, 3))
-            lines.append(f"| {size} | {len(mesh.faces):,} | {cpu.cells()} | {twin.cells()} |")
+            reference = measure(mesh, size, "torch", max(repeats // 10, 3))
+            lines.append(f"| {size} | {len(mesh.faces):,} | {cpu.cells()} | {reference.cells()} |")
             print(lines[-1], flush=True)
     text = "\n".join(lines)
     when = datetime.now(UTC).date().isoformat()

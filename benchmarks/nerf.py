@@ -4,7 +4,7 @@
 
 Scene: the field as it starts, a soft ball of radius 0.5 in a box of side 2 (128 steps along its diagonal) seen from
 3.2 m, after its occupancy grid has looked once. The loss is a sum over the colors ("colors") or also over the normals
-and the penalties along the rays ("everything"). `cpu` is the smallest process time of several runs, divided by the
+and the regularizers along the rays ("everything"). `cpu` is the smallest process time of several runs, divided by the
 number of threads: what a quiet machine would need; `wall` the smallest time on the clock. Compilation excluded. The
 occupancy line is one look at all cells, due every 16 steps. Writes benchmarks/results/nerf.md.
 """

@@ -97,7 +97,7 @@ def denoising(prior: LearnedPrior, examples: int) -> str:
         varied_light="albedo" in model.modalities,
     )
     found = evaluate(model, tokenizer, Examples.render(settings, examples))
-    lines = [f"| told | {' | '.join(map(str, TIMESTEPS))} |", "|---|" + "---|" * len(TIMESTEPS)]
+    lines = [f"| conditioning | {' | '.join(map(str, TIMESTEPS))} |", "|---|" + "---|" * len(TIMESTEPS)]
     for modality, conditions in found.items():
         for name, errors in conditions.items():
             cells = (f"{errors[str(t)]:.4f}" if str(t) in errors else "" for t in TIMESTEPS)

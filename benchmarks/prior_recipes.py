@@ -78,7 +78,7 @@ def row(name: str, what: str, folder: Path, seconds: float) -> list[str]:
     pipeline = load_pipeline(folder / "prior")
     parameters = sum(p.numel() for part in (pipeline.unet, pipeline.text_encoder) for p in part.parameters())
     turned, opposite, words = (
-        _rise(record, told, "right") for told in ("turned by 90 degrees", "turned by 180 degrees", "wrong words")
+        _rise(record, name, "right") for name in ("turned by 90 degrees", "turned by 180 degrees", "wrong words")
     )
     return [
         *(name, what, f"{parameters / 1e6:.1f} M", f"{record['step']:,}", f"{record['cpu_seconds']:,}"),
@@ -89,8 +89,8 @@ def row(name: str, what: str, folder: Path, seconds: float) -> list[str]:
     ]
 
 
-def _rise(record: dict[str, Any], told: str, right: str) -> float:
-    return record[_MODALITY][told]["950"] / record[_MODALITY][right]["950"] - 1
+def _rise(record: dict[str, Any], name: str, right: str) -> float:
+    return record[_MODALITY][name]["950"] / record[_MODALITY][right]["950"] - 1
 
 
 def _held_out(record: dict[str, Any]) -> str:
@@ -112,10 +112,10 @@ def report(rows: Sequence[Sequence[str]], command: str) -> str:
 
 Every recipe trains in one thread on the same views with seed 0, and none reaches the cool-down of its learning rate.
 Mean squared error of the estimated clean image, in [-1, 1], for objects that training has not seen, by timestep.
-Then, at t = 950, where only what it is told can say what is in the image: by how much the error rises when the camera
-it is told is turned, or the words are another object's; and the error for pairs of kind and color held out of the
-training. A recipe listens to its camera if the error rises by at least {CAMERA_GATE:.0%} at 90 degrees: without that,
-every side of a distilled object looks the same. One seed each: small differences say nothing.
+Then, at t = 950, where the conditioning alone determines the image: by how much the error rises when the camera of the
+conditioning is turned, or the words are another object's; and the error for held-out pairs of kind and color. A recipe
+listens to its camera if the error rises by at least {CAMERA_GATE:.0%} at 90 degrees: without that, every side of a
+distilled object looks the same. One seed each: small differences say nothing.
 
 {table(rows)}
 """

@@ -65,7 +65,7 @@ def run(config: RunConfig, folder: Path) -> tuple[dict[str, TriangleMesh], dict[
             meshes["coarse"] = textured(stage.representation, config)
         start = time.perf_counter()
         following = pipeline.following(stage)
-        seconds["hand-over"] = seconds.get("hand-over", 0.0) + time.perf_counter() - start
+        seconds["conversion"] = seconds.get("conversion", 0.0) + time.perf_counter() - start
         if following is None:
             break
         stage = following

@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results"
 ENOUGH_SECONDS = 10.0
 """No further runs of what has taken this long."""
 DENSE_PIXELS = 128
-"""The dense twin of splatting is not asked for larger images on the CPU: that takes minutes (see splatting.py)."""
+"""Largest image, in pixels, of the dense splatting reference on the CPU; larger ones take minutes (splatting.py)."""
 MESH_BACKENDS = {"cpu": ["cpu", "torch", "pytorch3d"], "cuda": ["nvdiffrast", "torch", "pytorch3d"]}
 GAUSSIAN_BACKENDS = {"cpu": ["cpu", "torch"], "cuda": ["gsplat", "torch"]}
 OPTIONAL = ("gsplat", "nvdiffrast", "pytorch3d")

@@ -1,10 +1,10 @@
-"""The compiled CPU rasterizer against its readable torch twin: forward and backward time of one image.
+"""The compiled CPU rasterizer against its torch reference implementation: forward and backward time of one image.
 
     python benchmarks/splatting.py [--quick] [--repeats N] [--threads N]
 
 Scene: N Gaussians in a ball of radius 0.8 seen from 3 m, as wide as 0.6 of their spacing, so that every pixel meets 50
 to 150 of them whatever N is. Reported is the smallest time of several runs after a warm-up (compilation excluded); of
-the twin, of three.
+the reference, of three.
 Writes benchmarks/results/splatting.json and splatting.md.
 """
 
@@ -33,7 +33,7 @@ from steindreamer.representations.gaussians.splatting import splat
 RESULTS = Path(__file__).parent / "results"
 SIZES = (64, 128, 256)
 COUNTS = (2_000, 10_000, 50_000)
-TWIN_REPEATS = 3
+REFERENCE_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Row:
     count: int
     cpu_forward_ms: float
     cpu_backward_ms: float
-    twin_forward_ms: float
-    twin_backward_ms: float
+    reference_forward_ms: float
+    reference_backward_ms: float
 
     @property
     def speedup(self) -> float:
-        return (self.twin_forward_ms + self.twin_backward_ms) / (self.cpu_forward_ms + self.cpu_backward_ms)
+        return (self.reference_forward_ms + self.reference_backward_ms) / (self.cpu_forward_ms + self.cpu_backward_ms)
 
 
 def scene(count: int) -> list[Tensor]:
@@ -93,16 +93,16 @@ def run(sizes: tuple[int, ...], counts: tuple[int, ...], repeats: int) -> list[R
     for size in sizes:
         for count in counts:
             cpu = measure(count, size, "cpu", repeats)
-            twin = measure(count, size, "torch", min(repeats, TWIN_REPEATS))
-            rows.append(Row(size, count, *cpu, *twin))
+            reference = measure(count, size, "torch", min(repeats, REFERENCE_REPEATS))
+            rows.append(Row(size, count, *cpu, *reference))
             print(markdown_row(rows[-1]), flush=True)
     return rows
 
 
 def markdown_row(row: Row) -> str:
-    twin = f"{row.twin_forward_ms:.0f} / {row.twin_backward_ms:.0f}"
+    reference = f"{row.reference_forward_ms:.0f} / {row.reference_backward_ms:.0f}"
     cpu = f"{row.cpu_forward_ms:.1f} / {row.cpu_backward_ms:.1f}"
-    return f"| {row.size} | {row.count:,} | {cpu} | {twin} | {row.speedup:.0f}x |"
+    return f"| {row.size} | {row.count:,} | {cpu} | {reference} | {row.speedup:.0f}x |"
 
 
 def hardware() -> str:
@@ -130,7 +130,7 @@ def main() -> None:
 
     when, machine = datetime.now(UTC).date().isoformat(), hardware()
     heading = [
-        "| pixels | Gaussians | cpu forward / backward, ms | twin forward / backward, ms | speed-up |",
+        "| pixels | Gaussians | cpu forward / backward, ms | reference forward / backward, ms | speed-up |",
         "|---|---|---|---|---|",
     ]
     print("\n".join([machine, *heading]))
@@ -138,7 +138,14 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     document = {"date": when, "hardware": machine, "rows": [{**asdict(row), "speedup": row.speedup} for row in rows]}
     (RESULTS / "splatting.json").write_text(json.dumps(document, indent=1) + "\n")
-    text = ["# CPU splatting against its torch twin", "", f"{when}; {machine}.", "", *heading, *map(markdown_row, rows)]
+    text = [
+        "# CPU splatting against its torch reference",
+        "",
+        f"{when}; {machine}.",
+        "",
+        *heading,
+        *map(markdown_row, rows),
+    ]
     (RESULTS / "splatting.md").write_text("\n".join([*text, ""]))
 
 

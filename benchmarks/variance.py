@@ -3,7 +3,7 @@
     python benchmarks/variance.py            # writes benchmarks/results/variance_mixture.md
 
 The priors' scores are exact (no network), their covariances diagonal in a cosine basis (which the spectral control
-variate matches: optimistic) or in a Haar basis (which it does not). The rendering is what 150 steps of SDS made of
+variate matches: a best case) or in a Haar basis (which it does not). The rendering is what 150 steps of SDS made of
 noise;
 coefficients are learned on draws of their own, then frozen.
 """
@@ -20,7 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from steindreamer.distill import GeometryEstimate, Guide, MixtureCondition, SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill import (
+    GeometryBuffers,
+    GeometryEstimate,
+    MixtureCondition,
+    SDSConfig,
+    SSDConfig,
+    TimestepConfig,
+)
 from steindreamer.distill.basis import SeparableBasis
 from steindreamer.distill.priors.mixture import MixturePrior, image_like_mixture
 from steindreamer.distill.variance.probe import probe_noise_variance
@@ -48,7 +55,7 @@ def random_estimator() -> nn.Module:
     return network.requires_grad_(False)
 
 
-def geometry() -> Guide:
+def hemisphere() -> GeometryBuffers:
     """A hemisphere filling most of the rendering, seen from +Z at distance 3."""
     axis = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
     y, x = torch.meshgrid(-axis, axis, indexing="ij")
@@ -58,7 +65,7 @@ def geometry() -> Guide:
     pose[2, 3] = 3.0
     normal = nn.functional.normalize(torch.stack([x, y, height]), dim=0) * inside
     maps = (inside[None], ((3 - height) * inside)[None], normal, pose)
-    return Guide(*(image.expand(BATCH, *image.shape) for image in maps))
+    return GeometryBuffers(*(image.expand(BATCH, *image.shape) for image in maps))
 
 
 def relative_variance(config: SDSConfig, prior: MixturePrior, condition: MixtureCondition, rendering: Tensor) -> float:
@@ -69,14 +76,14 @@ def relative_variance(config: SDSConfig, prior: MixturePrior, condition: Mixture
         out = network(image)
         return GeometryEstimate(out[:, :1], nn.functional.normalize(out[:, 1:], dim=1))
 
-    guide, distiller = geometry(), config.build(prior, estimator)
+    geometry, distiller = hemisphere(), config.build(prior, estimator)
     generator = torch.Generator().manual_seed(10)
     for _ in range(LEARN):
-        distiller.update(distiller(rendering, guide, condition, progress=0.0, generator=generator))
+        distiller.update(distiller(rendering, geometry, condition, progress=0.0, generator=generator))
     own, sds = 0.0, 0.0
     for seed in range(PROBES):
         fresh = torch.Generator().manual_seed(100 + seed)
-        probe = probe_noise_variance(distiller, rendering, guide, condition, progress=0.0, generator=fresh)
+        probe = probe_noise_variance(distiller, rendering, geometry, condition, progress=0.0, generator=fresh)
         own, sds = own + probe.within_noise, sds + probe.within_noise_sds
     return own / sds
 
@@ -88,7 +95,7 @@ def optimized_image(prior: MixturePrior, condition: MixtureCondition, guidance_s
     distiller = SDSConfig(guidance_scale=guidance_scale, timesteps=TIMESTEPS).build(prior)
     for _ in range(150):
         optimizer.zero_grad()
-        distiller(rendering, geometry(), condition, progress=0.0, generator=generator).loss.backward()
+        distiller(rendering, hemisphere(), condition, progress=0.0, generator=generator).loss.backward()
         optimizer.step()
     return rendering.detach()
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.distill import Distiller, Guide, NoiseRequest, Prior, SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill import Distiller, GeometryBuffers, NoiseRequest, Prior, SDSConfig, SSDConfig, TimestepConfig
 from steindreamer.distill.priors.counting import CountingPrior
 from steindreamer.distill.variance.probe import probe_noise_variance
 from steindreamer.pipelines.config.run_config import load_config
@@ -47,8 +47,8 @@ ESTIMATORS: dict[str, SDSConfig] = {
     "`spectral` (default)": SSDConfig(),
     "`noise`, `depth`": SSDConfig(baseline=["noise", "depth"]),
     "`noise`, `normal`": SSDConfig(baseline=["noise", "normal"]),
-    "`student`": SSDConfig(baseline=["student"]),
-    "`spectral`, `student`": SSDConfig(baseline=["spectral", "student"]),
+    "`learned`": SSDConfig(baseline=["learned"]),
+    "`spectral`, `learned`": SSDConfig(baseline=["spectral", "learned"]),
     "`spectral`, `low_rank`": SSDConfig(baseline=["spectral", "low_rank"]),
     "antithetic": SDSConfig(antithetic=True),
 }
@@ -63,7 +63,7 @@ class Views:
     """What a step gives the estimators."""
 
     image: Float[Tensor, "b 3 h w"]
-    guide: Guide
+    geometry: GeometryBuffers
     condition: Any
 
 
@@ -93,7 +93,7 @@ def along_a_run(stage: Stage, generator: torch.Generator) -> Views:
     """The views of the stage's next step."""
     view = stage.render_views(stage.config.views, generator)
     stage.step()
-    return Views(view.image.detach(), view.guide, view.condition)
+    return Views(view.image.detach(), view.geometry, view.condition)
 
 
 def of_an_object(stage: Stage, mesh: TriangleMesh, state: str, generator: torch.Generator) -> Views:
@@ -104,8 +104,8 @@ def of_an_object(stage: Stage, mesh: TriangleMesh, state: str, generator: torch.
         image = F.avg_pool2d(F.pad(image, (3, 3, 3, 3), mode="replicate"), 7, 1)
     elif state == "gray":
         image = torch.full_like(image, 0.5)
-    guide = Guide(output.opacity, output.depth, output.normal, cameras.camera_to_world)
-    return Views(image, guide, stage.prior.condition(stage.embedding, cameras, background))
+    geometry = GeometryBuffers(output.opacity, output.depth, output.normal, cameras.camera_to_world)
+    return Views(image, geometry, stage.prior.condition(stage.embedding, cameras, background))
 
 
 class CachedPrior(CountingPrior[Any, Any]):
@@ -158,7 +158,7 @@ def measure(
         prior.forget()
         for name, distiller in distillers.items():
             noise = torch.Generator().manual_seed(seed)
-            arguments = (views.image, views.guide, views.condition)
+            arguments = (views.image, views.geometry, views.condition)
             distillation = distiller(*arguments, progress=0.0, generator=noise)
             if 2 * step >= steps:
                 probe = probe_noise_variance(distiller, *arguments, progress=0.0, generator=noise)

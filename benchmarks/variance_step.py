@@ -79,7 +79,7 @@ def gradients(stage: Stage, way: Way, draws: int) -> list[Float[Tensor, "n p"]]:
     generator, found = torch.Generator().manual_seed(1), []
     for index in range(LESSONS + draws):
         view = stage.render_views(views, generator)
-        step = distiller(view.image, view.guide, view.condition, progress=stage.progress, generator=generator)
+        step = distiller(view.image, view.geometry, view.condition, progress=stage.progress, generator=generator)
         if index < LESSONS:
             distiller.update(step)
         else:

@@ -27,13 +27,13 @@ WEIGHTS = {"text": "model.safetensors", "part": "diffusion_pytorch_model.safeten
 
 @dataclass(frozen=True)
 class Model:
-    """Keywords of the parts' classes, and what the denoiser is told."""
+    """Keywords of the parts' classes, and the shapes of the denoiser's further inputs."""
 
     pipeline: str
     denoiser: dict[str, Any]
     vae: dict[str, Any]
     texts: tuple[dict[str, Any], ...]
-    told: dict[str, tuple[int, ...]]
+    inputs: dict[str, tuple[int, ...]]
     """Shapes for one prompt, by name."""
 
 
@@ -52,8 +52,8 @@ _VAE_4 = TEXT_TO_IMAGE["stable-diffusion-2-1-base"].vae
 _VAE_16 = _VAE_4 | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
 
 
-def _of(shape: TextToImage, told: dict[str, tuple[int, ...]]) -> Model:
-    return Model(shape.pipeline, shape.unet, shape.vae, shape.texts, told)
+def _of(shape: TextToImage, inputs: dict[str, tuple[int, ...]]) -> Model:
+    return Model(shape.pipeline, shape.unet, shape.vae, shape.texts, inputs)
 
 
 MODELS = {
@@ -142,9 +142,9 @@ def embedding(model: Model) -> ViewEmbedding:
     """What the text encoders would answer, without values."""
 
     def rows(count: int) -> TextRows:
-        kinds = {name: torch.bool if name.endswith("mask") else torch.float32 for name in model.told}
+        kinds = {name: torch.bool if name.endswith("mask") else torch.float32 for name in model.inputs}
         return TextRows(
-            {name: torch.empty(count, *shape, dtype=kinds[name], device="meta") for name, shape in model.told.items()}
+            {name: torch.empty(count, *shape, dtype=kinds[name], device="meta") for name, shape in model.inputs.items()}
         )
 
     return ViewEmbedding(rows(VIEW_PROMPTS), rows(1))

@@ -12,7 +12,7 @@ from .control_variates.registry import (
 from .control_variates.terms import ControlVariate
 from .distiller import Distillation, Distiller
 from .geometry.base import GeometryEstimate, GeometryEstimator
-from .geometry_buffers import Guide
+from .geometry_buffers import GeometryBuffers
 from .methods import METHODS, SDSConfig, SSDConfig, list_methods, register_method
 from .noise.schedule import NoiseSchedule, NoisySample
 from .noise.timesteps import TimestepConfig
@@ -32,9 +32,9 @@ __all__ = [
     "Distiller",
     "ExactPrior",
     "GaussianMixture",
+    "GeometryBuffers",
     "GeometryEstimate",
     "GeometryEstimator",
-    "Guide",
     "MixtureCondition",
     "NoiseLevel",
     "NoiseRequest",

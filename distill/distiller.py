@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .control_variates.coefficients import Coefficients, Gram, Observation
 from .control_variates.terms import ControlVariate, LearningControlVariate
-from .geometry_buffers import Guide
+from .geometry_buffers import GeometryBuffers
 from .learned_score import LearnedScore, LoRABatch
 from .noise.schedule import NoisySample
 from .noise.timesteps import TimestepConfig, TimestepDraw, TimestepSampler
@@ -56,7 +56,7 @@ class Distiller(nn.Module, Generic[Condition]):
     belong to the caller.
 
     Example:
-        >>> result = distiller(image, guide, condition, progress=0.5, generator=generator)  # doctest: +SKIP
+        >>> result = distiller(image, geometry, condition, progress=0.5, generator=generator)  # doctest: +SKIP
         >>> result.loss.backward()  # doctest: +SKIP
         >>> optimizer.step()  # doctest: +SKIP
         >>> distiller.update(result)  # doctest: +SKIP
@@ -124,7 +124,7 @@ class Distiller(nn.Module, Generic[Condition]):
     def forward(
         self,
         image: Float[Tensor, "b 3 h w"],
-        guide: Guide,
+        geometry: GeometryBuffers,
         condition: Condition,
         *,
         progress: float,
@@ -135,7 +135,7 @@ class Distiller(nn.Module, Generic[Condition]):
 
         Args:
             image: display sRGB in [0, 1], attached to the scene's graph.
-            guide: the renderer's geometry buffers, for control variates.
+            geometry: the renderer's geometry buffers, for control variates.
             condition: what the prior is conditioned on at these views, from `Prior.condition`.
             progress: progress of the stage, from 0 to 1.
             generator: draws the timesteps, unless they are given, and then the noise.
@@ -147,7 +147,7 @@ class Distiller(nn.Module, Generic[Condition]):
             times = self.draw_timestep(clean, progress, generator)
         else:
             times = TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1))
-        observation, sds = self.estimate(clean, times, draw_noise(clean, generator), guide, condition, progress)
+        observation, sds = self.estimate(clean, times, draw_noise(clean, generator), geometry, condition, progress)
         gradient = observation.weight * observation.residual / len(clean)
         # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
         attached = (encoded.float() * gradient).sum()
@@ -155,7 +155,7 @@ class Distiller(nn.Module, Generic[Condition]):
         diagnostics = self._diagnostics(observation, sds)
         batch = None
         if self.learned_score is not None:
-            batch = LoRABatch(clean, condition, guide.camera_to_world, draw_seed(generator))
+            batch = LoRABatch(clean, condition, geometry.camera_to_world, draw_seed(generator))
         return Distillation(
             loss, gradient, observation.residual, times.timestep, diagnostics, observation, times.weight, batch
         )
@@ -192,7 +192,7 @@ class Distiller(nn.Module, Generic[Condition]):
         clean: Float[Tensor, "b c h w"],
         times: TimestepDraw,
         noise: Float[Tensor, "b c h w"],
-        guide: Guide,
+        geometry: GeometryBuffers,
         condition: Condition,
         progress: float,
     ) -> tuple[Observation, Float[Tensor, "b c h w"] | None]:
@@ -210,9 +210,9 @@ class Distiller(nn.Module, Generic[Condition]):
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)
             if self.learned_score is not None:
-                predictions[-1] = predictions[-1] - self.learned_score(sample, condition, guide.camera_to_world)
+                predictions[-1] = predictions[-1] - self.learned_score(sample, condition, geometry.camera_to_world)
             with torch.autocast(clean.device.type, enabled=False):
-                found = [checked_terms(variate, sample, guide) for variate in self.control_variates]
+                found = [checked_terms(variate, sample, geometry) for variate in self.control_variates]
                 terms.append(torch.cat(found) if found else each.new_empty(0, *each.shape))
         alpha, sigma = self.prior.schedule.at(times.timestep)
         prediction, h = (sum(each[1:], each[0]) / len(noises) for each in (predictions, terms))
@@ -240,12 +240,14 @@ class Distiller(nn.Module, Generic[Condition]):
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
-def checked_terms(variate: ControlVariate, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
+def checked_terms(
+    variate: ControlVariate, sample: NoisySample, geometry: GeometryBuffers
+) -> Float[Tensor, "k b c h w"]:
     """The terms of a control variate, float32.
 
     Raises ValueError unless there is one per name, each floating-point, of the noise's shape and on its device.
     """
-    terms: Any = variate.terms(sample, guide)
+    terms: Any = variate.terms(sample, geometry)
     wanted = torch.Size((len(variate.names), *sample.noise.shape))
     if not _fits(terms, wanted, sample.noise.device):
         raise ValueError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Guide:
+class GeometryBuffers:
     """The renderer's detached geometry buffers and cameras, with which baseline functions compare their estimates."""
 
     opacity: Float[Tensor, "b 1 h w"]

@@ -70,7 +70,7 @@ class SSDConfig(SDSConfig):
 
     baseline: list[str] = field(default_factory=lambda: ["spectral"])
     """Names of `CONTROL_VARIATES`, which are fitted jointly: "spectral"; "noise" (SDS with a learned coefficient, the
-    baseline for all others); "student", a small network that learns an odd function of the noise; "low_rank", a
+    baseline for all others); "learned", a small network that learns an odd function of the noise; "low_rank", a
     matrix per range of timesteps, shared by all images; "depth" and "normal", the paper's Stein terms (used alone
     they may be worse than SDS); or one that you registered."""
     coefficients: Literal["regression", "second_moment", "fixed"] = "regression"
@@ -128,7 +128,7 @@ class SSDConfig(SDSConfig):
         odd = [name for name in names if known[name].is_odd]
         if odd and self.antithetic:
             raise ValueError(
-                f"{odd[0]!r} foretells what is odd in the noise, and that cancels in antithetic pairs: "
+                f"{odd[0]!r} predicts the odd part of the noise dependence, which cancels in antithetic pairs: "
                 "set antithetic=false, or leave it out of the baseline"
             )
 

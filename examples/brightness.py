@@ -8,11 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 
 import steindreamer
-from steindreamer.distill import Guide, NoiseLevel, NoisySample
+from steindreamer.distill import GeometryBuffers, NoiseLevel, NoisySample
 
 
 @steindreamer.register_control_variate("brightness")
-def brightness(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+def brightness(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
     """phi of Stein's identity: one number per image, near -1, differentiable in the noisy image."""
     return -1 - 0.1 * noisy.mean((1, 2, 3)).tanh()
 
@@ -24,5 +24,5 @@ class Shifted:
     names = ("shifted",)
     initial = (0.0,)
 
-    def terms(self, sample: NoisySample, guide: Guide) -> Tensor:
+    def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Tensor:
         return -sample.noise.roll(1, -1)[None]

@@ -96,8 +96,8 @@ def _told(error: Exception) -> str:
         what = f"{error.filename}: " if error.filename is not None else ""
         return in_one_line(f"cannot read or write {what}{error.strerror or error}")
     name = f"{type(error).__name__}: {in_one_line(error)}"
-    told = f"{who} raised {name}" if (who := culprit(error)) else f"this is a fault of the program: {name}"
-    return f"{told} ({_keep_traceback(error)})"
+    message = f"{who} raised {name}" if (who := culprit(error)) else f"this is a fault of the program: {name}"
+    return f"{message} ({_keep_traceback(error)})"
 
 
 def _out_of_memory(error: Exception) -> str:

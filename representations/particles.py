@@ -106,8 +106,8 @@ def particles_of(scene: Representation) -> list[Representation]:
 
 
 def _weighted(
-    penalties: Mapping[int, Mapping[str, Float[Tensor, ""]]], fractions: Mapping[int, float]
+    values: Mapping[int, Mapping[str, Float[Tensor, ""]]], fractions: Mapping[int, float]
 ) -> dict[str, Float[Tensor, ""]]:
     """Weighted sum over the particles of every regularizer, by name."""
-    names = next(iter(penalties.values()))
-    return {name: torch.stack([part * penalties[k][name] for k, part in fractions.items()]).sum() for name in names}
+    names = next(iter(values.values()))
+    return {name: torch.stack([part * values[k][name] for k, part in fractions.items()]).sum() for name in names}

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..geometry.base import GeometryEstimator
-from ..geometry_buffers import Guide
+from ..geometry_buffers import GeometryBuffers
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class NoiseLevel:
 
 @runtime_checkable
 class Baseline(Protocol):
-    """A scalar function phi(noisy, level, guide); entry i may depend on image i only."""
+    """A scalar function phi(noisy, level, geometry); entry i may depend on image i only."""
 
-    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]: ...
+    def __call__(
+        self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, geometry: GeometryBuffers
+    ) -> Float[Tensor, " b"]: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class ConstantBaseline:
 
     value: float = -1.0
 
-    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
+    def __call__(
+        self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, geometry: GeometryBuffers
+    ) -> Float[Tensor, " b"]:
         # Depends on `noisy` formally, with an exactly zero gradient.
         return self.value + 0.0 * noisy[:, 0, 0, 0]
 
@@ -70,11 +74,13 @@ class DepthBaseline:
     decode: Callable[[Tensor], Tensor]
     """Conversion of the prior's space to sRGB, `Prior.decode`."""
 
-    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
+    def __call__(
+        self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, geometry: GeometryBuffers
+    ) -> Float[Tensor, " b"]:
         estimate = self.estimator(self.decode(noisy).float(), level.sigma.flatten()).disparity
-        occupied = (guide.depth > 0) & (guide.opacity > 0)
-        weight = torch.where(occupied, guide.opacity, 0.0)
-        disparity = torch.where(occupied, 1 / guide.depth.clamp(min=1e-6), 0.0)
+        occupied = (geometry.depth > 0) & (geometry.opacity > 0)
+        weight = torch.where(occupied, geometry.opacity, 0.0)
+        disparity = torch.where(occupied, 1 / geometry.depth.clamp(min=1e-6), 0.0)
         disparity, weight = _resized(disparity, weight, estimate)
         return weighted_pearson(estimate, disparity, weight) - 1
 
@@ -89,10 +95,12 @@ class NormalBaseline:
     decode: Callable[[Tensor], Tensor]
     """Conversion of the prior's space to sRGB, `Prior.decode`."""
 
-    def __call__(self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, guide: Guide) -> Float[Tensor, " b"]:
+    def __call__(
+        self, noisy: Float[Tensor, "b c h w"], level: NoiseLevel, geometry: GeometryBuffers
+    ) -> Float[Tensor, " b"]:
         estimate = self.estimator(self.decode(noisy).float(), level.sigma.flatten()).normal
-        estimate = torch.einsum("bij,bjhw->bihw", guide.camera_to_world[:, :3, :3].to(estimate), estimate)
-        normal, weight = _resized(guide.normal, guide.opacity, estimate)
+        estimate = torch.einsum("bij,bjhw->bihw", geometry.camera_to_world[:, :3, :3].to(estimate), estimate)
+        normal, weight = _resized(geometry.normal, geometry.opacity, estimate)
         cosine = F.cosine_similarity(estimate, normal, dim=1, eps=1e-6)[:, None]
         return ((weight * cosine).flatten(1).sum(1) / (weight.flatten(1).sum(1) + 1e-6)) - 1
 

@@ -100,7 +100,7 @@ class SymmetricOperator(nn.Module):
         return (phi * torch.cat(within, 1)[:, :, None]).sum(1)
 
 
-class StudentTerm(MatrixTerm):
+class LearnedTerm(MatrixTerm):
     """The learned control variate h = -A(clean, timestep) noise.
 
     A is trained on past steps to predict the part of eps_hat that remains after `noise_share` * noise is subtracted.
@@ -128,17 +128,17 @@ class StudentTerm(MatrixTerm):
 
         Raises ValueError for values out of range.
         """
-        super().__init__("student", carries_noise=carries_noise, noise_share=noise_share)
+        super().__init__("learned", carries_noise=carries_noise, noise_share=noise_share)
         if features < 1 or features % 4 or heads < 1 or learning_rate <= 0:
             raise ValueError(
-                "a student needs features (a multiple of 4), heads and a learning rate > 0, "
+                "the learned control variate needs features (a multiple of 4), heads and a learning rate > 0, "
                 f"got {features}, {heads}, {learning_rate}"
             )
         self.features, self.heads, self.learning_rate = features, heads, learning_rate
         self.network: SymmetricOperator | None = None
         self.optimizer: torch.optim.AdamW | None = None
-        self.register_buffer("lessons", torch.zeros((), dtype=torch.long))
-        self.lessons: Tensor
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.updates: Tensor
         """Steps learned from."""
 
     def product(self, sample: NoisySample) -> Float[Tensor, "b c h w"]:
@@ -150,7 +150,7 @@ class StudentTerm(MatrixTerm):
     def learn(self, observation: Observation) -> None:
         """Train on a step whose gradient has been used. A step whose error is not finite is ignored."""
         weight = observation.weight
-        sample, residual = self.lesson(observation)
+        sample, residual = self.training_batch(observation)
         target = weight * residual
         if not target.isfinite().all():
             return
@@ -162,8 +162,8 @@ class StudentTerm(MatrixTerm):
         error = (weight * (odd + even) - target).square().mean()
         (error / target.square().mean().clamp(min=1e-30)).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.lessons += 1
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate * min(1.0, int(self.lessons) / WARM_UP)
+        self.updates += 1
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * min(1.0, int(self.updates) / WARM_UP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -183,7 +183,7 @@ class StudentTerm(MatrixTerm):
         first = state_dict.get(f"{prefix}network.first.weight")
         self.network = self.optimizer = None
         if first is not None:
-            self._begin(first.shape[1] // PATCH**2, self.lessons.device)
+            self._begin(first.shape[1] // PATCH**2, self.updates.device)
             assert self.network is not None and self.optimizer is not None
             load_optimizer(self.optimizer, self.network, state_dict, f"{prefix}optimizer.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -94,7 +94,7 @@ class LowRankTerm(MatrixTerm):
     @torch.no_grad()
     def learn(self, observation: Observation) -> None:
         """Update the directions and the sums; an image whose residual is not finite is ignored."""
-        sample, residual = self.lesson(observation)
+        sample, residual = self.training_batch(observation)
         if self.mean.shape[1:] != residual.shape[1:]:
             self._begin(residual[0])
         noise, residual = (observation.weight * each.float() for each in (sample.noise, residual))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..geometry_buffers import Guide
+from ..geometry_buffers import GeometryBuffers
 from ..noise.schedule import NoisySample
 from .coefficients import Observation
 
@@ -37,7 +37,7 @@ class MatrixTerm(nn.Module, ABC):
         return (1.0, 0.0) if self.carries_noise else (0.0,)
 
     @torch.no_grad()
-    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
+    def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Float[Tensor, "k b c h w"]:
         product = self.product(sample)
         return torch.stack([-sample.noise, -product] if self.carries_noise else [-product])
 
@@ -49,7 +49,7 @@ class MatrixTerm(nn.Module, ABC):
     def learn(self, observation: Observation) -> None:
         """Learn from a step whose gradient has been used. Raises ValueError if it has no sample."""
 
-    def lesson(self, observation: Observation) -> tuple[NoisySample, Float[Tensor, "b c h w"]]:
+    def training_batch(self, observation: Observation) -> tuple[NoisySample, Float[Tensor, "b c h w"]]:
         """The training batch: the noisy sample, and the target of A noise, eps_hat minus `noise_share` * noise."""
         sample = observation.sample
         if sample is None:

@@ -11,7 +11,7 @@ from steindreamer.registry import Registry
 from ..geometry.base import GeometryEstimator
 from ..priors.base import Prior
 from .baselines import Baseline, DepthBaseline, NormalBaseline
-from .learned import StudentTerm
+from .learned import LearnedTerm
 from .low_rank import LowRankTerm
 from .terms import ControlVariate, NoiseTerm, SpectralTerm, SteinTerm
 
@@ -78,8 +78,8 @@ def _on_estimates(name: str, kind: type[DepthBaseline] | type[NormalBaseline]) -
     return stein_entry(name, baseline, needs_estimator=True)
 
 
-def _student(context: VariateContext) -> StudentTerm:
-    return StudentTerm(carries_noise=context.initial > 0, noise_share=context.noise_share)
+def _learned(context: VariateContext) -> LearnedTerm:
+    return LearnedTerm(carries_noise=context.initial > 0, noise_share=context.noise_share)
 
 
 def _low_rank(context: VariateContext) -> LowRankTerm:
@@ -102,8 +102,8 @@ def _adopted(name: str, given: Any) -> ControlVariateEntry:
         baseline: Any = given
         return stein_entry(name, lambda context: baseline)
     raise ValueError(
-        f"control variate {name!r} must be a function of (noisy, level, guide), a class with names, initial and "
-        f"terms(sample, guide), or a ControlVariateEntry; got {given!r}"
+        f"control variate {name!r} must be a function of (noisy, level, geometry), a class with names, initial and "
+        f"terms(sample, geometry), or a ControlVariateEntry; got {given!r}"
     )
 
 
@@ -114,15 +114,15 @@ CONTROL_VARIATES: Registry[ControlVariateEntry] = Registry(
             lambda context: SpectralTerm(context.bands, context.initial), carries_noise=True
         ),
         "noise": ControlVariateEntry(lambda context: NoiseTerm(context.initial), carries_noise=True),
-        "student": ControlVariateEntry(_student, carries_noise=True, is_odd=True),
+        "learned": ControlVariateEntry(_learned, carries_noise=True, is_odd=True),
         "low_rank": ControlVariateEntry(_low_rank, carries_noise=True, is_odd=True),
         "depth": _on_estimates("depth", DepthBaseline),
         "normal": _on_estimates("normal", NormalBaseline),
     },
     _adopted,
 )
-"""Control variates by name. `register_control_variate` takes a baseline function phi(noisy, level, guide), a class with
-the protocol `ControlVariate` that is created without arguments, or a `ControlVariateEntry`."""
+"""Control variates by name. `register_control_variate` takes a baseline function phi(noisy, level, geometry), a
+class with the protocol `ControlVariate` that is created without arguments, or a `ControlVariateEntry`."""
 
 register_control_variate = CONTROL_VARIATES.register
 list_control_variates = CONTROL_VARIATES.names

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..basis import cosine_matrix
-from ..geometry_buffers import Guide
+from ..geometry_buffers import GeometryBuffers
 from ..noise.schedule import NoisySample
 from ..priors.base import described
 from .baselines import Baseline, NoiseLevel
@@ -45,7 +45,7 @@ class ControlVariate(Protocol):
         """The initial coefficient of each term: 1 for the terms that together make up SDS's -noise, else 0."""
         ...
 
-    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]: ...
+    def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Float[Tensor, "k b c h w"]: ...
 
 
 @runtime_checkable
@@ -73,7 +73,7 @@ class NoiseTerm:
         """The initial coefficient of the term."""
         return (self.initial_coefficient,)
 
-    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "1 b c h w"]:
+    def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Float[Tensor, "1 b c h w"]:
         """The negative noise of the sample."""
         return -sample.noise[None]
 
@@ -113,11 +113,11 @@ class SteinTerm:
         """The initial coefficient of the term."""
         return (self.initial_coefficient,)
 
-    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "1 b c h w"]:
+    def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Float[Tensor, "1 b c h w"]:
         """The Stein term of the baseline at the noisy image; differentiates the baseline once."""
         with torch.enable_grad():
             noisy = sample.noisy.detach().requires_grad_()
-            phi: Any = self.baseline(noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), guide)
+            phi: Any = self.baseline(noisy, NoiseLevel(sample.timestep, sample.alpha, sample.sigma), geometry)
             whole = isinstance(phi, Tensor) and phi.is_floating_point() and phi.device == noisy.device
             if not whole or phi.shape != sample.timestep.shape:
                 raise ValueError(
@@ -163,7 +163,7 @@ class SpectralTerm:
         """The initial coefficients, one per frequency band."""
         return (self.initial_coefficient,) * self.bands
 
-    def terms(self, sample: NoisySample, guide: Guide) -> Float[Tensor, "k b c h w"]:
+    def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Float[Tensor, "k b c h w"]:
         """The negative noise, split into frequency bands."""
         noise = sample.noise
         height, width = noise.shape[-2:]

@@ -134,4 +134,4 @@ def view_features(
 
 def _check_modality(modality: str, known: Sequence[str]) -> None:
     if modality not in known:
-        raise ValueError(f"no modality {modality!r}: {', '.join(known)} can be had")
+        raise ValueError(f"no modality {modality!r}: available: {', '.join(known)}")

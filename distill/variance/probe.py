@@ -19,7 +19,7 @@ from torch import Tensor
 from ..control_variates.coefficients import FixedCoefficients
 from ..control_variates.terms import NoiseTerm
 from ..distiller import Distiller, draw_noise, draw_seed
-from ..geometry_buffers import Guide
+from ..geometry_buffers import GeometryBuffers
 from ..priors.base import Condition, encode
 from ..priors.counting import CountingPrior, counting
 from ..residual import Draw, Guided
@@ -49,7 +49,7 @@ class NoiseVariance:
 def probe_noise_variance(
     distiller: Distiller[Condition],
     image: Float[Tensor, "b 3 h w"],
-    guide: Guide,
+    geometry: GeometryBuffers,
     condition: Condition,
     *,
     progress: float,
@@ -69,7 +69,7 @@ def probe_noise_variance(
         draws = []
         for _ in range(2):
             noise = draw_noise(clean, fork)
-            observation, sds = distiller.estimate(clean, times, noise, guide, condition, progress)
+            observation, sds = distiller.estimate(clean, times, noise, geometry, condition, progress)
             if sds is None:
                 sample = distiller.prior.schedule.add_noise(clean, noise, times.timestep)
                 draw = Draw(sample, distiller.prior, condition, progress)
@@ -93,7 +93,7 @@ class ProbeView(Generic[Condition]):
 
     image: Float[Tensor, "1 3 h w"]
     """Display sRGB in [0, 1], with the graph that leads to the scene's parameters."""
-    guide: Guide
+    geometry: GeometryBuffers
     condition: Condition
 
 
@@ -210,7 +210,7 @@ class _Cost:
             _wait_for(device)
             start = time.perf_counter()
             distillation = distiller(
-                image, view.guide, view.condition, progress=progress, generator=noise, timestep=timestep
+                image, view.geometry, view.condition, progress=progress, generator=noise, timestep=timestep
             )
             _wait_for(device)
         self.seconds += time.perf_counter() - start

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
-from ..comparison.candidates import parse_contenders, with_fixed_twins
+from ..comparison.candidates import parse_candidates, with_fixed_coefficients
 from ..comparison.output_paths import check_output_folder
 from ..comparison.trial_settings import trial_settings
 from ..config.plugins import check_plugin_files, load_plugins
@@ -41,7 +41,7 @@ methods:
 
 examples:
   compare.py --methods sds ssd --prompts "a red mug" "a wooden chair" --out runs/compare
-  compare.py --methods sds ssd-depth=ssd:method.baseline=[depth] --fixed-twins
+  compare.py --methods sds ssd-depth=ssd:method.baseline=[depth] --with-fixed-coefficients
              --prompts "a red mug" --seeds 0 1 2 --out runs/mu
 The same command again goes on where it was interrupted and keeps what is finished.
 DIR holds compare.html, plots/, measurements.csv, runs.csv, trials/ and runs/.
@@ -73,7 +73,9 @@ def parser(prog: str = "compare.py") -> argparse.ArgumentParser:
         default=0,
         help="calls of the prior per run (default: what the first method's steps need)",
     )
-    out.add_argument("--fixed-twins", action="store_true", help="also run every SSD with fixed coefficients")
+    out.add_argument(
+        "--with-fixed-coefficients", action="store_true", help="also run every SSD with fixed coefficients"
+    )
     out.add_argument("--measurements", type=whole_number, default=10, metavar="N", help="during a run (default: 10)")
     out.add_argument(
         "--tuples", type=whole_number, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
@@ -119,16 +121,16 @@ def _run(options: argparse.Namespace, command: str) -> None:
     plugins = load_plugins(options.plugin)
 
     from ..comparison.comparison import Comparison, plan, run_all
-    from ..comparison.html_report import write_page
+    from ..comparison.html_report import write_report
     from ..comparison.plots import check_matplotlib
     from ..comparison.results import Results, write_csv
 
     check_matplotlib()
-    contenders = parse_contenders(options.methods)
-    if options.fixed_twins:
-        contenders = with_fixed_twins(contenders)
+    candidates = parse_candidates(options.methods)
+    if options.with_fixed_coefficients:
+        candidates = with_fixed_coefficients(candidates)
     comparison = Comparison(
-        contenders=contenders,
+        candidates=candidates,
         prompts=tuple(dict.fromkeys(options.prompts)),
         seeds=tuple(dict.fromkeys(options.seeds)),
         settings=tuple(options.settings),
@@ -147,7 +149,7 @@ def _run(options: argparse.Namespace, command: str) -> None:
     results = Results(run_all(plan(comparison), options.out, options.jobs))
     write_csv(results, options.out)
     machine = f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, jobs {options.jobs}"
-    put(str(write_page(results, contenders, options.out, command, machine)))
+    put(str(write_report(results, candidates, options.out, command, machine)))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -165,18 +167,18 @@ def _check(options: argparse.Namespace) -> None:
 
 def _check_early(options: argparse.Namespace, known: Schema) -> None:
     """Raises UserError for errors that are found without importing torch."""
-    contenders = parse_contenders(options.methods, known.choices["method"])
-    for contender in contenders:
-        for prompt in options.prompts if contender is contenders[0] else options.prompts[:1]:
+    candidates = parse_candidates(options.methods, known.choices["method"])
+    for candidate in candidates:
+        for prompt in options.prompts if candidate is candidates[0] else options.prompts[:1]:
             config = trial_settings(
                 known,
-                contender.method,
+                candidate.method,
                 prompt,
                 options.seeds[0],
                 options.representation,
                 options.prior,
                 options.preset,
-                [*options.settings, *contender.settings],
+                [*options.settings, *candidate.settings],
             )
             check_named_files(config)
             check_words(config.names["prior"], config.prior, prompt, config.negative_prompt)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
-from ..comparison.candidates import parse_contenders, shared_settings
+from ..comparison.candidates import parse_candidates, shared_settings
 from ..comparison.output_paths import check_output_file
 from ..comparison.text_table import table
 from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
@@ -82,8 +82,8 @@ def _run(options: argparse.Namespace) -> None:
     from ..comparison.trial import plain_variance
     from ..files import write_atomically
 
-    contenders = parse_contenders(options.method)
-    probe = probe_run(options.run, contenders, tuples=options.tuples, seed=options.seed, learn=options.learn)
+    candidates = parse_candidates(options.method)
+    probe = probe_run(options.run, candidates, tuples=options.tuples, seed=options.seed, learn=options.learn)
     for line in probe.damage:
         put(f"passed over: {line}")
     put(f"{options.run}: stage '{probe.stage}' after {probe.step} steps; {options.tuples} tuples, seed {options.seed}")
@@ -116,9 +116,9 @@ def _check_early(options: argparse.Namespace, known: Schema) -> None:
     saved = read_layer(options.run / "config.yaml")
     refuse_missing_plugins([saved], options.plugin)
     config = compose_as(known, [saved])
-    for contender in parse_contenders(options.method, known.choices["method"]):
+    for candidate in parse_candidates(options.method, known.choices["method"]):
         layers = [to_plain(config), shared_settings(config, known.choices["method"])]
-        compose_as(known, [*layers, *given_layers(contender.settings, {})], {"method": contender.method})
+        compose_as(known, [*layers, *given_layers(candidate.settings, {})], {"method": candidate.method})
 
 
 def tables(variances: Mapping[str, EstimatorVariance]) -> str:

@@ -26,7 +26,7 @@ _NEXT_SETTING = re.compile(r":(?=[\w.]+=)")
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A method with its settings."""
 
     label: str
@@ -36,7 +36,7 @@ class Contender:
     """Settings of the method, each `section.key=value`."""
 
 
-def parse_contender(text: str, known: Methods = None) -> Contender:
+def parse_candidate(text: str, known: Methods = None) -> Candidate:
     """Parse the text of a candidate.
 
     The forms are `ssd`, `ssd:method.baseline=[depth]`, and with a label
@@ -58,26 +58,26 @@ def parse_contender(text: str, known: Methods = None) -> Contender:
             f"'{text}' names no known method{nearest(method, known)}; write NAME, NAME:section.key=value or "
             f"LABEL=NAME:section.key=value with NAME one of {', '.join(known)}"
         )
-    return Contender(label or _automatic_label(method, settings), method, tuple(settings))
+    return Candidate(label or _automatic_label(method, settings), method, tuple(settings))
 
 
-def parse_contenders(texts: Sequence[str], known: Methods = None) -> tuple[Contender, ...]:
+def parse_candidates(texts: Sequence[str], known: Methods = None) -> tuple[Candidate, ...]:
     """Parse several candidates. Raises SettingsError, also if two have the same label."""
-    out = tuple(parse_contender(text, known) for text in texts)
-    labels = [contender.label for contender in out]
+    out = tuple(parse_candidate(text, known) for text in texts)
+    labels = [candidate.label for candidate in out]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise SettingsError(f"several methods are called {', '.join(twice)}; label them: LABEL=NAME:section.key=value")
     return out
 
 
-def with_fixed_twins(contenders: Sequence[Contender], known: Methods = None) -> tuple[Contender, ...]:
+def with_fixed_coefficients(candidates: Sequence[Candidate], known: Methods = None) -> tuple[Candidate, ...]:
     """Insert after each method with learned coefficients the same method with fixed ones (SteinDreamer, Fig. 6)."""
-    known, out = _registered(known), list[Contender]()
-    for contender in contenders:
-        out.append(contender)
-        if hasattr(known[contender.method](), "coefficients") and FIXED not in contender.settings:
-            out.append(replace(contender, label=f"{contender.label}-fixed", settings=(*contender.settings, FIXED)))
+    known, out = _registered(known), list[Candidate]()
+    for candidate in candidates:
+        out.append(candidate)
+        if hasattr(known[candidate.method](), "coefficients") and FIXED not in candidate.settings:
+            out.append(replace(candidate, label=f"{candidate.label}-fixed", settings=(*candidate.settings, FIXED)))
     return tuple(out)
 
 
@@ -98,15 +98,15 @@ def texts_of(config: RunConfig, stage: str) -> tuple[str, str]:
     return config.methods[stage].texts(config.prompt, config.negative_prompt)
 
 
-def twins(contenders: Sequence[Contender]) -> list[tuple[Contender, Contender]]:
+def fixed_pairs(candidates: Sequence[Candidate]) -> list[tuple[Candidate, Candidate]]:
     """Return pairs (learned, fixed) that differ only in the coefficients."""
 
-    def others(contender: Contender) -> tuple[str, frozenset[str]]:
-        return contender.method, frozenset(contender.settings) - {FIXED}
+    def others(candidate: Candidate) -> tuple[str, frozenset[str]]:
+        return candidate.method, frozenset(candidate.settings) - {FIXED}
 
-    fixed = {others(contender): contender for contender in contenders if FIXED in contender.settings}
-    learned = [contender for contender in contenders if FIXED not in contender.settings]
-    return [(contender, fixed[others(contender)]) for contender in learned if others(contender) in fixed]
+    fixed = {others(candidate): candidate for candidate in candidates if FIXED in candidate.settings}
+    learned = [candidate for candidate in candidates if FIXED not in candidate.settings]
+    return [(candidate, fixed[others(candidate)]) for candidate in learned if others(candidate) in fixed]
 
 
 def _registered(known: Methods) -> Mapping[str, type]:

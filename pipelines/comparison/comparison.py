@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..geometry_models import load_estimator
 from ..runs.pipeline import Pipeline
 from ..runs.signals import signals_handled
-from .candidates import Contender, texts_of
+from .candidates import Candidate, texts_of
 from .children import Children
 from .trial import Record, Trial, run_config, run_trial
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class Comparison:
     """Settings of a comparison; see `Trial` for fields with the same name."""
 
-    contenders: tuple[Contender, ...]
+    candidates: tuple[Candidate, ...]
     """Methods to compare. The first one is the reference of the others, and its number of steps sets the budget."""
     prompts: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -59,22 +59,22 @@ def plan(comparison: Comparison) -> list[Trial]:
     Raises:
         UserError: A setting is invalid, or the prior cannot be loaded.
     """
-    configs = [_config(comparison, contender, contender.settings) for contender in comparison.contenders]
+    configs = [_config(comparison, candidate, candidate.settings) for candidate in comparison.candidates]
     first = configs[0].active_stages()
     needed = _calls_per_view(configs)
     budgets = {name: stage.steps * stage.views.per_step * needed[0] for name, stage in first.items()}
     scale = comparison.calls / sum(budgets.values()) if comparison.calls else 1.0
     trials = []
-    for contender, config, calls in zip(comparison.contenders, configs, needed, strict=True):
+    for candidate, config, calls in zip(comparison.candidates, configs, needed, strict=True):
         stages = config.active_stages()
         if stages.keys() != first.keys() or any(s.views != first[n].views for n, s in stages.items()):
-            raise UserError(f"'{contender.label}' has other stages or views than the first method; give all the same")
+            raise UserError(f"'{candidate.label}' has other stages or views than the first method; give all the same")
         views = {stage.views.per_step for stage in stages.values()}
         if len(views) > 1:
             raise UserError("the stages differ in views.per_step; give all the same, so that steps can be compared")
         per_step = calls * views.pop()
         steps = [f"stages.{name}.steps={max(1, round(scale * budget / per_step))}" for name, budget in budgets.items()]
-        trials += _trials(comparison, contender, tuple(steps), per_step)
+        trials += _trials(comparison, candidate, tuple(steps), per_step)
     return trials
 
 
@@ -146,24 +146,24 @@ def _run_one(trial: Trial, out: Path, jobs: int, children: Children) -> None:
     environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
     plugins = [word for plugin in trial.plugins for word in ("--plugin", plugin)]
     module = "steindreamer.pipelines.comparison.trial"
-    status, told = children.run(module, [str(record), str(folder), *plugins], environment)
+    status, message = children.run(module, [str(record), str(folder), *plugins], environment)
     if status:
-        raise UserError(f"{trial.name}: {told.removeprefix('error: ') or f'ended with status {status}'}")
+        raise UserError(f"{trial.name}: {message.removeprefix('error: ') or f'ended with status {status}'}")
 
 
-def _config(comparison: Comparison, contender: Contender, settings: Sequence[str]) -> RunConfig:
+def _config(comparison: Comparison, candidate: Candidate, settings: Sequence[str]) -> RunConfig:
     c = comparison
     settings = (*c.settings, *settings)
-    return run_config(contender.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings, c.plugins)
+    return run_config(candidate.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings, c.plugins)
 
 
-def _trials(comparison: Comparison, contender: Contender, steps: tuple[str, ...], per_step: int) -> list[Trial]:
+def _trials(comparison: Comparison, candidate: Candidate, steps: tuple[str, ...], per_step: int) -> list[Trial]:
     c = comparison
     return [
         Trial(
-            label=contender.label,
-            method=contender.method,
-            settings=(*c.settings, *contender.settings, *steps),
+            label=candidate.label,
+            method=candidate.method,
+            settings=(*c.settings, *candidate.settings, *steps),
             prompt=prompt,
             seed=seed,
             representation=c.representation,
@@ -201,6 +201,6 @@ def _calls_per_view(configs: Sequence[RunConfig]) -> list[int]:
         view = stage.render_views(views, generator)
         with count_predictions(distiller) as counter:
             image = view.image.detach()
-            distiller.update(distiller(image, view.guide, view.condition, progress=0.0, generator=generator))
+            distiller.update(distiller(image, view.geometry, view.condition, progress=0.0, generator=generator))
         found.append(counter.predictions)
     return found

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..files import write_atomically
 from ..runs.report import STYLE
-from .candidates import Contender, twins
+from .candidates import Candidate, fixed_pairs
 from .comparison import run_folder
 from .intervals import LEVEL, Interval
 from .plots import Panel, draw
@@ -24,7 +24,7 @@ IMAGE_WIDTH = 900
 COSINE = "cosine to SDS"
 
 
-def write_page(results: Results, contenders: Sequence[Contender], out: Path, command: str, machine: str) -> Path:
+def write_report(results: Results, candidates: Sequence[Candidate], out: Path, command: str, machine: str) -> Path:
     """Write compare.html and plots/*.png into `out`; returns the path of the page."""
     (out / "plots").mkdir(parents=True, exist_ok=True)
     r = results
@@ -34,7 +34,7 @@ def write_page(results: Results, contenders: Sequence[Contender], out: Path, com
         _convergence(r, out),
         _quality(r),
         _seconds(r),
-        _ablation(r, contenders),
+        _ablation(r, candidates),
         _images(r, out),
         _settings(r),
     ]
@@ -133,20 +133,20 @@ def _seconds(r: Results) -> str:
     return "<h2>Time</h2>" + _table(header, rows) + _note(note)
 
 
-def _ablation(r: Results, contenders: Sequence[Contender]) -> str:
-    pairs = twins(contenders)
+def _ablation(r: Results, candidates: Sequence[Candidate]) -> str:
+    pairs = fixed_pairs(candidates)
     if not pairs:
         return ""
     rows = [
         [
-            contender.label,
-            "learned" if contender is pair[0] else "fixed",
-            _cell(r.over_training(contender.label, relative("total"))),
-            _cell(r.final(contender.label, score), 4),
-            _cell(r.final(contender.label, chamfer)),
+            candidate.label,
+            "learned" if candidate is pair[0] else "fixed",
+            _cell(r.over_training(candidate.label, relative("total"))),
+            _cell(r.final(candidate.label, score), 4),
+            _cell(r.final(candidate.label, chamfer)),
         ]
         for pair in pairs
-        for contender in pair
+        for candidate in pair
     ]
     header = ["method", "coefficients", "total variance / SDS", r.score_name, "chamfer (mm)"]
     note = "With the terms noise and spectral alone, fixed coefficients are SDS."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 
 LEVEL = 0.95
 
@@ -29,7 +29,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     if count < 2:
         return Interval(float(finite[0]) if count else math.nan, math.nan, math.nan, count)
     mean, error = float(finite.mean()), float(finite.std(ddof=1)) / math.sqrt(count)
-    reach = float(student.ppf(0.5 + LEVEL / 2, count - 1)) * error
+    reach = float(t_distribution.ppf(0.5 + LEVEL / 2, count - 1)) * error
     return Interval(mean, mean - reach, mean + reach, count)
 
 

@@ -17,10 +17,10 @@ from ..geometry_models import load_estimator
 from ..optimization.stage import Stage
 from ..runs.checkpoint import Checkpoint, restore_newest
 from ..runs.pipeline import Pipeline
-from .candidates import Contender, shared_settings, texts_of
+from .candidates import Candidate, shared_settings, texts_of
 from .trial import OWN
 
-SDS = Contender(REFERENCE, REFERENCE)
+SDS = Candidate(REFERENCE, REFERENCE)
 """Plain SDS, which is always measured."""
 
 
@@ -38,7 +38,7 @@ class RunProbe:
 
 
 def probe_run(
-    folder: Path, contenders: Sequence[Contender] = (), *, tuples: int = 120, seed: int = 0, learn: int = 100
+    folder: Path, candidates: Sequence[Candidate] = (), *, tuples: int = 120, seed: int = 0, learn: int = 100
 ) -> RunProbe:
     """Measure several methods and SDS on the same tuples, at the newest scene of a run; `folder` is not modified.
 
@@ -59,10 +59,10 @@ def probe_run(
         raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
     config = read_config(folder / "config.yaml")
     stage, damage = _newest_scene(folder, config)
-    distillers = {c.label: _distiller(c, config, stage, learn) for c in contenders if c != SDS}
+    distillers = {c.label: _distiller(c, config, stage, learn) for c in candidates if c != SDS}
     if REFERENCE in distillers:
         raise UserError(f"'{REFERENCE}' is the name of plain SDS here; label the method otherwise: LABEL=NAME:...")
-    if not contenders:
+    if not candidates:
         distillers = {OWN: stage.distiller}
     found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
     return RunProbe(stage.name, stage.total, found, tuple(damage))
@@ -86,24 +86,24 @@ def _newest_scene(folder: Path, config: RunConfig) -> tuple[Stage, list[str]]:
     return stage, damage
 
 
-def _distiller(contender: Contender, config: RunConfig, stage: Stage, learn: int) -> Distiller:
-    if contender.method == config.names["method"] and not contender.settings:
+def _distiller(candidate: Candidate, config: RunConfig, stage: Stage, learn: int) -> Distiller:
+    if candidate.method == config.names["method"] and not candidate.settings:
         return stage.distiller
-    layers = [config.to_plain(), shared_settings(config), *given_layers(contender.settings, {})]
-    wanted = compose(layers, {"method": contender.method})
+    layers = [config.to_plain(), shared_settings(config), *given_layers(candidate.settings, {})]
+    wanted = compose(layers, {"method": candidate.method})
     if texts_of(wanted, stage.name) != texts_of(config, stage.name):
-        raise UserError(f"{contender.label} puts other words to the prior than the run did; probe a run made with it")
+        raise UserError(f"{candidate.label} puts other words to the prior than the run did; probe a run made with it")
     method = wanted.methods[stage.name]
     estimator = load_estimator(wanted.estimator, stage.prior.device) if method.needs_estimator else None
     try:
         distiller = method.build(stage.prior, estimator).to(stage.prior.device)
     except ValueError as error:
-        raise SettingsError(f"{contender.label}: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"{candidate.label}: {' '.join(str(error).split())}") from error
     generator = torch.Generator().manual_seed(1)
     for _ in range(learn):
         view = stage.render_views(stage.config.views, generator)
         distillation = distiller(
-            view.image.detach(), view.guide, view.condition, progress=stage.progress, generator=generator
+            view.image.detach(), view.geometry, view.condition, progress=stage.progress, generator=generator
         )
         distiller.update(distillation, stage.renderer.gram(view) if distiller.needs_gram else None)
     return distiller

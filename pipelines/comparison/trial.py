@@ -40,7 +40,7 @@ OWN = "own"
 """Label of the run's own method among the estimators of a measurement."""
 SCORES = ("psnr", "world", "clip")
 DIGEST = "digest"
-"""Of a record, in its JSON."""
+"""Key of the digest in the JSON of a record."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class Record:
     finished: bool = False
 
     def write(self, path: Path) -> None:
+        """Write the record as JSON with its digest, atomically."""
         plain = json.loads(json.dumps(asdict(self), allow_nan=False))
         write_atomically(path, json.dumps({**plain, DIGEST: digest_of(plain)}, indent=1).encode())
 
@@ -272,14 +273,16 @@ def _truth(stage: Stage) -> TriangleMesh | None:
     return None
 
 
-def _seconds_per_step(journal: Path) -> float | None:
-    """Return the mean over the lines of the journal; None if there are none."""
-    seconds = list(filter(None, map(_seconds_of, journal.read_text(encoding="utf-8", errors="replace").splitlines())))
+def _seconds_per_step(training_log: Path) -> float | None:
+    """Return the mean over the lines of the training_log; None if there are none."""
+    seconds = list(
+        filter(None, map(_seconds_of, training_log.read_text(encoding="utf-8", errors="replace").splitlines()))
+    )
     return sum(seconds) / len(seconds) if seconds else None
 
 
 def _seconds_of(line: str) -> float | None:
-    """Parse the seconds per step from a line of the journal; None if the line is invalid."""
+    """Parse the seconds per step from a line of the training_log; None if the line is invalid."""
     try:
         return float(json.loads(line)["seconds_per_step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

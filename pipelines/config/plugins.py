@@ -88,7 +88,7 @@ def _load_installed(point: EntryPoint) -> None:
         owner = f" of {point.dist.name}" if point.dist else ""
         raise UserError(
             f"the installed plugin '{point.name}'{owner} ({point.value}) failed: {_described(error)}; "
-            "mend or uninstall it"
+            "fix or uninstall it"
         ) from error
     LOADED[point.value] = loaded
 

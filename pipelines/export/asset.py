@@ -80,7 +80,7 @@ def export_asset(
     surface = texture_surface(representation, views, config, watch)
     mesh, watertight = surface.mesh, surface.watertight
     with watch("maps"):
-        maps = bake_maps(mesh, surface.detailed, surface.texels, surface.openness, config.roughness)
+        maps = bake_maps(mesh, surface.detailed, surface.texels, surface.ambient_occlusion, config.roughness)
     with watch("write"):
         path = Path(directory) / FILE_NAME
         write_glb(

@@ -133,25 +133,27 @@ def _tree(
     }
     surface: dict[str, object] = {"metallicFactor": 0.0, "roughnessFactor": roughness}
     material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
-    pages: list[tuple[str, bytes]] = []
+    textures: list[tuple[str, bytes]] = []
     if mesh.uvs is not None:
         attributes["TEXCOORD_0"] = binary.attribute(mesh.uvs.numpy())
     elif mesh.colors is not None:
         attributes["COLOR_0"] = binary.attribute(_linear(mesh.colors.numpy()))
     if mesh.texture is not None:
-        surface["baseColorTexture"] = {"index": len(pages)}
-        pages.append(("base_color", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
+        surface["baseColorTexture"] = {"index": len(textures)}
+        textures.append(("base_color", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
     if maps is not None:
         along = _turned_back(torch.from_numpy(maps.tangents[:, :3]), placement)
         attributes["TANGENT"] = binary.attribute(np.concatenate([along, maps.tangents[:, 3:]], 1))
         # The texture's own roughness is multiplied by the factor; a metallic factor of 0 ignores its metalness.
-        surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(pages)}}
-        material["occlusionTexture"] = {"index": len(pages)}
-        pages.append(("occlusion_roughness_metallic", _png(maps.occlusion_roughness_metallic)))
-        material["normalTexture"] = {"index": len(pages)}
-        pages.append(("normal", _png(maps.normal)))
+        surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(textures)}}
+        material["occlusionTexture"] = {"index": len(textures)}
+        textures.append(("occlusion_roughness_metallic", _png(maps.occlusion_roughness_metallic)))
+        material["normalTexture"] = {"index": len(textures)}
+        textures.append(("normal", _png(maps.normal)))
     primitive = {"attributes": attributes, "indices": binary.indices(mesh.faces.numpy(), len(mesh.vertices))}
-    images = [{"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in pages]
+    images = [
+        {"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in textures
+    ]
     tree: dict[str, object] = {
         "asset": {"version": "2.0", "generator": "steindreamer"} | ({"extras": extras} if extras else {}),
         "scene": 0,

@@ -29,7 +29,7 @@ class TexturedSurface:
     detailed: TriangleMesh
     """The surface before its triangles are reduced."""
     texels: Texels
-    openness: Float[np.ndarray, " t"]
+    ambient_occlusion: Float[np.ndarray, " t"]
     """Ambient occlusion per texel, see `bake.Gathered`."""
     watertight: bool
 
@@ -65,11 +65,11 @@ def texture_surface(
         if mesh.texture is None:
             field = representation if isinstance(representation, Queryable) else None
             source = "renders" if isinstance(representation, TexturedMesh) else config.color_source
-            page = bake_color(mesh, texels, gathered, source, field)
+            texture = bake_color(mesh, texels, gathered, source, field)
         else:
-            page = _spread(mesh.texture.permute(1, 2, 0).numpy(), texels)
-        mesh = replace(mesh, texture=torch.from_numpy(page).permute(2, 0, 1).float() / 255)
-    return TexturedSurface(mesh, detailed, texels, gathered.openness, watertight)
+            texture = _spread(mesh.texture.permute(1, 2, 0).numpy(), texels)
+        mesh = replace(mesh, texture=torch.from_numpy(texture).permute(2, 0, 1).float() / 255)
+    return TexturedSurface(mesh, detailed, texels, gathered.ambient_occlusion, watertight)
 
 
 def plain_surface(representation: Representation, views: Views, config: MeshingConfig) -> TriangleMesh:

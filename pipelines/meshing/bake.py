@@ -32,7 +32,7 @@ class Gathered:
     color: Float[np.ndarray, "t 3"]
     weight: Float[np.ndarray, " t"]
     """Sum of the view weights; 0: no view shows this texel."""
-    openness: Float[np.ndarray, " t"]
+    ambient_occlusion: Float[np.ndarray, " t"]
     """Ambient occlusion: cosine-weighted fraction of the directions above the surface that are not blocked, in [0,
     1]."""
 
@@ -43,7 +43,7 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
     surface = torch.cat(drawn)
     count = len(texels.faces)
     color = np.empty((count, 3), np.float32)
-    weight, openness = np.empty(count, np.float32), np.empty(count, np.float32)
+    weight, ambient_occlusion = np.empty(count, np.float32), np.empty(count, np.float32)
     assert mesh.normals is not None
     extent = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     _gather_kernel(
@@ -61,9 +61,9 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
         np.float32(_AGREEMENT),
         color,
         weight,
-        openness,
+        ambient_occlusion,
     )
-    return Gathered(color, weight, openness)
+    return Gathered(color, weight, ambient_occlusion)
 
 
 def bake_color(
@@ -152,7 +152,7 @@ def _gather_kernel(
     agreement,
     color,
     weight,
-    openness,
+    ambient_occlusion,
 ):
     views, _, height, width = rgb.shape
     for t in prange(positions.shape[0]):
@@ -205,7 +205,7 @@ def _gather_kernel(
                 blue += head_on * bl
                 total += head_on * share_sum
         weight[t] = total
-        openness[t] = visible / above if above > 0 else 1.0
+        ambient_occlusion[t] = visible / above if above > 0 else 1.0
         if total > 0:
             red, green, blue = red / total, green / total, blue / total
         color[t, 0], color[t, 1], color[t, 2] = red, green, blue

@@ -59,7 +59,7 @@ def nearest_colors(
     return look_up
 
 
-def likeness(before: Representation, after: Representation, size: int = 256) -> float:
+def conversion_psnr(before: Representation, after: Representation, size: int = 256) -> float:
     """PSNR (dB) between the images of two scenes, on black: the mean over eight cameras around them."""
     cameras = Cameras.orbit([45.0 * i for i in range(8)], [(-10.0, 20.0, 50.0)[i % 3] for i in range(8)], height=size)
     one, other = (photograph(scene, cameras) for scene in (before, after))

@@ -32,7 +32,7 @@ def bake_maps(
     mesh: TriangleMesh,
     detailed: TriangleMesh,
     texels: Texels,
-    openness: Float[np.ndarray, " t"],
+    ambient_occlusion: Float[np.ndarray, " t"],
     roughness: float,
 ) -> MaterialMaps:
     """Bake the maps of an unwrapped mesh. Normals come from the nearest points of the detailed mesh that it was
@@ -45,7 +45,9 @@ def bake_maps(
         roughness: roughness of the material, in [0, 1].
     """
     tangents = vertex_tangents(mesh)
-    occlusion = np.stack([openness, np.full_like(openness, roughness), np.zeros_like(openness)], 1)
+    occlusion = np.stack(
+        [ambient_occlusion, np.full_like(ambient_occlusion, roughness), np.zeros_like(ambient_occlusion)], 1
+    )
     return MaterialMaps(
         tangents=tangents,
         normal=_normal_map(mesh, tangents, detailed, texels),

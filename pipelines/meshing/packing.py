@@ -19,7 +19,7 @@ _GAIN = 1.01
 """Factor on the best scale so far at which another orientation must fit to be refined."""
 
 
-def pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pack(charts: np.ndarray, corners: np.ndarray, size: int, padding: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pack charts into an atlas. Returns faces, coordinates in [0, 1] (v downward) and the row of `charts` of each
     vertex.
 
@@ -29,7 +29,7 @@ def pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tu
     Args:
         charts: (n, 2) coordinates.
         corners: (f, 3) rows of `charts`.
-        page: size of the texture in texels (square).
+        size: size of the texture in texels (square).
         padding: texels between charts.
     """
     if not np.isfinite(charts).all():
@@ -38,9 +38,9 @@ def pack(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tu
     scale = 0.0
     for turned in _turned(charts, corners):
         if best is None:
-            best, scale = _largest(turned, corners, page, padding)
-        elif (atlas := _packed(turned, corners, page, padding, scale * _GAIN)) is not None:
-            best, scale = _enlarged(turned, corners, page, padding, atlas, scale * _GAIN)
+            best, scale = _largest(turned, corners, size, padding)
+        elif (atlas := _packed(turned, corners, size, padding, scale * _GAIN)) is not None:
+            best, scale = _enlarged(turned, corners, size, padding, atlas, scale * _GAIN)
     assert best is not None  # the first orientation fits or raises
     kept, faces, uvs = best.get_mesh(0)
     # xatlas has v upward: in rows of an image, which grow downward, its charts would be mirrored.
@@ -87,31 +87,31 @@ def _quarter_turn(points: np.ndarray) -> np.ndarray:
     return np.stack([-points[:, 1], points[:, 0]], 1)
 
 
-def _largest(charts: np.ndarray, corners: np.ndarray, page: int, padding: int) -> tuple[xatlas.Atlas, float]:
+def _largest(charts: np.ndarray, corners: np.ndarray, size: int, padding: int) -> tuple[xatlas.Atlas, float]:
     """The packing at the largest scale that fits, and that scale in texels per unit."""
     triangles = charts[corners].astype(np.float64)
     first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     area = 0.5 * float(np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum())
     if not 0 < area < np.inf:
         raise ValueError(f"the charts have no area that could be packed: it is {area:.3g}")
-    full = page / np.sqrt(area)  # would need every texel: never fits
+    full = size / np.sqrt(area)  # would need every texel: never fits
     scale = full
     while scale > 1e-3 * full:
         scale *= 0.7
-        atlas = _packed(charts, corners, page, padding, scale)
+        atlas = _packed(charts, corners, size, padding, scale)
         if atlas is not None:
-            return _enlarged(charts, corners, page, padding, atlas, scale)
-    raise ValueError(f"the charts do not fit {page} texels with padding {padding}; lower padding")
+            return _enlarged(charts, corners, size, padding, atlas, scale)
+    raise ValueError(f"the charts do not fit {size} texels with padding {padding}; lower padding")
 
 
 def _enlarged(
-    charts: np.ndarray, corners: np.ndarray, page: int, padding: int, atlas: xatlas.Atlas, low: float
+    charts: np.ndarray, corners: np.ndarray, size: int, padding: int, atlas: xatlas.Atlas, low: float
 ) -> tuple[xatlas.Atlas, float]:
     """Enlarge a packing that fits to the largest scale, to within half a percent."""
     high = low / 0.7
     while high / low > 1.005:
         middle = float(np.sqrt(low * high))
-        larger = _packed(charts, corners, page, padding, middle)
+        larger = _packed(charts, corners, size, padding, middle)
         if larger is None:
             high = middle
         else:
@@ -119,16 +119,16 @@ def _enlarged(
     return atlas, low
 
 
-def _packed(charts: np.ndarray, corners: np.ndarray, page: int, padding: int, scale: float) -> xatlas.Atlas | None:
+def _packed(charts: np.ndarray, corners: np.ndarray, size: int, padding: int, scale: float) -> xatlas.Atlas | None:
     """The atlas, or None if the charts do not fit at this scale."""
     atlas = xatlas.Atlas()
     atlas.add_uv_mesh(charts, corners)
     options = xatlas.PackOptions()
     options.rotate_charts = False  # it would swap u and v, which mirrors
     options.rotate_charts_to_axis = False  # they are already rotated
-    options.resolution, options.padding, options.texels_per_unit = page, padding, scale
+    options.resolution, options.padding, options.texels_per_unit = size, padding, scale
     generate(atlas, xatlas.ChartOptions(), options)
-    return atlas if atlas.atlas_count == 1 and (atlas.width, atlas.height) == (page, page) else None
+    return atlas if atlas.atlas_count == 1 and (atlas.width, atlas.height) == (size, size) else None
 
 
 def generate(atlas: xatlas.Atlas, charts: xatlas.ChartOptions, packing: xatlas.PackOptions) -> None:

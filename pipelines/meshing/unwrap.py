@@ -16,28 +16,28 @@ _CHART_COSTS = (2.0, 8.0, 32.0)
 """Chart costs that are tried in turn while there are too many charts; a larger cost stretches the texture more."""
 
 
-def unwrap(mesh: TriangleMesh, page: int = 1024, padding: int = 4) -> TriangleMesh:
+def unwrap(mesh: TriangleMesh, size: int = 1024, padding: int = 4) -> TriangleMesh:
     """The mesh with texture coordinates in [0, 1] in one atlas; vertices are split along chart borders.
 
     Normals are those of the mesh before the split, so that seams are invisible in the shading. Raises ValueError for a
-    `page` that is not a power of two, a mesh that is too large to unwrap or has no size, or a padding that leaves no
+    `size` that is not a power of two, a mesh that is too large to unwrap or has no size, or a padding that leaves no
     room.
 
     Args:
         mesh: the mesh to unwrap.
-        page: size of the texture in texels (square).
+        size: size of the texture in texels (square).
         padding: minimum number of texels between charts.
 
     Example:
-        >>> unwrapped = unwrap(mesh, page=512)
+        >>> unwrapped = unwrap(mesh, size=512)
     """
-    if page < 16 or page & (page - 1):
-        raise ValueError(f"texture size {page} is not a power of two of at least 16; use 512, 1024 or 2048")
+    if size < 16 or size & (size - 1):
+        raise ValueError(f"texture size {size} is not a power of two of at least 16; use 512, 1024 or 2048")
     if len(mesh.faces) > MAX_FACES:
         raise ValueError(f"{len(mesh.faces)} faces are too many to unwrap; set face_budget to {MAX_FACES} or less")
     vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
     origin, corners, charts = _charts(vertices / _size(vertices), faces)
-    corners, uvs, kept = pack(charts, corners, page, padding)
+    corners, uvs, kept = pack(charts, corners, size, padding)
     origin = origin[kept]
     return TriangleMesh(
         vertices=mesh.vertices[torch.from_numpy(origin)],

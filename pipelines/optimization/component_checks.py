@@ -28,9 +28,9 @@ from steindreamer.distill import (
     ControlVariate,
     Distillation,
     Distiller,
+    GeometryBuffers,
     GeometryEstimate,
     GeometryEstimator,
-    Guide,
     NoiseRequest,
     NoiseSchedule,
     NoisySample,
@@ -83,10 +83,10 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Inputs of a method: images as in the first step, with their guide and condition."""
+    """Inputs of a method: images as in the first step, with their geometry and condition."""
 
     image: Float[Tensor, "b 3 h w"]
-    guide: Guide
+    geometry: GeometryBuffers
     condition: Any
 
 
@@ -211,7 +211,7 @@ class Rehearsal:
         timestep = torch.full((count,), int(_LEVEL * self._prior.schedule.steps), device=self._prior.device)
         generator = torch.Generator().manual_seed(0)
         distillation = stage.distiller(
-            trial.image, trial.guide, trial.condition, progress=0.0, generator=generator, timestep=timestep
+            trial.image, trial.geometry, trial.condition, progress=0.0, generator=generator, timestep=timestep
         )
         return distillation, trial
 
@@ -226,9 +226,11 @@ class Rehearsal:
             def enlarged(name: str) -> Tensor:
                 return F.interpolate(getattr(output, name).detach(), (size, size))[rows]
 
-            guide = Guide(enlarged("opacity"), enlarged("depth"), enlarged("normal"), cameras.camera_to_world)
+            geometry = GeometryBuffers(
+                enlarged("opacity"), enlarged("depth"), enlarged("normal"), cameras.camera_to_world
+            )
             condition = self._prior.condition(embedding, cameras, background)
-            self._trials[key] = _Trial(enlarged("rgb").clamp(0, 1).requires_grad_(), guide, condition)
+            self._trials[key] = _Trial(enlarged("rgb").clamp(0, 1).requires_grad_(), geometry, condition)
         return self._trials[key]
 
     def _check_distillation(self, distiller: Distiller, distillation: Distillation, trial: _Trial) -> None:
@@ -275,17 +277,17 @@ class Rehearsal:
 
     def _check_independence(self, variate: ControlVariate, distillation: Distillation, trial: _Trial) -> None:
         """Check that the terms of the first image do not depend on the other images."""
-        sample, guide = self._sample(distillation, trial), trial.guide
-        terms = checked_terms(variate, sample, guide)
+        sample, geometry = self._sample(distillation, trial), trial.geometry
+        terms = checked_terms(variate, sample, geometry)
         name = " and ".join(f"'{name}'" for name in dict.fromkeys((variate.names[0], variate.names[-1])))
         if not bool(terms.isfinite().all()):
             raise UserError(f"the control variate {name} returned {_broken(terms)}")
-        if _moved(terms, checked_terms(variate, sample, guide)):
+        if _moved(terms, checked_terms(variate, sample, geometry)):
             raise UserError(
                 f"the control variate {name} answers differently to the same images: a baseline must be "
                 "deterministic (no dropout, no random numbers of its own)"
             )
-        others = checked_terms(variate, *_with_others(sample, guide, self._prior.schedule))
+        others = checked_terms(variate, *_with_others(sample, geometry, self._prior.schedule))
         if _moved(terms, others):
             raise UserError(
                 f"the control variate {name} mixes the images of a batch: its answer for the first image changed "
@@ -435,8 +437,8 @@ def blamed(components: Sequence[object]) -> Iterator[None]:
         who, is_ours = _raised_by(error, components, outsider)
         if isinstance(error, ValueError) and is_ours and not outsider and not text.startswith(RenderOutput.__name__):
             raise
-        told = f"{who}: {text}" if isinstance(error, ValueError) else f"{who} raised {type(error).__name__}: {text}"
-        raise UserError(told if len(told) <= _LONGEST else f"{told[:_LONGEST]} ...") from error
+        message = f"{who}: {text}" if isinstance(error, ValueError) else f"{who} raised {type(error).__name__}: {text}"
+        raise UserError(message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ...") from error
 
 
 def _raised_by(error: Exception, components: Sequence[object], outsider: str) -> tuple[str, bool]:
@@ -508,7 +510,9 @@ def _check_schedule(name: str, schedule: Any) -> None:
         raise UserError(f"{name}.schedule runs from much noise to little; timestep 0 must be the least noisy")
 
 
-def _with_others(sample: NoisySample, guide: Guide, schedule: NoiseSchedule) -> tuple[NoisySample, Guide]:
+def _with_others(
+    sample: NoisySample, geometry: GeometryBuffers, schedule: NoiseSchedule
+) -> tuple[NoisySample, GeometryBuffers]:
     """The sample with the first image and noise unchanged, and all others changed far beyond the usual range."""
 
     def changed(value: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -518,8 +522,8 @@ def _with_others(sample: NoisySample, guide: Guide, schedule: NoiseSchedule) -> 
     others = schedule.add_noise(
         changed(sample.clean, lambda clean: 2 - clean), changed(sample.noise, lambda noise: noise.flip(-1)), timestep
     )
-    opacity, depth, normal, pose = guide.opacity, guide.depth, guide.normal, guide.camera_to_world
-    return others, Guide(
+    opacity, depth, normal, pose = geometry.opacity, geometry.depth, geometry.normal, geometry.camera_to_world
+    return others, GeometryBuffers(
         changed(opacity, lambda value: 1 - value),
         changed(depth, lambda value: value + 1),
         changed(normal, torch.neg),

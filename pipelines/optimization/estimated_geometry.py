@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.distill import GeometryEstimator, Guide, NoiseLevel
+from steindreamer.distill import GeometryBuffers, GeometryEstimator, NoiseLevel
 from steindreamer.distill.control_variates.baselines import DepthBaseline, NormalBaseline
 from steindreamer.representations import Cameras, RenderOutput
 
@@ -39,8 +39,8 @@ def estimated_regularizers(estimator: GeometryEstimator) -> dict[str, Regularize
 
 def _regularizer(baseline: DepthBaseline | NormalBaseline) -> Regularizer:
     def regularizer(output: RenderOutput, cameras: Cameras) -> Float[Tensor, ""]:
-        guide = Guide(output.opacity.detach(), output.depth, output.normal, cameras.camera_to_world)
-        return -baseline(output.rgb, _noiseless(output.rgb), guide).mean()
+        geometry = GeometryBuffers(output.opacity.detach(), output.depth, output.normal, cameras.camera_to_world)
+        return -baseline(output.rgb, _noiseless(output.rgb), geometry).mean()
 
     return regularizer
 

@@ -64,7 +64,7 @@ class Objective:
             progress: fraction of the stage that is done, in [0, 1].
             generator: source of timestep and noise.
         """
-        return self.distiller(view.image, view.guide, view.condition, progress=progress, generator=generator)
+        return self.distiller(view.image, view.geometry, view.condition, progress=progress, generator=generator)
 
     def regularize(self, output: RenderOutput, cameras: Cameras, progress: float) -> dict[str, Weighted]:
         """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.distill import Guide, Prior
+from steindreamer.distill import GeometryBuffers, Prior
 from steindreamer.distill.control_variates.coefficients import Gram
 from steindreamer.distill.variance.pullback import Pullback
 from steindreamer.representations import Cameras, RenderOutput, Representation
@@ -31,7 +31,7 @@ class TrainingView:
     """Output of the representation, with its graph, before shading and learned background."""
     image: Float[Tensor, "b 3 h w"]
     """The image to distill, with its graph: display sRGB, or normals as colors, in [0, 1]."""
-    guide: Guide
+    geometry: GeometryBuffers
     """Rendered geometry, detached."""
     condition: Any
     """The prior's conditioning on the prompt and these cameras, of the prior's own type."""
@@ -79,9 +79,11 @@ class ViewRenderer:
         cameras, background = cameras.to(self.prior.device), background.to(self.prior.device)
         render = self._rendering(cameras, background, progress, generator)
         output, image, behind = render()
-        guide = Guide(output.opacity.detach(), output.depth.detach(), output.normal.detach(), cameras.camera_to_world)
+        geometry = GeometryBuffers(
+            output.opacity.detach(), output.depth.detach(), output.normal.detach(), cameras.camera_to_world
+        )
         condition = self.prior.condition(self.embedding, cameras, behind)
-        return TrainingView(cameras, output, image, guide, condition, lambda: render()[1])
+        return TrainingView(cameras, output, image, geometry, condition, lambda: render()[1])
 
     def gram(self, view: TrainingView) -> Gram:
         """The map v -> J J^T v, with J = d encoded image / d parameters at the current parameters (Eq. 11)."""

@@ -202,7 +202,7 @@ class Stage:
 
         def draw(generator: torch.Generator) -> ProbeView:
             view = self.render_views(views, generator)
-            return ProbeView(view.image, view.guide, view.condition)
+            return ProbeView(view.image, view.geometry, view.condition)
 
         distillers = {REFERENCE: sds_like(self.distiller), **distillers}
         parameters = [p for p in self.representation.parameters() if p.requires_grad]
@@ -223,7 +223,7 @@ class Stage:
         probe = probe_noise_variance(
             self.distiller,
             view.image.detach(),
-            view.guide,
+            view.geometry,
             view.condition,
             progress=progress,
             generator=self.generator,

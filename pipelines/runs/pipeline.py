@@ -26,7 +26,7 @@ from ..errors import SettingsError, UserError
 from ..export import ExportConfig
 from ..foreign_code import culprit
 from ..geometry_models import load_estimator
-from ..meshing.conversion import Conversion, likeness
+from ..meshing.conversion import Conversion, conversion_psnr
 from ..optimization.component_checks import (
     Rehearsal,
     blank_scene,
@@ -221,8 +221,8 @@ class Pipeline:
                 f"no {chosen.name}{which} for stage '{name}': {error}; --no-refine exports without one"
             ) from error
         converted.placement = scene.placement
-        psnr = likeness(scene, converted)
-        logger.info(f"  hand-over: {psnr:.1f} dB between before and after (PSNR over eight views)")
+        psnr = conversion_psnr(scene, converted)
+        logger.info(f"  conversion: {psnr:.1f} dB between before and after (PSNR over eight views)")
         return converted
 
 

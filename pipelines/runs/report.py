@@ -59,12 +59,12 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
     write_atomically(folder / "report.html", page.encode("utf-8", "replace"))
 
 
-def _records(journal: Path) -> list[dict[str, float]]:
-    """Read the numeric values of each line of the journal; lines that are not records are skipped."""
-    if not journal.exists():
+def _records(training_log: Path) -> list[dict[str, float]]:
+    """Read the numeric values of each line of the training_log; lines that are not records are skipped."""
+    if not training_log.exists():
         return []
     found = []
-    for line in read_regular(journal).decode("utf-8", "replace").splitlines():
+    for line in read_regular(training_log).decode("utf-8", "replace").splitlines():
         try:
             record = json.loads(line)
             values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
@@ -101,7 +101,7 @@ def _table(facts: Mapping[str, str]) -> str:
 
 
 def _links(folder: Path) -> str:
-    """Render links to every file of the asset and to the journal."""
+    """Render links to every file of the asset and to the training_log."""
     asset = folder / "asset"
     files = [*sorted(asset.glob("*")), *sorted(asset.glob("*/*")), folder / "metrics.jsonl"]
     return " · ".join(

@@ -34,7 +34,7 @@ from .report import write_report
 from .result import Result
 from .resuming import asset_settings, refuse_other_asset, refuse_other_optimization
 from .signals import Signals, signals_handled
-from .training_log import Journal
+from .training_log import TrainingLog
 from .watchdog import Watchdog, watched
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def generate(
         if isinstance(error, OSError):
             raise UserError(
                 f"cannot read or write {error.filename or folder}: {error.strerror or error}; "
-                "mend that and continue with --resume"
+                "fix that and continue with --resume"
             ) from error
         raise
 
@@ -156,7 +156,7 @@ class _Run:
     def _open(self) -> None:
         """Open the resources that need the folder."""
         output = self.config.output
-        self.journal = Journal(self.folder / "metrics.jsonl", self.pipeline.steps, output.log_every)
+        self.training_log = TrainingLog(self.folder / "metrics.jsonl", self.pipeline.steps, output.log_every)
         self.manifest = Manifest(self.folder)
         self.watchdog: Watchdog = self._held.enter_context(watched(self.folder, output.watchdog_seconds))
         _announce(self.pipeline, self.folder)
@@ -180,9 +180,9 @@ class _Run:
             logger.warning(line)
         if stage is None:
             logger.info("no checkpoint yet: starting from the first step")
-            self.journal.rewind(0)
+            self.training_log.rewind(0)
             return self.pipeline.first()
-        self.journal.rewind(stage.total)
+        self.training_log.rewind(stage.total)
         logger.info(f"resuming after step {stage.total}, in stage '{stage.name}'")
         return stage
 
@@ -225,37 +225,37 @@ class _Run:
                     "learning rates, and start anew"
                 )
             self._save_scene(stage)
-            self.watchdog.feed(f"the hand-over from stage '{stage.name}'")
+            self.watchdog.feed(f"the conversion from stage '{stage.name}'")
             following = self.pipeline.following(stage)
             if following is None:
                 return stage
             self._image(stage, stage.name)
             stage = following
             self._image(stage, f"{stage.name}-start")
-            self.journal.restart_clock()
+            self.training_log.restart_clock()
 
     def _optimize(self, stage: Stage) -> None:
-        steps, output, journal = stage.config.steps, self.config.output, self.journal
+        steps, output, training_log = stage.config.steps, self.config.output, self.training_log
         with self.signals.wait():
             if self.watch is not None:
                 self.watchdog.feed(f"the measurement after step {stage.total}")
                 self.watch(stage)
-                journal.restart_clock()
+                training_log.restart_clock()
             while stage.done < steps:
                 self.watchdog.feed(f"step {stage.total + 1}")
-                journal.record(stage.step())
+                training_log.record(stage.step())
                 if self.watch is not None:
                     self.watch(stage)
                 last, interrupted = stage.done == steps, self.signals.number
                 due = output.checkpoint_every and stage.done % output.checkpoint_every == 0
                 if interrupted or last or due:
-                    journal.flush()
+                    training_log.flush()
                     self._save(stage)
                 if interrupted:
                     raise Interrupted(self.folder, stage.total, interrupted)
                 if output.preview_every and stage.done % output.preview_every == 0 and not last:
                     self._image(stage, f"{stage.total:06d}")
-                journal.restart_clock()
+                training_log.restart_clock()
         if self.signals.number:  # the last step is already saved
             raise Interrupted(self.folder, stage.total, self.signals.number)
 

@@ -15,7 +15,7 @@ from ..optimization.stage import StepInfo
 logger = logging.getLogger(__name__)
 
 
-class Journal:
+class TrainingLog:
     """Collects the values of each step and writes their averages every `every` steps."""
 
     def __init__(self, path: Path, total: int, every: int) -> None:

@@ -175,8 +175,8 @@ def is_null(value: Any) -> bool:
 
 def word(value: Any) -> str:
     """A key or name as a message quotes it, truncated if it is long."""
-    told = str(value)
-    return told if len(told) <= 60 else f"{told[:57]}..."
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _inside(where: str, value: Any, depth: int) -> Any:

@@ -118,8 +118,8 @@ def _reading(schema: Any) -> Any:
         out |= {"mode": "left_to_right", "custom_error_type": "refused", "custom_error_message": _alternatives(schema)}
         out["choices"].sort(key=lambda choice: choice.get("schema", choice)["type"] == "str")  # str last
     if limits := {key: schema[key] for key in LIMITS if key in schema}:
-        told = f"; {accepted(limits)} is accepted"
-        out = core_schema.custom_error_schema(out, custom_error_type="refused", custom_error_message=told)
+        message = f"; {accepted(limits)} is accepted"
+        out = core_schema.custom_error_schema(out, custom_error_type="refused", custom_error_message=message)
     if read := _reader(schema):
         out = core_schema.no_info_before_validator_function(read, out, ref=out.pop("ref", None))
     return out
@@ -195,8 +195,8 @@ def _told(error: ErrorDetails, path: str) -> str:
         case None if error["type"] == "missing":
             return f"{path} is missing, and has no default; give {path}=VALUE"
         case None:
-            told = error["msg"] if error["type"] == "refused" else f"; {error['msg']}"
-            return f"{path} is {shown(value)}{told}"
+            message = error["msg"] if error["type"] == "refused" else f"; {error['msg']}"
+            return f"{path} is {shown(value)}{message}"
         case _Unknown():
             return unknown_key(path, cause.key, cause.known)
         case _NoSection():

@@ -1,4 +1,4 @@
-"""The benchmark of geometric priors: its contenders can be had, and its tables tell means and paired differences."""
+"""The benchmark of geometric priors: its candidates load, and its tables list means and paired differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from steindreamer.pipelines.comparison.candidates import parse_contenders
+from steindreamer.pipelines.comparison.candidates import parse_candidates
 from steindreamer.pipelines.comparison.results import Results
 from steindreamer.pipelines.comparison.trial import Measurement, Record, Trial
 
@@ -31,11 +31,11 @@ def record(label: str, seed: int, psnr: float) -> Record:
     )
 
 
-def test_the_contenders_are_known_and_told_apart(benchmark_module: Any) -> None:
-    contenders = parse_contenders(benchmark_module.CONTENDERS)
+def test_the_candidates_are_known_and_told_apart(benchmark_module: Any) -> None:
+    candidates = parse_candidates(benchmark_module.CONTENDERS)
     assert (
-        contenders[0].label == "sds"
-        and len({contender.settings for contender in contenders if "sds" in contender.label}) == 5
+        candidates[0].label == "sds"
+        and len({candidate.settings for candidate in candidates if "sds" in candidate.label}) == 5
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_world import SIZE, TwoModes, make_estimator, make_guide
+from small_world import SIZE, TwoModes, make_estimator, make_geometry
 from torch import Tensor
 
-from steindreamer.distill import GeometryEstimator, Guide
+from steindreamer.distill import GeometryBuffers, GeometryEstimator
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def estimator() -> GeometryEstimator:
 
 
 @pytest.fixture
-def guide() -> Guide:
-    return make_guide(2)
+def geometry() -> GeometryBuffers:
+    return make_geometry(2)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from predicted_noise import noise_pair
-from small_world import TwoModes, make_guide
+from small_world import TwoModes, make_geometry
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 from zero_mean import drift, mean_ratio
@@ -17,8 +17,8 @@ from zero_mean import drift, mean_ratio
 from steindreamer.distill import (
     Distillation,
     Distiller,
+    GeometryBuffers,
     GeometryEstimator,
-    Guide,
     NoiseRequest,
     SDSConfig,
     SSDConfig,
@@ -36,15 +36,15 @@ CONFIGS: dict[str, SDSConfig] = {
     "noise": SSDConfig(baseline=["noise"]),
     "depth": SSDConfig(baseline=["depth"]),
     "spectral": SSDConfig(),
-    "student": SSDConfig(baseline=["spectral", "student"]),
+    "learned": SSDConfig(baseline=["spectral", "learned"]),
     "joint": SSDConfig(baseline=["noise", "depth", "normal", "spectral"]),
     "eq11": SSDConfig(coefficients="second_moment"),
     "antithetic": SSDConfig(baseline=["depth"], antithetic=True),
 }
 
 
-def step(distiller: Distiller, image: Tensor, guide: Guide, generator: torch.Generator) -> Distillation:
-    return distiller(image, guide, None, progress=0.3, generator=generator)
+def step(distiller: Distiller, image: Tensor, geometry: GeometryBuffers, generator: torch.Generator) -> Distillation:
+    return distiller(image, geometry, None, progress=0.3, generator=generator)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -53,10 +53,10 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_backward_leaves_exactly_the_stated_gradient(
-    name: str, prior: TwoModes, estimator: GeometryEstimator, guide: Guide, image: Tensor
+    name: str, prior: TwoModes, estimator: GeometryEstimator, geometry: GeometryBuffers, image: Tensor
 ) -> None:
     distiller = CONFIGS[name].build(prior, estimator)
-    out = step(distiller, image, guide, seeded())
+    out = step(distiller, image, geometry, seeded())
     (arrived,) = torch.autograd.grad(out.loss, image)
     assert torch.equal(arrived, 2 * out.gradient)  # encode is 2 * image - 1
     sigma = prior.schedule.at(out.timestep)[1]
@@ -69,7 +69,7 @@ def test_backward_leaves_exactly_the_stated_gradient(
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_minus_one_is_sds_to_the_bit(
-    guidance_scale: float, antithetic: bool, prior: TwoModes, guide: Guide, image: Tensor
+    guidance_scale: float, antithetic: bool, prior: TwoModes, geometry: GeometryBuffers, image: Tensor
 ) -> None:
     """At every step of a run, from the image's gradient to the numbers that are logged."""
     settings: dict[str, Any] = {"guidance_scale": guidance_scale, "antithetic": antithetic}
@@ -78,7 +78,7 @@ def test_minus_one_is_sds_to_the_bit(
     sds = SDSConfig(**settings).build(prior)
     generators = seeded(), seeded()
     for _ in range(3):
-        first, second = (step(d, image, guide, g) for d, g in zip((stein, sds), generators, strict=True))
+        first, second = (step(d, image, geometry, g) for d, g in zip((stein, sds), generators, strict=True))
         assert torch.equal(first.residual, second.residual) and torch.equal(first.gradient, second.gradient)
         assert torch.equal(torch.autograd.grad(first.loss, image)[0], torch.autograd.grad(second.loss, image)[0])
         assert first.diagnostics == second.diagnostics
@@ -86,14 +86,16 @@ def test_minus_one_is_sds_to_the_bit(
         sds.update(second)
 
 
-def test_sds_is_the_prediction_minus_the_noise_to_the_bit(prior: TwoModes, guide: Guide, image: Tensor) -> None:
-    sds = step(SDSConfig().build(prior), image, guide, seeded())
+def test_sds_is_the_prediction_minus_the_noise_to_the_bit(
+    prior: TwoModes, geometry: GeometryBuffers, image: Tensor
+) -> None:
+    sds = step(SDSConfig().build(prior), image, geometry, seeded())
     sample = prior.schedule.add_noise(prior.encode(image.detach()), -sds.observation.terms[0], sds.timestep)
     plain = guided_noise(*noise_pair(prior, sample, None), scale=7.5) - sample.noise
     assert torch.equal(sds.residual, plain)
-    first = step(SSDConfig(baseline=["noise"]).build(prior), image, guide, seeded())
+    first = step(SSDConfig(baseline=["noise"]).build(prior), image, geometry, seeded())
     assert torch.equal(first.residual, sds.residual), "a learned coefficient starts as SDS"
-    bands = step(SSDConfig().build(prior), image, guide, seeded())
+    bands = step(SSDConfig().build(prior), image, geometry, seeded())
     torch.testing.assert_close(bands.residual, sds.residual, atol=2e-5, rtol=0)
 
 
@@ -102,10 +104,10 @@ def corrections(config: SDSConfig, estimator: GeometryEstimator) -> Tensor:
     batch = 64
     distiller = replace(config, timesteps=TimestepConfig(0.4, 0.401, 0.401)).build(TwoModes(), estimator)
     image = torch.rand(1, 3, 8, 8, generator=seeded(5)).expand(batch, -1, -1, -1)
-    guide, generator = make_guide(batch), seeded()
+    geometry, generator = make_geometry(batch), seeded()
     for _ in range(5):
-        distiller.update(step(distiller, image, guide, generator))
-    steps = [step(distiller, image, guide, generator) for _ in range(40)]
+        distiller.update(step(distiller, image, geometry, generator))
+    steps = [step(distiller, image, geometry, generator) for _ in range(40)]
     return torch.cat([each.residual - each.observation.prediction for each in steps])
 
 
@@ -123,7 +125,7 @@ def test_every_estimator_has_the_mean_of_the_prior_alone(name: str, estimator: G
 
 @pytest.mark.parametrize("baseline", [["spectral"], ["noise", "depth", "normal"]])
 def test_half_precision_images_and_predictions_give_a_float32_residual(
-    baseline: list[str], estimator: GeometryEstimator, guide: Guide, image: Tensor
+    baseline: list[str], estimator: GeometryEstimator, geometry: GeometryBuffers, image: Tensor
 ) -> None:
     class HalfPrior(TwoModes):
         def encode(self, image: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ def test_half_precision_images_and_predictions_give_a_float32_residual(
     distiller = SSDConfig(baseline=baseline).build(HalfPrior(), estimator)
     initial = distiller.coefficients.initial[:, None, None, None, None]
     with torch.autocast("cpu", torch.bfloat16):
-        out = step(distiller, image, guide, seeded())
+        out = step(distiller, image, geometry, seeded())
     assert out.residual.dtype == out.gradient.dtype == out.loss.dtype == torch.float32
     recombined = out.observation.prediction + (initial * out.observation.terms).sum(0).float()
     torch.testing.assert_close(out.residual, recombined, atol=2e-5, rtol=0)
@@ -149,12 +151,12 @@ def test_half_precision_images_and_predictions_give_a_float32_residual(
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_restored_run_continues_to_the_bit(
-    name: str, prior: TwoModes, estimator: GeometryEstimator, guide: Guide, image: Tensor
+    name: str, prior: TwoModes, estimator: GeometryEstimator, geometry: GeometryBuffers, image: Tensor
 ) -> None:
     def advance(distiller: Distiller, generator: torch.Generator, steps: int) -> Tensor:
         gradients = []
         for _ in range(steps):
-            out = step(distiller, image, guide, generator)
+            out = step(distiller, image, geometry, generator)
             distiller.update(out)
             gradients.append(out.gradient)
         return torch.stack(gradients)
@@ -170,7 +172,7 @@ def test_a_restored_run_continues_to_the_bit(
     assert torch.equal(advance(restored, generator, 3), expected)
 
 
-def test_the_state_holds_no_weights_of_the_prior(image: Tensor, guide: Guide) -> None:
+def test_the_state_holds_no_weights_of_the_prior(image: Tensor, geometry: GeometryBuffers) -> None:
     class ModulePrior(TwoModes, torch.nn.Module):
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
@@ -182,23 +184,23 @@ def test_the_state_holds_no_weights_of_the_prior(image: Tensor, guide: Guide) ->
     assert not list(distiller.parameters())
 
 
-def test_coefficients_learn_only_in_update(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+def test_coefficients_learn_only_in_update(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
     distiller = SSDConfig().build(prior)
-    out = step(distiller, image, guide, seeded())
+    out = step(distiller, image, geometry, seeded())
     before = {key: value.clone() for key, value in distiller.state_dict().items()}
-    step(distiller, image, guide, seeded(1))
-    probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded())
+    step(distiller, image, geometry, seeded(1))
+    probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=seeded())
     assert all(torch.equal(value, before[key]) for key, value in distiller.state_dict().items())
     distiller.update(out)
     assert not torch.equal(distiller.state_dict()["coefficients.sum_hf"], torch.zeros(8, 1, 12))
 
 
-def test_probing_does_not_change_the_run(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+def test_probing_does_not_change_the_run(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
     distiller, generator = SSDConfig().build(prior), seeded()
     state = generator.get_state()
-    first = probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=generator)
+    first = probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=generator)
     assert torch.equal(generator.get_state(), state)
-    again = probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=generator)
+    again = probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=generator)
     assert again == first
 
 
@@ -208,10 +210,11 @@ def test_the_probe_is_unbiased(prior: TwoModes) -> None:
     timesteps = TimestepConfig(0.4, 0.401, 0.401)
     distiller = SDSConfig(timesteps=timesteps).build(prior)
     image = torch.rand(1, 3, 8, 8, generator=seeded(5)).expand(batch, -1, -1, -1)
-    guide, generator = make_guide(batch), seeded()
-    gradients = torch.cat([step(distiller, image, guide, generator).gradient * batch for _ in range(16)]).flatten(1)
+    geometry, generator = make_geometry(batch), seeded()
+    gradients = torch.cat([step(distiller, image, geometry, generator).gradient * batch for _ in range(16)]).flatten(1)
     probes = [
-        probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded(seed)) for seed in range(16)
+        probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=seeded(seed))
+        for seed in range(16)
     ]
     variance = float(gradients.var(0).sum())
     assert sum(p.within_noise for p in probes) / 16 == pytest.approx(variance, rel=0.02)
@@ -220,11 +223,13 @@ def test_the_probe_is_unbiased(prior: TwoModes) -> None:
     assert sum(p.signal for p in probes) / 16 == pytest.approx(signal, rel=0.1)
 
 
-def test_antithetic_pairs_cancel_what_is_odd_in_the_noise(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+def test_antithetic_pairs_cancel_what_is_odd_in_the_noise(
+    prior: TwoModes, geometry: GeometryBuffers, image: Tensor
+) -> None:
     plain, paired = (SDSConfig(antithetic=antithetic).build(prior) for antithetic in (False, True))
-    assert torch.equal(step(paired, image, guide, seeded()).observation.terms, torch.zeros(1, 2, 3, 8, 8))
+    assert torch.equal(step(paired, image, geometry, seeded()).observation.terms, torch.zeros(1, 2, 3, 8, 8))
     variance = [
-        probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded(2)).within_noise
+        probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=seeded(2)).within_noise
         for distiller in (plain, paired)
     ]
     assert variance[1] < 0.2 * variance[0]
@@ -255,14 +260,14 @@ class LatentPrior(TwoModes):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(("height", "width"), [(24, 16), (2, 6)])
 def test_one_oblong_image_in_a_latent_space(name: str, height: int, width: int, estimator: GeometryEstimator) -> None:
-    whole = make_guide(1, 24)
+    whole = make_geometry(1, 24)
     parts = {name: getattr(whole, name)[..., :height, :width] for name in ("opacity", "depth", "normal")}
-    guide = replace(whole, **parts)
+    geometry = replace(whole, **parts)
     image = torch.rand(1, 3, height, width, generator=seeded(5)).requires_grad_()
     distiller, generator = CONFIGS[name].build(LatentPrior(height, width), estimator), seeded()
     for _ in range(3):
-        distiller.update(step(distiller, image, guide, generator))
-    out = step(distiller, image, guide, generator)
+        distiller.update(step(distiller, image, geometry, generator))
+    out = step(distiller, image, geometry, generator)
     (arrived,) = torch.autograd.grad(out.loss, image)
     assert out.gradient.shape == (1, 4, height // 2, width // 2)
     assert arrived.isfinite().all() and arrived.abs().max() > 0

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from predicted_noise import noise_pair, positive_noise
 from safetensors.torch import load, save
-from small_world import TwoModes, make_guide
+from small_world import TwoModes, make_geometry
 from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, save_tiny_model
 from torch import Tensor, nn
 
@@ -79,7 +79,7 @@ class Scene:
     def __init__(self, prior: Any, size: int, embedding: Any = None, **settings: Any) -> None:
         self.prior = prior
         self.image = torch.rand(2, 3, size, size, generator=seeded(5)).requires_grad_()
-        self.guide = replace(make_guide(2), camera_to_world=POSES)
+        self.geometry = replace(make_geometry(2), camera_to_world=POSES)
         self.condition = prior.condition(embedding, CAMERAS, torch.ones(2, 3))
         self.distiller: Distiller = VSDConfig(**settings).build(prior)
         self.generator = seeded(3)
@@ -91,7 +91,7 @@ class Scene:
 
     def step(self, learn: bool = True, distiller: Distiller | None = None) -> Distillation:
         chosen = distiller or self.distiller
-        out = chosen(self.image, self.guide, self.condition, progress=0.3, generator=self.generator)
+        out = chosen(self.image, self.geometry, self.condition, progress=0.3, generator=self.generator)
         if learn:
             chosen.update(out)
         return out
@@ -209,10 +209,10 @@ def test_the_camera_weight_mixes_with_and_without_camera(weight: float, scene_of
     disturb(scene.score)
     sample, predict, copy = scene.sample(), scene.prior.predict_lora, scene.score.lora
     with torch.no_grad():
-        told, untold = (predict(copy, sample, scene.condition, camera).noise for camera in (POSES, None))
-    assert not torch.allclose(told, untold, atol=1e-2)
+        given, withheld = (predict(copy, sample, scene.condition, camera).noise for camera in (POSES, None))
+    assert not torch.allclose(given, withheld, atol=1e-2)
     mixed = scene.score(sample, scene.condition, POSES)
-    torch.testing.assert_close(mixed, weight * told + (1 - weight) * untold)
+    torch.testing.assert_close(mixed, weight * given + (1 - weight) * withheld)
     turned = scene.score(sample, scene.condition, POSES.flip(0))
     assert torch.equal(turned, mixed) == (weight == 0)
 
@@ -221,11 +221,11 @@ def test_the_camera_weight_mixes_with_and_without_camera(weight: float, scene_of
 def test_cameras_are_left_out_image_by_image(dropout: float, least: float, most: float) -> None:
     scene = small(camera_dropout=dropout, copy_steps=100)
     scene.score.learn(scene.batch())
-    told = torch.cat([camera for camera in scene.prior.cameras if camera is not None])
-    assert len(told) == 200
-    shown = told.abs().sum((1, 2)) > 0
+    cameras = torch.cat([camera for camera in scene.prior.cameras if camera is not None])
+    assert len(cameras) == 200
+    shown = cameras.abs().sum((1, 2)) > 0
     assert least <= float(shown.float().mean()) <= most
-    assert torch.equal(told[shown], POSES.repeat(100, 1, 1)[shown])
+    assert torch.equal(cameras[shown], POSES.repeat(100, 1, 1)[shown])
 
 
 def test_without_cameras_none_are_told() -> None:
@@ -297,7 +297,7 @@ def test_the_state_is_the_copys_and_its_optimizers(scene_of: Callable[..., Scene
     before = {key: value.clone() for key, value in scene.distiller.state_dict().items()}
     scene.step(learn=False)
     probe_noise_variance(
-        scene.distiller, scene.image, scene.guide, scene.condition, progress=0.0, generator=scene.generator
+        scene.distiller, scene.image, scene.geometry, scene.condition, progress=0.0, generator=scene.generator
     )
     assert all(torch.equal(value, before[name]) for name, value in scene.distiller.state_dict().items())
 

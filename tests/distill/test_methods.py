@@ -17,8 +17,8 @@ from torch import Tensor
 from steindreamer.distill import (
     CONTROL_VARIATES,
     METHODS,
+    GeometryBuffers,
     GeometryEstimator,
-    Guide,
     NoiseLevel,
     NoisySample,
     SSDConfig,
@@ -29,11 +29,13 @@ from steindreamer.distill.control_variates.baselines import ConstantBaseline
 
 
 @pytest.mark.parametrize("name", sorted({*METHODS} - {"vsd"}))
-def test_methods_are_built_from_plain_settings(name: str, prior: TwoModes, guide: Guide, image: Tensor) -> None:
+def test_methods_are_built_from_plain_settings(
+    name: str, prior: TwoModes, geometry: GeometryBuffers, image: Tensor
+) -> None:
     config = TypeAdapter(METHODS[name]).validate_python({"guidance_scale": 3.0, "timesteps": {"maximum": 0.9}})
     assert type(config) is METHODS[name] and config.timesteps.maximum == 0.9
     assert not config.needs_estimator
-    out = config.build(prior)(image, guide, None, progress=0.0, generator=torch.Generator())
+    out = config.build(prior)(image, geometry, None, progress=0.0, generator=torch.Generator())
     assert out.gradient.abs().max() > 0
     if name in ("sds", "ssd"):
         assert out.diagnostics["second_moment_vs_sds"] == pytest.approx(1.0, abs=1e-4)
@@ -68,7 +70,7 @@ def test_impossible_settings_are_refused(prior: TwoModes) -> None:
         SSDConfig(baseline=["depth"]).build(prior)
     for wrong in (["dept"], ["noise", "noise"], []):
         with pytest.raises(
-            ValueError, match="baseline must list some of spectral, noise, student, low_rank, depth, normal"
+            ValueError, match="baseline must list some of spectral, noise, learned, low_rank, depth, normal"
         ):
             SSDConfig(baseline=wrong).build(prior)
     with pytest.raises(ValueError, match="unknown Stein variant 'printed': use one of corrected, paper"):
@@ -81,11 +83,11 @@ def test_impossible_settings_are_refused(prior: TwoModes) -> None:
         _unchecked(SSDConfig(), weighting="snr").build(prior)
 
 
-def test_a_users_control_variate_takes_a_few_lines(prior: TwoModes, guide: Guide, image: Tensor) -> None:
+def test_a_users_control_variate_takes_a_few_lines(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
     register_control_variate("constant", stein_entry("constant", lambda context: ConstantBaseline()))
 
     @register_control_variate("brightness")
-    def brightness(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+    def brightness(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
         return -torch.sigmoid(noisy.mean((1, 2, 3)))
 
     @register_control_variate("shifted")
@@ -95,12 +97,12 @@ def test_a_users_control_variate_takes_a_few_lines(prior: TwoModes, guide: Guide
         names = ("shifted",)
         initial = (0.0,)
 
-        def terms(self, sample: NoisySample, guide: Guide) -> Tensor:
+        def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Tensor:
             return -sample.noise.roll(1, -1)[None]
 
     distiller = SSDConfig(baseline=["brightness", "constant", "shifted"]).build(prior)
     generator = torch.Generator().manual_seed(0)
-    out = distiller(image, guide, None, progress=0.0, generator=generator)
+    out = distiller(image, geometry, None, progress=0.0, generator=generator)
     distiller.update(out)
     assert {"mu/brightness", "mu/constant", "mu/shifted"} <= out.diagnostics.keys()
 

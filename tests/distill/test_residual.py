@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_world import make_guide
+from small_world import make_geometry
 from torch import Tensor
 
 from steindreamer.distill import (
@@ -70,20 +70,20 @@ class Seen:
 
 
 def take(config: SDSConfig, *, negative: bool = True, schedule: NoiseSchedule | None = None) -> Seen:
-    """One step; its noise is told by a term that carries it with the coefficient 0."""
+    """One step; its noise is read from a term that carries it with the coefficient 0."""
     prior = make_prior(schedule)
     condition = prior.embed("wanted", "unwanted" if negative else "")
     distiller = config.build(prior)
-    told = Distiller(
+    recording = Distiller(
         prior, [NoiseTerm()], FixedCoefficients([0.0], prior.schedule.steps), guidance_scale=config.guidance_scale,
         timesteps=config.timesteps, weighting=config.weighting, residual=distiller.residual,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(3)
     image = torch.rand(BATCH, 3, 4, 4, generator=generator)
     results: list[Distillation] = []
-    for each in (distiller, told):
+    for each in (distiller, recording):
         same = torch.Generator().manual_seed(9)
-        results.append(each(image, make_guide(BATCH, 4), condition, progress=PROGRESS, generator=same))
+        results.append(each(image, make_geometry(BATCH, 4), condition, progress=PROGRESS, generator=same))
     assert torch.equal(results[0].residual, results[1].residual), "as published there are no terms"
     noise = -results[1].observation.terms[0]
     return Seen(prior, prior.encode(image), noise, results[0].timestep, results[0].residual, negative)
@@ -176,7 +176,7 @@ def test_rows_go_to_the_prior_together(name: str, rows: list[int]) -> None:
     distiller = replace(CASES[name][0], timesteps=TimestepConfig(0.9, 0.95, 0.95)).build(prior)
     with count_predictions(distiller) as counter:
         distiller(
-            torch.rand(BATCH, 3, 4, 4), make_guide(BATCH, 4), prior.embed("wanted", "unwanted"), progress=0.0,
+            torch.rand(BATCH, 3, 4, 4), make_geometry(BATCH, 4), prior.embed("wanted", "unwanted"), progress=0.0,
             generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
     assert counter.calls == [BATCH * each for each in rows]
@@ -254,7 +254,7 @@ def test_terms_pairs_and_samplers_go_with_every_method(name: str, antithetic: bo
         generator = torch.Generator().manual_seed(5)
         for _ in range(3):
             step = distiller(
-                image, make_guide(2, 4), prior.embed("wanted", "unwanted"), progress=0.2, generator=generator
+                image, make_geometry(2, 4), prior.embed("wanted", "unwanted"), progress=0.2, generator=generator
             )
             distiller.update(step)
             residuals.append(step.residual)
@@ -269,7 +269,7 @@ def test_sds_of_the_same_draw_is_measured_beside_every_method() -> None:
     for name, config in {"sds": SDSConfig(S, LEVELS), **{name: case[0] for name, case in CASES.items()}}.items():
         probe = probe_noise_variance(
             replace(config, weighting="uniform").build(prior),
-            torch.rand(BATCH, 3, 4, 4, generator=torch.Generator().manual_seed(0)), make_guide(BATCH, 4),
+            torch.rand(BATCH, 3, 4, 4, generator=torch.Generator().manual_seed(0)), make_geometry(BATCH, 4),
             prior.embed("wanted", "unwanted"), progress=0.0, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
         found[name] = probe.within_noise_sds

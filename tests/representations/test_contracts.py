@@ -172,9 +172,9 @@ def test_learning_rates_cover_all_parameters(representation: Representation) -> 
 
 
 def test_regularizers_are_differentiable_scalars(representation: Representation) -> None:
-    for name, penalty in representation.regularizers().items():
-        assert penalty.shape == () and penalty.isfinite() and penalty >= 0, name
-        assert penalty.requires_grad, name
+    for name, value in representation.regularizers().items():
+        assert value.shape == () and value.isfinite() and value >= 0, name
+        assert value.requires_grad, name
 
 
 def test_the_same_seed_is_the_same_scene(name: str) -> None:

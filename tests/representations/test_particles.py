@@ -118,7 +118,7 @@ def test_all_particles_are_rendered_equally_often() -> None:
         assert drawn.tolist() == [views] * count
 
 
-def test_penalties_are_means_over_views() -> None:
+def test_regularizers_are_means_over_views() -> None:
     scene = discs(0.2, 0.8)
     assert scene.regularizers()["brightness"].item() == pytest.approx(0.5)
     output = scene.render(*look(3))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from steindreamer.distill import Guide, NoiseLevel, SSDConfig, register_control_variate, register_method
+from steindreamer.distill import GeometryBuffers, NoiseLevel, SSDConfig, register_control_variate, register_method
 from steindreamer.pipelines import register_prior
 from steindreamer.representations import GaussiansConfig, register_representation
 from steindreamer.world.prior import WorldPriorConfig
@@ -40,5 +40,5 @@ register_prior("lonely", LonelyConfig)
 
 
 @register_control_variate("brightness")
-def brightness(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+def brightness(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
     return -1 - 0.1 * noisy.mean((1, 2, 3)).tanh()

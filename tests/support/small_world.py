@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steindreamer.distill import (
+    GeometryBuffers,
     GeometryEstimate,
     GeometryEstimator,
-    Guide,
     NoiseRequest,
     NoiseSchedule,
     NoisySample,
@@ -77,7 +77,7 @@ def make_estimator() -> GeometryEstimator:
     return estimate
 
 
-def make_guide(batch: int, size: int = SIZE) -> Guide:
+def make_geometry(batch: int, size: int = SIZE) -> GeometryBuffers:
     """A ball of radius 0.8 at distance 3, seen from +Z."""
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(-axis, axis, indexing="ij")
@@ -90,4 +90,4 @@ def make_guide(batch: int, size: int = SIZE) -> Guide:
     def repeat(image: Tensor) -> Tensor:
         return image.expand(batch, *image.shape).clone()
 
-    return Guide(repeat(inside[None]), repeat(((3 - z) * inside)[None]), repeat(normal), repeat(pose))
+    return GeometryBuffers(repeat(inside[None]), repeat(((3 - z) * inside)[None]), repeat(normal), repeat(pose))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steindreamer.distill import (
-    Guide,
+    GeometryBuffers,
     NoiseLevel,
     NoiseRequest,
     NoiseSchedule,
@@ -75,7 +75,7 @@ class HalfConfig(ResidualConfig):
         return Half()
 
 
-def own(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Any:
+def own(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Any:
     return -torch.sigmoid(noisy.mean((1, 2, 3)))
 
 
@@ -84,6 +84,6 @@ register_method("half", HalfConfig)
 
 
 @register_control_variate("own")
-def current(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Any:
+def current(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Any:
     """What has the name `own` by now."""
-    return own(noisy, level, guide)
+    return own(noisy, level, geometry)

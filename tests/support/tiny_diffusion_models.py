@@ -120,7 +120,7 @@ def stable_diffusion(prediction_type: str = "epsilon") -> Any:
 
 
 def latent_consistency() -> Any:
-    """Stable Diffusion's parts; the denoiser is told its guidance scale."""
+    """Stable Diffusion's parts; the denoiser is conditioned on the guidance scale."""
     parts = stable_diffusion().components
     return _untyped("diffusers").LatentConsistencyModelPipeline(
         **{**parts, "unet": unet(time_cond_proj_dim=8)}, requires_safety_checker=False
@@ -248,7 +248,7 @@ def pixart(pipeline: str, sample_size: int) -> Any:
 
 
 def pixart_alpha() -> Any:
-    """Of the kind for 1024 px, which is told the size of the image."""
+    """Of the kind for 1024 px, which is conditioned on the image size."""
     return pixart("PixArtAlphaPipeline", 128)
 
 

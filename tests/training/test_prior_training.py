@@ -376,7 +376,7 @@ def test_scores_cover_every_modality_and_condition(cache: ViewCache) -> None:
     for name, conditions in scores.items():
         assert conditions["right"]["950"] > 0.05
         assert set(conditions) >= {"turned by 180 degrees", "wrong words", "held-out pairs"}
-        assert {told for told in conditions if told.startswith("as ")} == {
+        assert {name for name in conditions if name.startswith("as ")} == {
             f"as {it}" for it in MODALITIES if it != name
         }
 
@@ -546,12 +546,12 @@ def pipeline_of(model: TinyPrior) -> CameraConditionedPipeline:
 
 
 def test_the_shipped_weights_still_answer_as_they_did() -> None:
-    """They know color alone, and are not told a modality."""
+    """They predict color alone and are not conditioned on a modality."""
     pipeline = load_pipeline(SHIPPED)
     cameras, background = Cameras.orbit([10.0], [20.0], height=32), torch.ones(1, 3)
     assert pipeline.modalities == ("color",)
     assert torch.equal(pipeline.features(cameras, background), camera_features(cameras, background))
-    with pytest.raises(ValueError, match="no modality 'normal': color can be had"):
+    with pytest.raises(ValueError, match="no modality 'normal': available: color"):
         pipeline.features(cameras, background, "normal")
     model, tokenizer = load_tiny_prior(SHIPPED)
     assert tokenize(tokenizer, ["a red mug"]).shape == (1, 16) and model.size == 32

@@ -98,8 +98,8 @@ def test_random_light_is_often_stronger_than_the_worlds_own_and_never_burns_out(
 
 def test_the_default_light_is_the_one_of_its_direction() -> None:
     mesh = sample_object(caption_of("mug", "red"), np.random.default_rng(0))
-    plain, told = (shade(mesh, light).colors for light in (None, Light()))
+    plain, lit = (shade(mesh, light).colors for light in (None, Light()))
     dimmed = shade(mesh, Light(darkest=0.2, sky=0.0, direct=0.0)).colors
-    assert plain is not None and told is not None and dimmed is not None and mesh.colors is not None
-    assert torch.equal(plain, told)
+    assert plain is not None and lit is not None and dimmed is not None and mesh.colors is not None
+    assert torch.equal(plain, lit)
     torch.testing.assert_close(dimmed, 0.2 * mesh.colors)

@@ -20,8 +20,8 @@ _ROWS = 16
 _CARD = """\
 # Tiny world prior
 
-A small diffusion model of images that is told a prompt and a camera, in diffusers' own format. `--prior tiny` distils
-it, through the same class as Stable Diffusion.
+A small diffusion model of images conditioned on a prompt and a camera, in diffusers' own format. `--prior tiny`
+distills it, through the same class as Stable Diffusion.
 
 - Network: a `UNet2DConditionModel` on patches of {patch} x {patch} pixels and a `CLIPTextModel` over {words} words;
   {parameters:,} parameters, {megabytes:.1f} MB in half precision.
@@ -64,7 +64,7 @@ or not recorded between an evaluation and an interruption.
 
 ## What it listens to
 
-The same after the last of these steps, told something else than the truth. "Held-out" pairs of kind and color were
+The same after the last of these steps, with wrong conditioning. "Held-out" pairs of kind and color were
 never in the training.
 
 {conditions}
@@ -75,7 +75,7 @@ never in the training.
 - {size} x {size} pixels: what is finer comes from the representation's own smoothness, not from the model.
 - One object in the middle of the image, upright, at the distances and angles above, over one plain color.
 - It learned from the procedural world's renderings alone: it can draw nothing that they do not look like.
-- Pixels saturate under classifier-free guidance. It heeds the prompt without: guidance 1.
+- Pixels saturate under classifier-free guidance. It follows the prompt at guidance scale 1.
 
 ## How it was made
 

@@ -71,7 +71,7 @@ class LoRADenoiser(nn.Module):
         Raises ValueError for cameras if it was created without the camera condition.
         """
         if camera is not None and self.camera is None:
-            raise ValueError("this low-rank copy was made with camera=False and cannot be told cameras")
+            raise ValueError("this low-rank copy was made with camera=False and is not camera-conditioned")
         handles = [layer.register_forward_hook(_adding(update)) for layer, update in self._updates]
         if self.camera is not None:
             handles.append(_time_embedding(self.denoiser).register_forward_hook(_adding_camera(self.camera, camera)))

@@ -68,19 +68,19 @@ def estimate_memory(
         prompts: prompts of the requests that the denoiser gets together.
         decodes: whether `decode` is differentiated, as geometry baselines do.
     """
-    twin = prior.on_meta()
+    meta = prior.on_meta()
     size = prior.image_size
     # Perp-Neg has the most negative prompts for views between front and side.
     rows = ViewEmbedding(*(each.to(_META, torch.float32) for each in (embedding.views, embedding.negative)))
-    condition = twin.condition(rows, StandInCameras(views, size), torch.zeros(views, 3))
+    condition = meta.condition(rows, StandInCameras(views, size), torch.zeros(views, 3))
     image = torch.empty(views, 3, size, size, device="meta", requires_grad=True)
     with counted() as live:
-        encoded, encode = _peak(live, lambda: twin.encode(image))
+        encoded, encode = _peak(live, lambda: meta.encode(image))
         kept = live.now
         sample = _noisy(encoded.detach())
         requests = [NoiseRequest(sample, prompt) for prompt in prompts]
-        predict = _peak(live, lambda: twin.predict_noise(requests, condition))[1]
-        decode = _peak(live, lambda: _differentiate(twin.decode, sample.noisy))[1] if decodes else 0
+        predict = _peak(live, lambda: meta.predict_noise(requests, condition))[1]
+        decode = _peak(live, lambda: _differentiate(meta.decode, sample.noisy))[1] if decodes else 0
         backward = _peak(live, lambda: encoded.backward(sample.noise))[1]
     weights = {name: weight_bytes(part) for name, part in prior.parts.items()}
     return MemoryEstimate(weights, text_encoder_bytes(prior), kept, encode, predict, decode, backward)

@@ -152,9 +152,11 @@ class DiffusersPrior:
             multiple = self._codec.reduction * self.family.multiple
         except ValueError as error:
             raise ValueError(f"{self._files.label} {error}") from error
-        if family.told_camera:
+        if family.camera_conditioned:
             if perp_neg:
-                raise ValueError(f"{self._files.label} is told the camera, not in words; set perp_neg=false")
+                raise ValueError(
+                    f"{self._files.label} is camera-conditioned and has no view prompts; set perp_neg=false"
+                )
             self._view_dependent = False
         if self.image_size % multiple or self.image_size < 0:
             raise ValueError(f"image_size is {image_size}; {self.family.name} takes multiples of {multiple}")
@@ -213,9 +215,9 @@ class DiffusersPrior:
 
     def on_meta(self) -> DiffusersPrior:
         """A copy on the device "meta", whose calls propagate shapes and compute no values, see `memory`."""
-        twin = on_meta(self, self.parts.values())
-        twin._device = torch.device("meta")
-        return twin
+        meta = on_meta(self, self.parts.values())
+        meta._device = torch.device("meta")
+        return meta
 
     def embed(self, prompt: str, negative_prompt: str = "") -> ViewEmbedding:
         """Text embeddings of the prompts.

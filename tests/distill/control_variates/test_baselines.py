@@ -6,21 +6,27 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_world import SIZE, make_guide
+from small_world import SIZE, make_geometry
 from torch import Tensor
 
-from steindreamer.distill import GeometryEstimate, GeometryEstimator, Guide, NoiseLevel, register_control_variate
+from steindreamer.distill import (
+    GeometryBuffers,
+    GeometryEstimate,
+    GeometryEstimator,
+    NoiseLevel,
+    register_control_variate,
+)
 from steindreamer.distill.control_variates.baselines import DepthBaseline, NormalBaseline, weighted_pearson
 
 LEVEL = NoiseLevel(torch.tensor([300, 300]), *torch.full((2, 2, 1, 1, 1), 0.7))
 NOISY = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def oracle(guide: Guide, sign: float = 1.0, background: float = -40.0) -> GeometryEstimator:
+def oracle(geometry: GeometryBuffers, sign: float = 1.0, background: float = -40.0) -> GeometryEstimator:
     """Answers with the rendered geometry itself, up to scale and shift; the background's disparity is arbitrary."""
-    disparity = torch.where(guide.depth > 0, 3.0 + sign * 5 / guide.depth.clamp(min=0.1), background)
-    rotation = guide.camera_to_world[:, :3, :3]
-    normal = sign * torch.einsum("bji,bjhw->bihw", rotation, guide.normal)  # world to camera
+    disparity = torch.where(geometry.depth > 0, 3.0 + sign * 5 / geometry.depth.clamp(min=0.1), background)
+    rotation = geometry.camera_to_world[:, :3, :3]
+    normal = sign * torch.einsum("bji,bjhw->bihw", rotation, geometry.normal)  # world to camera
 
     def estimate(image: Tensor, noise_level: Tensor) -> GeometryEstimate:
         return GeometryEstimate(disparity + 0 * image[:, :1], normal + 0 * image)
@@ -37,12 +43,14 @@ def identity(latent: Tensor) -> Tensor:
 def test_phi_is_0_for_the_true_geometry_and_minus_2_for_its_opposite(
     kind: type[DepthBaseline] | type[NormalBaseline], sign: float, phi: float
 ) -> None:
-    guide = make_guide(2)
+    geometry = make_geometry(2)
     turned = torch.linalg.matrix_exp(
         torch.tensor([[0, 0.4, 0.9, 0], [-0.4, 0, 0.2, 0], [-0.9, -0.2, 0, 0], [0, 0, 0, 0]])
     )
-    guide = replace(guide, camera_to_world=guide.camera_to_world @ turned)  # a rotation that is not its own inverse
-    value = kind(oracle(guide, sign), identity)(NOISY, LEVEL, guide)
+    geometry = replace(
+        geometry, camera_to_world=geometry.camera_to_world @ turned
+    )  # a rotation that is not its own inverse
+    value = kind(oracle(geometry, sign), identity)(NOISY, LEVEL, geometry)
     torch.testing.assert_close(value, torch.full((2,), phi), atol=1e-4, rtol=0)
 
 
@@ -50,8 +58,10 @@ def test_phi_is_0_for_the_true_geometry_and_minus_2_for_its_opposite(
 def test_an_empty_image_falls_back_to_sds(
     kind: type[DepthBaseline] | type[NormalBaseline], estimator: GeometryEstimator
 ) -> None:
-    guide = make_guide(2)
-    empty = replace(guide, **{name: torch.zeros_like(getattr(guide, name)) for name in ("opacity", "depth", "normal")})
+    geometry = make_geometry(2)
+    empty = replace(
+        geometry, **{name: torch.zeros_like(getattr(geometry, name)) for name in ("opacity", "depth", "normal")}
+    )
     noisy = NOISY.clone().requires_grad_()
     phi = kind(estimator, identity)(noisy, LEVEL, empty)
     (gradient,) = torch.autograd.grad(phi.sum(), noisy)
@@ -63,9 +73,9 @@ def test_an_empty_image_falls_back_to_sds(
 def test_phi_and_its_gradient_stay_finite_and_per_image(
     kind: type[DepthBaseline] | type[NormalBaseline], estimator: GeometryEstimator
 ) -> None:
-    baseline, guide = kind(estimator, identity), make_guide(2)
+    baseline, geometry = kind(estimator, identity), make_geometry(2)
     noisy = NOISY.clone().requires_grad_()
-    phi = baseline(noisy, LEVEL, guide)
+    phi = baseline(noisy, LEVEL, geometry)
     assert ((phi >= -2) & (phi <= 0)).all()
     (gradient,) = torch.autograd.grad(phi[0], noisy)
     assert torch.isfinite(gradient).all() and gradient[0].abs().sum() > 0
@@ -76,10 +86,10 @@ def test_phi_and_its_gradient_stay_finite_and_per_image(
 def test_an_estimate_at_another_resolution_compares_the_same_geometry(
     kind: type[DepthBaseline] | type[NormalBaseline],
 ) -> None:
-    fine = make_guide(2, 32)
-    phi = kind(oracle(make_guide(2, 32), background=5.0), identity)
+    fine = make_geometry(2, 32)
+    phi = kind(oracle(make_geometry(2, 32), background=5.0), identity)
     noisy = torch.zeros(2, 3, 32, 32)
-    torch.testing.assert_close(phi(noisy, LEVEL, make_guide(2, 64)), phi(noisy, LEVEL, fine), atol=0.06, rtol=0)
+    torch.testing.assert_close(phi(noisy, LEVEL, make_geometry(2, 64)), phi(noisy, LEVEL, fine), atol=0.06, rtol=0)
 
 
 def test_weighted_pearson_is_pearson() -> None:
@@ -130,4 +140,4 @@ def test_pearson_wants_eight_pixels() -> None:
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="a control variate named 'depth' exists already"):
-        register_control_variate("depth")(lambda noisy, level, guide: noisy.mean((1, 2, 3)))
+        register_control_variate("depth")(lambda noisy, level, geometry: noisy.mean((1, 2, 3)))

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_world import SIZE, TwoModes, make_estimator, make_guide
+from small_world import SIZE, TwoModes, make_estimator, make_geometry
 from torch import Tensor
 from zero_mean import drift, mean_ratio
 
 from steindreamer.distill import (
     CONTROL_VARIATES,
     ControlVariate,
-    Guide,
+    GeometryBuffers,
     NoiseLevel,
     NoiseSchedule,
     NoisySample,
@@ -24,13 +24,13 @@ from steindreamer.distill.control_variates.baselines import ConstantBaseline
 from steindreamer.distill.control_variates.terms import NoiseTerm, SpectralTerm, SteinTerm
 
 DRAWS = 4096  # the drift is tested on half of them
-GUIDE = make_guide(DRAWS)
+GUIDE = make_geometry(DRAWS)
 LEVELS = (100, 500, 900)
 
 SLOPE = 0.3 * torch.nn.functional.normalize(torch.linspace(-1, 2, 3 * SIZE * SIZE), dim=0).view(3, SIZE, SIZE)
 
 
-def linear(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+def linear(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
     return -1 + (SLOPE * noisy).sum((1, 2, 3))
 
 
@@ -129,7 +129,7 @@ def test_spectral_bands_partition_the_noise(shape: tuple[int, ...], bands: int) 
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, *shape, generator=generator)
     sample = NoiseSchedule.scaled_linear().add_noise(clean, noise, torch.full(shape[:1], 500))
-    terms = SpectralTerm(bands).terms(sample, make_guide(shape[0]))
+    terms = SpectralTerm(bands).terms(sample, make_geometry(shape[0]))
     torch.testing.assert_close(terms.sum(0), -noise, atol=1e-5, rtol=0)
     products = torch.einsum("jbchw,kbchw->jk", terms, terms)
     torch.testing.assert_close(products, torch.diag(products.diag()), atol=1e-3, rtol=0)
@@ -141,20 +141,20 @@ def test_a_band_is_the_same_frequencies_at_every_resolution() -> None:
     for size in (16, 64):
         wave = torch.cos(torch.pi * (torch.arange(size) + 0.5) / 4).expand(1, 1, size, size)
         sample = NoisySample(wave, wave, torch.zeros(1, dtype=torch.long), *torch.ones(2, 1, 1, 1, 1))
-        energy = SpectralTerm(8).terms(sample, make_guide(1)).square().sum((1, 2, 3, 4))
+        energy = SpectralTerm(8).terms(sample, make_geometry(1)).square().sum((1, 2, 3, 4))
         torch.testing.assert_close(energy.max(), wave.square().sum())
         found.append(int(energy.argmax()))
     assert found[0] == found[1] == 1  # 0.25 / sqrt(2) * 8 = 1.41
 
 
 def test_a_detached_baseline_is_refused() -> None:
-    def detached(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+    def detached(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
         return noisy.detach().mean((1, 2, 3))
 
     parameter = torch.ones((), requires_grad=True)
 
-    def with_a_parameter(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
-        return parameter * detached(noisy, level, guide)
+    def with_a_parameter(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
+        return parameter * detached(noisy, level, geometry)
 
     for baseline in (detached, with_a_parameter):
         with pytest.raises(ValueError, match="'mine' is detached from the noisy image"):
@@ -162,7 +162,7 @@ def test_a_detached_baseline_is_refused() -> None:
 
 
 def test_a_baseline_that_is_no_number_per_image_is_refused() -> None:
-    def per_channel(noisy: Tensor, level: NoiseLevel, guide: Guide) -> Tensor:
+    def per_channel(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tensor:
         return noisy.mean((2, 3))
 
     with pytest.raises(

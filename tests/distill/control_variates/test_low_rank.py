@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load, save
-from small_world import TwoModes, make_guide
+from small_world import TwoModes, make_geometry
 from torch import Tensor
 from zero_mean import drift, mean_ratio
 
@@ -53,7 +53,7 @@ def taught(term: LowRankTerm, images: int, matrix: Tensor, mean: Tensor | float 
 
 
 def applied(term: LowRankTerm, sample: NoisySample) -> Tensor:
-    return term.terms(sample, make_guide(len(sample.noise)))[-1]
+    return term.terms(sample, make_geometry(len(sample.noise)))[-1]
 
 
 def test_it_finds_the_matrix_whatever_the_mean() -> None:
@@ -107,18 +107,18 @@ class MovingPrior(TwoModes):
 def probed(baseline: list[str], steps: int) -> tuple[float, Tensor]:
     """Within-noise variance relative to SDS after `steps`, and the mean gradient over fresh noises."""
     size = 16
-    image, guide = torch.rand(1, 3, size, size, generator=seeded(5)).expand(8, -1, -1, -1), make_guide(8, size)
+    image, geometry = torch.rand(1, 3, size, size, generator=seeded(5)).expand(8, -1, -1, -1), make_geometry(8, size)
     config = SSDConfig(baseline=baseline, guidance_scale=1.0, timesteps=MIDDLE)
     distiller, generator = config.build(MovingPrior(size)), seeded()
     for _ in range(steps):
-        distiller.update(distiller(image, guide, None, progress=0.0, generator=generator))
+        distiller.update(distiller(image, geometry, None, progress=0.0, generator=generator))
     probes = [
-        probe_noise_variance(distiller, image, guide, None, progress=0.0, generator=seeded(100 + each))
+        probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=seeded(100 + each))
         for each in range(10)
     ]
     middle = torch.full((8,), 500)
     gradients = [
-        distiller(image, guide, None, progress=0.0, generator=seeded(200 + each), timestep=middle).gradient
+        distiller(image, geometry, None, progress=0.0, generator=seeded(200 + each), timestep=middle).gradient
         for each in range(60)
     ]
     within = sum(each.within_noise for each in probes) / sum(each.within_noise_sds for each in probes)
@@ -145,14 +145,14 @@ def test_alone_it_carries_the_noise() -> None:
 def advance(distiller: Distiller, generator: torch.Generator, steps: int, size: int = SIZE) -> Tensor:
     image, gradients = torch.rand(2, 3, size, size, generator=seeded(5)), []
     for _ in range(steps):
-        out = distiller(image, make_guide(2, size), None, progress=0.0, generator=generator)
+        out = distiller(image, make_geometry(2, size), None, progress=0.0, generator=generator)
         distiller.update(out)
         gradients.append(out.gradient)
     return torch.cat([image[:0], *gradients])
 
 
 @pytest.mark.parametrize("before", [0, 9])
-@pytest.mark.parametrize("baseline", [["low_rank"], ["spectral", "low_rank", "student"]])
+@pytest.mark.parametrize("baseline", [["low_rank"], ["spectral", "low_rank", "learned"]])
 def test_a_restored_run_continues_to_the_bit(baseline: list[str], before: int) -> None:
     config, generator = SSDConfig(baseline=baseline, timesteps=MIDDLE), seeded()
     original = config.build(TwoModes())
@@ -205,7 +205,7 @@ def test_a_method_without_noise_of_its_own_has_none_taken_off() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'low_rank' foretells .* antithetic"):
+    with pytest.raises(ValueError, match=r"'low_rank' predicts .* antithetic"):
         SSDConfig(baseline=["spectral", "low_rank"], antithetic=True).build(TwoModes())
     for bins, rank, ridge, decay in ((0, 2, 1.0, 1.0), (8, 0, 1.0, 1.0), (8, 2, 0.0, 1.0), (8, 2, 1.0, 1.5)):
         with pytest.raises(ValueError, match="rank >= 1"):

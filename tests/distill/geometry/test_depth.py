@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_world import make_guide
+from small_world import make_geometry
 from tiny_depth_models import save_depth_anything, save_dpt, save_hybrid_dpt, save_zoedepth
 from torch import Tensor
 from zero_mean import drift, mean_ratio
@@ -171,10 +171,10 @@ def test_the_stein_term_has_zero_mean(name: str, kind: Any, load: Loaded) -> Non
     clean = (images(8, 8, 1) * 2 - 1).expand_as(noise)
     sample = NoiseSchedule.scaled_linear().add_noise(clean, noise, torch.full((draws,), 300))
     term = SteinTerm("phi", kind(load(name), lambda latent: (latent + 1) / 2))
-    h = term.terms(sample, make_guide(draws))[0]
+    h = term.terms(sample, make_geometry(draws))[0]
     assert mean_ratio(h) < 1.4
     assert abs(drift(h, noise)) < 4
-    phi_noise = SteinTerm("phi", term.baseline, "paper").terms(sample, make_guide(draws))[0]
+    phi_noise = SteinTerm("phi", term.baseline, "paper").terms(sample, make_geometry(draws))[0]
     assert drift(phi_noise, noise) > 10  # the printed form: the test can tell
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import make_guide
+from small_world import make_geometry
 from torch import Tensor
 from zero_mean import drift, mean_ratio
 
@@ -115,10 +115,10 @@ def test_the_stein_term_has_zero_mean(kind: Any, estimator: TimmGeometryEstimato
     clean = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(5)).expand_as(noise) * 2 - 1
     sample = NoiseSchedule.scaled_linear().add_noise(clean, noise, torch.full((draws,), 300))
     term = SteinTerm("phi", kind(estimator, lambda latent: (latent + 1) / 2))
-    h = term.terms(sample, make_guide(draws))[0]
+    h = term.terms(sample, make_geometry(draws))[0]
     assert mean_ratio(h) < 1.4
     assert abs(drift(h, noise)) < 4
-    printed = SteinTerm("phi", term.baseline, "paper").terms(sample, make_guide(draws))[0]
+    printed = SteinTerm("phi", term.baseline, "paper").terms(sample, make_geometry(draws))[0]
     assert drift(printed, noise) > 10  # the test can tell
 
 

@@ -73,9 +73,9 @@ def _answer(folder: Path) -> Tensor:
     rows = next(iter(embedding.views.tensors.values()))
     text = {name: tensor[:1] for name, tensor in embedding.views.tensors.items()}
     camera = torch.zeros(1, 14)
-    told = {"class_labels": camera} if prior.family.told_camera else {}
+    camera_input = {"class_labels": camera} if prior.family.camera_conditioned else {}
     with torch.no_grad():
-        said = prior.family.call(prior.denoiser, sample.noisy, prior.family.time(sample), {**text, **told}, 64)
+        said = prior.family.call(prior.denoiser, sample.noisy, prior.family.time(sample), {**text, **camera_input}, 64)
         seen = prior.encode(torch.full((1, 3, 16, 16), 0.3))
     return torch.cat([prior.schedule.alphas, rows.flatten(), said.flatten(), seen.flatten()])
 
@@ -204,7 +204,7 @@ def test_with_any_tensor_missing_spoilt_or_of_another_shape(
 @BOUNDED
 @given(data=st.data())
 def test_settings_of_any_kind(data: st.DataObject, folders: dict[str, Path], copy: Callable[[str], Path]) -> None:
-    """What a setting means may change, but it either makes a model or is told in one line."""
+    """What a setting means may change, but it either makes a model or is refused in one line."""
     name = data.draw(st.sampled_from((SD, XL, CAMERA)))
     file = data.draw(st.sampled_from([path for path in _files(folders[name]) if path.endswith("config.json")]))
     key = data.draw(st.sampled_from(sorted(json.loads((folders[name] / file).read_text()))))
@@ -439,9 +439,9 @@ def test_pickles_come_with_the_way_out(copy: Callable[[str], Path]) -> None:
     ],
 )
 def test_what_others_raise_is_one_line(error: Exception, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as told, foreign_errors("it"):
+    with pytest.raises(ValueError, match=said) as raised, foreign_errors("it"):
         raise error
-    assert "\n" not in str(told.value) and told.value.__cause__ is error
+    assert "\n" not in str(raised.value) and raised.value.__cause__ is error
     with pytest.raises(ImportError, match="a package"), foreign_errors("it"):
         raise ImportError("a package")
     with pytest.raises(type(error)), foreign_errors("it", type(error)):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from predicted_noise import noise_pair, positive_noise
-from small_world import make_guide
+from small_world import make_geometry
 from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, edit_json, save_tiny_model
 from torch import Tensor
 
@@ -41,7 +41,7 @@ ON_PIXELS = ("IFPipeline", "CameraConditionedPipeline")
 
 @dataclass
 class Case:
-    """How diffusers is asked for guided images of a family, and what of it the adapter must be told."""
+    """How diffusers is asked for guided images of a family, and the settings that the adapter needs for it."""
 
     call: dict[str, Any] = field(default_factory=lambda: {"guidance_scale": SCALE})
     options: FamilyOptions = field(default_factory=FamilyOptions)
@@ -53,7 +53,7 @@ CASES = {
     "StableDiffusionXLPipeline": Case(),
     "StableDiffusion3Pipeline": Case(),
     "FluxPipeline": Case(
-        # guidance_scale is what the model is told; only the other one needs a second row.
+        # guidance_scale is an input of the model; only the other one needs a second row.
         {"guidance_scale": 2.5, "true_cfg_scale": SCALE},
         FamilyOptions(embedded_guidance=2.5),
     ),
@@ -210,7 +210,7 @@ def test_distillation_reaches_the_image(name: str, folders: dict[str, Path], gen
     condition = prior.condition(
         prior.embed("a mug"), Cameras.orbit([0.0, 50.0], [0.0, 0.0], height=8), torch.ones(2, 3)
     )
-    step = METHODS["ssd"]().build(prior)(image, make_guide(2), condition, progress=0.0, generator=generator)
+    step = METHODS["ssd"]().build(prior)(image, make_geometry(2), condition, progress=0.0, generator=generator)
     (gradient,) = torch.autograd.grad(step.loss, image)
     assert bool(torch.isfinite(gradient).all()) and gradient.abs().max() > 0
 
@@ -312,29 +312,29 @@ def test_images_that_the_denoiser_cannot_halve_are_refused(name: str, folders: d
 
 
 @pytest.fixture(scope="module")
-def told_camera(folders: dict[str, Path]) -> DiffusersPrior:
+def camera_conditioned(folders: dict[str, Path]) -> DiffusersPrior:
     return DiffusersPrior(str(folders["CameraConditionedPipeline"]), CPU, cache_text=False)
 
 
 def test_a_model_that_is_told_the_camera_needs_no_words_about_it(
-    told_camera: DiffusersPrior, folders: dict[str, Path], generator: torch.Generator
+    camera_conditioned: DiffusersPrior, folders: dict[str, Path], generator: torch.Generator
 ) -> None:
-    assert told_camera.image_size == 16
-    embedding = told_camera.embed(PROMPT)
+    assert camera_conditioned.image_size == 16
+    embedding = camera_conditioned.embed(PROMPT)
     assert len(embedding.views) == 1
     clean = torch.randn(4, 3, 16, 16, generator=generator)
     noise = torch.randn(1, 3, 16, 16, generator=generator).expand(4, -1, -1, -1)
-    sample = told_camera.schedule.add_noise(clean[:1].expand(4, -1, -1, -1), noise, torch.full((4,), 800))
+    sample = camera_conditioned.schedule.add_noise(clean[:1].expand(4, -1, -1, -1), noise, torch.full((4,), 800))
     cameras = Cameras.orbit([0.0, 90.0, 0.0, 0.0], [0.0, 0.0, 50.0, 0.0], height=8)
     background = torch.tensor([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 1]])
-    condition = told_camera.condition(embedding, cameras, background)
-    told = noise_pair(told_camera, sample, condition)
-    for prediction in told:
+    condition = camera_conditioned.condition(embedding, cameras, background)
+    expected = noise_pair(camera_conditioned, sample, condition)
+    for prediction in expected:
         assert min(float((prediction[0] - other).abs().max()) for other in prediction[1:]) > 1e-3
-    told_camera.micro_batch = 3
-    torch.testing.assert_close(noise_pair(told_camera, sample, condition), told)
-    told_camera.micro_batch = 0
-    with pytest.raises(ValueError, match="is told the camera, not in words; set perp_neg=false"):
+    camera_conditioned.micro_batch = 3
+    torch.testing.assert_close(noise_pair(camera_conditioned, sample, condition), expected)
+    camera_conditioned.micro_batch = 0
+    with pytest.raises(ValueError, match="is camera-conditioned and has no view prompts; set perp_neg=false"):
         DiffusersPrior(str(folders["CameraConditionedPipeline"]), CPU, perp_neg=True)
 
 
@@ -350,10 +350,10 @@ def test_a_model_that_is_told_the_camera_needs_no_words_about_it(
     ],
 )
 def test_what_a_small_model_was_not_trained_on_is_refused(
-    told_camera: DiffusersPrior, prompt: str, message: str
+    camera_conditioned: DiffusersPrior, prompt: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        told_camera.embed(prompt)
+        camera_conditioned.embed(prompt)
 
 
 def test_words_that_overlap_name_the_longest() -> None:
@@ -362,10 +362,10 @@ def test_words_that_overlap_name_the_longest() -> None:
     assert named_kinds("a rocketship", kinds) == []
 
 
-def test_negative_words_must_be_known_too(told_camera: DiffusersPrior) -> None:
+def test_negative_words_must_be_known_too(camera_conditioned: DiffusersPrior) -> None:
     with pytest.raises(ValueError, match="not trained on: 'ugly'"):
-        told_camera.embed("a mug", "ugly")
-    assert len(told_camera.embed("a mug", "blurry").negative) == 1
+        camera_conditioned.embed("a mug", "ugly")
+    assert len(camera_conditioned.embed("a mug", "blurry").negative) == 1
 
 
 def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:

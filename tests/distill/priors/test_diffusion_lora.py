@@ -277,7 +277,7 @@ def test_what_cannot_be_is_refused(call: Call) -> None:
         LoRADenoiser(nn.Linear(3, 3), generator=generator)
     with pytest.raises(ValueError, match="has 0 of time_embedding, timestep_embedder; one is needed"):
         LoRADenoiser(nn.ModuleDict({"to_q": nn.Linear(3, 3)}), generator=generator)
-    with pytest.raises(ValueError, match="made with camera=False and cannot be told cameras"):
+    with pytest.raises(ValueError, match="made with camera=False and is not camera-conditioned"):
         answer(call, low_rank_of(call, camera=False), pose)
     with pytest.raises(ValueError, match="called with 2 rows, and there are 3 cameras"):
         answer(call, low_rank_of(call), torch.zeros(3, 4, 4))

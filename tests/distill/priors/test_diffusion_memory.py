@@ -155,10 +155,10 @@ def test_meta_attention_never_holds_the_matrix() -> None:
 
 def test_the_twin_shares_nothing_and_moves_no_weights(tmp_path: Path) -> None:
     prior = _prior(save_tiny_model(tmp_path), "StableDiffusionPipeline")
-    twin = prior.on_meta()
-    assert {str(p.device) for part in twin.parts.values() for p in part.parameters()} == {"meta"}
+    meta = prior.on_meta()
+    assert {str(p.device) for part in meta.parts.values() for p in part.parameters()} == {"meta"}
     assert {str(p.device) for part in prior.parts.values() for p in part.parameters()} == {"cpu"}
-    assert [weight_bytes(part) for part in twin.parts.values()] == [weight_bytes(part) for part in prior.parts.values()]
+    assert [weight_bytes(part) for part in meta.parts.values()] == [weight_bytes(part) for part in prior.parts.values()]
 
 
 def test_shared_weights_count_once() -> None:

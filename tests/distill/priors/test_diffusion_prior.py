@@ -15,7 +15,7 @@ from predicted_noise import noise_pair, positive_noise
 from tiny_diffusion_models import IMAGE_SIZE, edit_json, save_tiny_model
 from torch import Tensor
 
-from steindreamer.distill import METHODS, GeometryEstimator, Guide, NoisySample, Prior, SSDConfig
+from steindreamer.distill import METHODS, GeometryBuffers, GeometryEstimator, NoisySample, Prior, SSDConfig
 from steindreamer.distill.priors.diffusion import DiffusersPrior, TextRows
 from steindreamer.distill.priors.guidance import guided_noise
 from steindreamer.distill.priors.view_prompts import VIEWS, view_prompts, view_weights
@@ -242,7 +242,7 @@ def test_unknown_precision_is_refused(folder: Path) -> None:
 def test_distillation_needs_no_decoder(
     method: str,
     prior: DiffusersPrior,
-    guide: Guide,
+    geometry: GeometryBuffers,
     image: Tensor,
     generator: torch.Generator,
     monkeypatch: pytest.MonkeyPatch,
@@ -253,7 +253,7 @@ def test_distillation_needs_no_decoder(
         prior.embed("a mug"), Cameras.orbit([0.0, 90.0], [0.0, 0.0], height=8), torch.ones(2, 3)
     )
     for progress in (0.0, 0.5):
-        step = distiller(image, guide, condition, progress=progress, generator=generator)
+        step = distiller(image, geometry, condition, progress=progress, generator=generator)
         (gradient,) = torch.autograd.grad(step.loss, image)
         distiller.update(step)
         assert step.gradient.shape == (2, 4, 8, 8)
@@ -265,13 +265,17 @@ def test_distillation_needs_no_decoder(
 
 
 def test_a_geometric_baseline_looks_through_the_decoder(
-    prior: DiffusersPrior, estimator: GeometryEstimator, guide: Guide, image: Tensor, generator: torch.Generator
+    prior: DiffusersPrior,
+    estimator: GeometryEstimator,
+    geometry: GeometryBuffers,
+    image: Tensor,
+    generator: torch.Generator,
 ) -> None:
     distiller = SSDConfig(baseline=["depth", "noise"]).build(prior, estimator)
     condition = prior.condition(
         prior.embed("a mug"), Cameras.orbit([0.0, 90.0], [0.0, 0.0], height=8), torch.ones(2, 3)
     )
-    step = distiller(image, guide, condition, progress=0.0, generator=generator)
+    step = distiller(image, geometry, condition, progress=0.0, generator=generator)
     assert bool(torch.isfinite(step.gradient).all())
     assert step.observation.terms[0].abs().max() > 0
 

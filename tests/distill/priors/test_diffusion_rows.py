@@ -40,7 +40,7 @@ def plain(folder: Path) -> DiffusersPrior:
 
 
 @pytest.fixture(scope="module")
-def wary(folder: Path) -> DiffusersPrior:
+def perp_neg(folder: Path) -> DiffusersPrior:
     return DiffusersPrior(str(folder), CPU, perp_neg=True)
 
 
@@ -76,7 +76,7 @@ def _calls(prior: DiffusersPrior) -> list[int]:
 
 
 def test_perp_neg_is_its_formula(
-    plain: DiffusersPrior, wary: DiffusersPrior, sample: NoisySample, cameras: Cameras
+    plain: DiffusersPrior, perp_neg: DiffusersPrior, sample: NoisySample, cameras: Cameras
 ) -> None:
     expected, e_n = _pair(plain, sample, cameras)
     e_p = expected
@@ -84,7 +84,7 @@ def test_perp_neg_is_its_formula(
         seen_so = Cameras.orbit([view] * 5, [0.0] * 5, height=8)
         e_i = _positive(plain, sample, seen_so)
         e_p = e_p + weights[:, None, None, None] * perpendicular(e_i - e_n, expected - e_n)
-    positive, negative = _pair(wary, sample, cameras)
+    positive, negative = _pair(perp_neg, sample, cameras)
     torch.testing.assert_close(positive, e_p, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(negative, e_n, rtol=1e-4, atol=1e-5)
     differs = (positive - expected).abs().amax((1, 2, 3))
@@ -141,11 +141,11 @@ def test_perp_neg_needs_views(folder: Path) -> None:
     ("size", "expected"), [(0, [16]), (1, [3, 4, 3, 4, 2]), (2, [7, 7, 2]), (3, [10, 6]), (9, [16])]
 )
 def test_portions_change_no_prediction(
-    size: int, expected: list[int], folder: Path, wary: DiffusersPrior, sample: NoisySample, cameras: Cameras
+    size: int, expected: list[int], folder: Path, perp_neg: DiffusersPrior, sample: NoisySample, cameras: Cameras
 ) -> None:
     prior = DiffusersPrior(str(folder), CPU, perp_neg=True, micro_batch=size)
     rows = _calls(prior)
-    predicted, whole = (_pair(each, sample, cameras) for each in (prior, wary))
+    predicted, whole = (_pair(each, sample, cameras) for each in (prior, perp_neg))
     assert rows == expected
     torch.testing.assert_close(predicted, whole, rtol=1e-4, atol=1e-5)
 

@@ -150,7 +150,7 @@ def test_a_damaged_file_is_replaced(
     assert len(loaded) == 2 and path.read_bytes() == whole
 
 
-def test_what_was_put_there_under_another_name_is_not_believed(
+def test_what_was_put_there_under_another_name_is_not_trusted(
     folders: dict[str, Path], loaded: list[Any], cache: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """Nor a file whose tensors were changed, nor what a link leads to."""

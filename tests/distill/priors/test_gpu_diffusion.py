@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 from predicted_noise import noise_pair, positive_noise
-from small_world import make_guide
+from small_world import make_geometry
 from tiny_depth_models import save_hybrid_dpt
 from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, save_tiny_model
 from torch import Tensor
 
-from steindreamer.distill import Guide, NoisySample, SDSConfig, SSDConfig
+from steindreamer.distill import GeometryBuffers, NoisySample, SDSConfig, SSDConfig
 from steindreamer.distill.geometry.loading import load_monocular_estimator
 from steindreamer.distill.priors.diffusion import DiffusersPrior
 from steindreamer.distill.priors.diffusion.prior import TextCondition
@@ -129,8 +129,10 @@ def test_the_autoencoder_stays_in_float32(folder: Path, device: torch.device, im
         assert error(value, wanted) < FLOAT32
 
 
-def on(device: torch.device, guide: Guide) -> Guide:
-    return Guide(*(each.to(device) for each in (guide.opacity, guide.depth, guide.normal, guide.camera_to_world)))
+def on(device: torch.device, geometry: GeometryBuffers) -> GeometryBuffers:
+    return GeometryBuffers(
+        *(each.to(device) for each in (geometry.opacity, geometry.depth, geometry.normal, geometry.camera_to_world))
+    )
 
 
 def test_the_depth_term_stays_in_float32(
@@ -141,7 +143,7 @@ def test_the_depth_term_stays_in_float32(
     def term(prior: DiffusersPrior) -> Tensor:
         distiller = SSDConfig(baseline=["depth"]).build(prior, load_monocular_estimator(saved).to(prior.device))
         (variate,) = distiller.control_variates
-        return variate.terms(draw(prior, 4, IMAGE_SIZE // 8), on(prior.device, make_guide(COUNT, IMAGE_SIZE)))
+        return variate.terms(draw(prior, 4, IMAGE_SIZE // 8), on(prior.device, make_geometry(COUNT, IMAGE_SIZE)))
 
     expected = term(DiffusersPrior(str(folder), CPU))
     value = term(half(folder, device))
@@ -156,13 +158,13 @@ def test_a_step_in_bfloat16_is_that_of_float32(method: str, folder: Path, device
     def steps(prior: DiffusersPrior) -> tuple[list[Tensor], float]:
         """Gradients of latents and of images by step, and the last coefficient."""
         image = images.to(prior.device).requires_grad_()
-        distiller, guide = METHODS[method].build(prior).to(prior.device), on(prior.device, make_guide(COUNT))
+        distiller, geometry = METHODS[method].build(prior).to(prior.device), on(prior.device, make_geometry(COUNT))
         cameras = Cameras.orbit([72.0 * i for i in range(COUNT)], [10.0] * COUNT, height=8).to(prior.device)
         condition = prior.condition(prior.embed("a mug"), cameras, torch.ones(COUNT, 3, device=prior.device))
         generator, gradients = torch.Generator().manual_seed(4), []
         learned = 1.0
         for progress in (0.0, 0.5, 1.0):
-            step = distiller(image, guide, condition, progress=progress, generator=generator)
+            step = distiller(image, geometry, condition, progress=progress, generator=generator)
             gradients += [step.gradient, *torch.autograd.grad(step.loss, image)]
             distiller.update(step)
             learned = next(value for name, value in step.diagnostics.items() if name.startswith("mu/"))

@@ -1,4 +1,4 @@
-"""Images of geometry and what a network is told of their modality."""
+"""Images of geometry and the conditioning of a network on their modality."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_color_and_albedo_are_what_was_drawn() -> None:
     layers = {"normal": rgb, "depth": rgb[:, :1], "opacity": rgb[:, :1], "cameras": CAMERAS}
     assert encode("color", rgb=rgb, albedo=albedo, **layers) is rgb
     assert encode("albedo", rgb=rgb, albedo=albedo, **layers) is albedo
-    with pytest.raises(ValueError, match="no modality 'heat': color, albedo, normal, depth can be had"):
+    with pytest.raises(ValueError, match="no modality 'heat': available: color, albedo, normal, depth"):
         encode("heat", rgb=rgb, albedo=albedo, **layers)
 
 
@@ -104,7 +104,7 @@ def test_a_network_without_modalities_knows_color_and_is_told_the_camera_alone()
     background = torch.rand(3, 3)
     assert modalities_of(CAMERA_FEATURES) == ("color",)
     assert torch.equal(view_features(CAMERA_FEATURES, CAMERAS, background), camera_features(CAMERAS, background))
-    with pytest.raises(ValueError, match="no modality 'depth': color can be had"):
+    with pytest.raises(ValueError, match="no modality 'depth': available: color"):
         view_features(CAMERA_FEATURES, CAMERAS, background, "depth")
 
 

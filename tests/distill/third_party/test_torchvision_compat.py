@@ -110,8 +110,8 @@ except AttributeError as error:
 def test_a_torchvision_that_cannot_load_is_made_importable(run: Run, tmp_path: Path, broken: str, call: str) -> None:
     _torchvision(tmp_path, describes=BROKEN[broken])
     assert "torchvision" in " ".join(run("import torchvision"))  # it is broken
-    mended = f"{call}_torchvision()\nimport torchvision, torchvision.described\nprint(torchvision.loaded)"
-    assert run(mended) == ["False"]
+    repaired = f"{call}_torchvision()\nimport torchvision, torchvision.described\nprint(torchvision.loaded)"
+    assert run(repaired) == ["False"]
 
 
 @pytest.mark.parametrize("call", ["watch", "prepare"])
@@ -217,10 +217,10 @@ print(importlib.util.find_spec("torchvision"))
 print([name for name in sys.modules if name.startswith("torchvision.")])
 import torchvision
 """
-    told, spec, left, then = run(code)
-    assert told.startswith("1 RuntimeWarning torchvision cannot be imported beside torch 2.")
-    assert reason in told
-    assert "install the one that belongs to this torch" in told
+    message, spec, left, then = run(code)
+    assert message.startswith("1 RuntimeWarning torchvision cannot be imported beside torch 2.")
+    assert reason in message
+    assert "install the one that belongs to this torch" in message
     assert (spec, left) == ("None", "[]")
     assert then.startswith("ModuleNotFoundError")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import make_estimator, make_guide
+from small_world import make_estimator, make_geometry
 from torch import Tensor
 
 from steindreamer.distill import SDSConfig, SSDConfig, TimestepConfig
@@ -20,7 +20,7 @@ from steindreamer.distill.variance.probe import probe_noise_variance
 
 BATCH, SIZE = 8, 16
 WHOLE_RANGE = TimestepConfig(final_maximum=0.98)
-GUIDE = make_guide(BATCH, SIZE)
+GUIDE = make_geometry(BATCH, SIZE)
 
 
 @pytest.fixture(scope="module")

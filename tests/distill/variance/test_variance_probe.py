@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from predicted_noise import noise_pair
-from small_world import SIZE, TwoModes, make_guide
+from small_world import SIZE, TwoModes, make_geometry
 
 from steindreamer.distill import METHODS, GaussianMixture, NoiseRequest, Prior, SDSConfig, SSDConfig, TimestepConfig
 from steindreamer.distill.priors.base import LoRAPrior
@@ -32,7 +32,7 @@ class Wall:
     def draw(self, generator: torch.Generator) -> ProbeView:
         lamp = SHADES[torch.randint(2, (), generator=generator)]
         image = (self.color * lamp)[None, :, None, None].expand(1, 3, SIZE, SIZE)
-        return ProbeView(image, make_guide(1), self.prior.embed("this"))
+        return ProbeView(image, make_geometry(1), self.prior.embed("this"))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_distiller_is_counted_only_within_the_context() -> None:
     distiller, generator = SDSConfig().build(prior), torch.Generator().manual_seed(0)
 
     def step() -> None:
-        distiller(torch.rand(2, 3, SIZE, SIZE), make_guide(2), None, progress=0.0, generator=generator)
+        distiller(torch.rand(2, 3, SIZE, SIZE), make_geometry(2), None, progress=0.0, generator=generator)
 
     with count_predictions(distiller) as counter:
         step()

@@ -35,9 +35,9 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_command_has_its_own_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
-    told = capsys.readouterr().out
-    assert stop.value.code == 0 and told.startswith(f"usage: steindreamer {name} ")
-    assert not re.search(r"\b(run|compare|probe)\.py", told), "examples call the command that they stand in"
+    captured = capsys.readouterr().out
+    assert stop.value.code == 0 and captured.startswith(f"usage: steindreamer {name} ")
+    assert not re.search(r"\b(run|compare|probe)\.py", captured), "examples call the command that they stand in"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_what_a_command_asks_of_a_run(words: list[str], given: list[str], monkey
 def test_a_wrong_call_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
-    told = capsys.readouterr().err
-    assert stop.value.code == 2 and message in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert stop.value.code == 2 and message in captured and len(captured.splitlines()) == 1
 
 
 def test_a_list_can_be_filtered(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def test_printing_goes_on_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (UserError("mend\nthis"), ERROR, "error: mend this"),
+        (UserError("fix\nthis"), ERROR, "error: fix this"),
         (SettingsError("no such key"), USAGE, "error: no such key"),
         (PermissionError(13, "Permission denied", "a/b"), ERROR, "error: cannot read or write a/b: Permission denied"),
         (MemoryError(), ERROR, "error: out of memory; lower"),
@@ -121,10 +121,10 @@ def test_every_end_is_one_line_and_a_status(
         raise error
 
     assert exit_status(work, debug=False, stopped="go on so") == status
-    told = capsys.readouterr().err
-    assert told.startswith(message) and len(told.splitlines()) == 1
-    if "traceback: " in told:
-        kept = Path(told.split("traceback: ")[1].strip(")\n"))
+    captured = capsys.readouterr().err
+    assert captured.startswith(message) and len(captured.splitlines()) == 1
+    if "traceback: " in captured:
+        kept = Path(captured.split("traceback: ")[1].strip(")\n"))
         assert "in work" in kept.read_text()
         kept.unlink()
     if isinstance(error, Exception) and not isinstance(error, Interrupted):

@@ -75,8 +75,8 @@ def test_a_child_says_how_it_ended_and_sees_only_what_is_installed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
     assert Children().run("failing", ["x"], os.environ) == (1, "last: x")
-    status, told = Children().run("here", [], os.environ)
-    assert status == 1 and "No module named here" in told
+    status, message = Children().run("here", [], os.environ)
+    assert status == 1 and "No module named here" in message
 
 
 @pytest.mark.slow

@@ -26,11 +26,11 @@ from steindreamer.pipelines.cli.probe import parser as probe_parser
 from steindreamer.pipelines.cli.probe import tables
 from steindreamer.pipelines.comparison import comparison, trial
 from steindreamer.pipelines.comparison.candidates import (
-    Contender,
-    parse_contender,
-    parse_contenders,
-    twins,
-    with_fixed_twins,
+    Candidate,
+    fixed_pairs,
+    parse_candidate,
+    parse_candidates,
+    with_fixed_coefficients,
 )
 from steindreamer.pipelines.comparison.intervals import geometric_interval, mean_interval
 from steindreamer.pipelines.comparison.probing import probe_run
@@ -187,22 +187,22 @@ def test_a_probe_leaves_the_stage_as_it_was() -> None:
 
 
 def test_methods_are_parsed_with_labels_and_settings() -> None:
-    assert parse_contender("ssd") == Contender("ssd", "ssd")
+    assert parse_candidate("ssd") == Candidate("ssd", "ssd")
     settings = ("method.baseline=[depth]", "method.bands=6")
-    assert parse_contender("x=ssd:method.baseline=[depth]:method.bands=6") == Contender("x", "ssd", settings)
-    assert parse_contender("ssd:method.baseline=[depth,normal]").label == "ssd-baseline-depth-normal"
+    assert parse_candidate("x=ssd:method.baseline=[depth]:method.bands=6") == Candidate("x", "ssd", settings)
+    assert parse_candidate("ssd:method.baseline=[depth,normal]").label == "ssd-baseline-depth-normal"
     scheduled = "sds:stages.coarse.regularizers.opacity={from: 1, to: 2}"
-    assert parse_contender(scheduled).settings == ("stages.coarse.regularizers.opacity={from: 1, to: 2}",)
+    assert parse_candidate(scheduled).settings == ("stages.coarse.regularizers.opacity={from: 1, to: 2}",)
     with pytest.raises(UserError, match="did you mean 'ssd'"):
-        parse_contender("sssd")
+        parse_candidate("sssd")
     with pytest.raises(UserError, match="several methods are called ssd"):
-        parse_contenders(["ssd", "ssd=sds"])
+        parse_candidates(["ssd", "ssd=sds"])
 
 
 def test_twins_differ_in_nothing_but_the_coefficients() -> None:
-    contenders = with_fixed_twins(parse_contenders(["sds", "ssd", "d=ssd:method.baseline=[depth]"]))
-    assert [contender.label for contender in contenders] == ["sds", "ssd", "ssd-fixed", "d", "d-fixed"]
-    assert [(a.label, b.label) for a, b in twins(contenders)] == [("ssd", "ssd-fixed"), ("d", "d-fixed")]
+    candidates = with_fixed_coefficients(parse_candidates(["sds", "ssd", "d=ssd:method.baseline=[depth]"]))
+    assert [candidate.label for candidate in candidates] == ["sds", "ssd", "ssd-fixed", "d", "d-fixed"]
+    assert [(a.label, b.label) for a, b in fixed_pairs(candidates)] == [("ssd", "ssd-fixed"), ("d", "d-fixed")]
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:
@@ -339,8 +339,8 @@ def test_wrong_calls_of_compare_are_one_line_before_anything_is_done(
 ) -> None:
     out = tmp_path / "out"
     assert compare([*METHODS, *TINY, "--out", str(out), *wrong]) in (1, 2)
-    told = capsys.readouterr()
-    assert message in told.err and len(told.err.splitlines()) == 1 and told.out == ""
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.splitlines()) == 1 and captured.out == ""
     assert not out.exists()
 
 
@@ -352,8 +352,8 @@ def test_a_probe_looks_first_where_its_results_shall_go(
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "missing" / "x.json", Path("/dev/null/x.json"), tmp_path / "pipe"):
         assert probe([run, "--json", str(place)]) == 2
-        told = capsys.readouterr().err
-        assert str(place) in told and len(told.splitlines()) == 1
+        captured = capsys.readouterr().err
+        assert str(place) in captured and len(captured.splitlines()) == 1
     for wrong in (["--seed", "-1"], ["--seed", "99999999999999999999999"], ["--tuples", "5"], ["--learn", "-1"]):
         assert probe([run, *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
@@ -367,9 +367,9 @@ def test_numbers_of_the_command_lines_are_read_as_settings_are(text: str, capsys
     for main, arguments in calls:
         with pytest.raises(SystemExit) as stop:
             main(arguments)
-        told = capsys.readouterr().err
-        assert stop.value.code == 2 and len(told.splitlines()) == 1
-        assert f"argument {arguments[-2]}: the value is '{text}'; a whole number, written in digits" in told
+        captured = capsys.readouterr().err
+        assert stop.value.code == 2 and len(captured.splitlines()) == 1
+        assert f"argument {arguments[-2]}: the value is '{text}'; a whole number, written in digits" in captured
 
 
 def test_a_probe_tells_what_it_passed_over(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,8 +395,8 @@ def test_a_damaged_image_does_not_stop_the_page(
     assert "final.png is damaged" in (tmp_path / "compare.html").read_text()
     (tmp_path / "trials" / "sds--a-red-mug--0.json").write_text("{")
     assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert "sds--a-red-mug--0.json" in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert "sds--a-red-mug--0.json" in captured and len(captured.splitlines()) == 1
 
 
 def test_the_commands_of_the_docs_parse() -> None:
@@ -405,4 +405,4 @@ def test_the_commands_of_the_docs_parse() -> None:
     assert {name for name, _ in calls} == {"probe", "compare"}
     for name, line in calls:
         options = (probe_parser() if name == "probe" else compare_parser()).parse_args(shlex.split(line))
-        assert parse_contenders(options.method if name == "probe" else options.methods) is not None
+        assert parse_candidates(options.method if name == "probe" else options.methods) is not None

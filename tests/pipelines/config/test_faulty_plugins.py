@@ -32,7 +32,7 @@ def _method(line: str) -> str:
 
 
 def _baseline(line: str) -> str:
-    return f"def own(noisy, level, guide):\n    {line}\n"
+    return f"def own(noisy, level, geometry):\n    {line}\n"
 
 
 LATE = "\n    ".join(
@@ -95,9 +95,9 @@ FAULTS = {
     "baseline: a number": (_baseline("return 1.0"), r"baseline 'own' must answer with one number .* got a float"),
     "baseline: another device": (_baseline("return -noisy.mean((1, 2, 3)).to('meta')"), r"'own' must answer .* meta"),
     "baseline: NaN": (_baseline("return noisy.mean((1, 2, 3)) * math.nan"), r"'own' returned 1536 of 1536 values"),
-    "baseline: raises": (_baseline("return guide.brightness"), r"current raised AttributeError: "),
+    "baseline: raises": (_baseline("return geometry.brightness"), r"current raised AttributeError: "),
     "baseline: KeyError in a step": (
-        "calls = []\ndef own(noisy, level, guide):\n    calls.append(0)\n    return -noisy.mean((1, 2, 3)).tanh() "
+        "calls = []\ndef own(noisy, level, geometry):\n    calls.append(0)\n    return -noisy.mean((1, 2, 3)).tanh() "
         "if len(calls) < 7 else {}['late']\n", rf"own{HERE} raised KeyError: 'late'"),
 }  # fmt: skip
 
@@ -116,10 +116,10 @@ for number, (name, (source, arguments)) in enumerate(json.load(sys.stdin).items(
     place = folder / str(number)
     place.mkdir()
     (place / "mine.py").write_text(source)
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told):
+    captured = io.StringIO()
+    with contextlib.redirect_stderr(captured):
         status = main(["--plugin", str(place / "mine.py"), "--out", str(place / "run"), *arguments])
-    outcomes[name] = [status, told.getvalue()]
+    outcomes[name] = [status, captured.getvalue()]
     for registry, content in zip(registries, before):
         registry.clear()
         registry.update(content)
@@ -141,9 +141,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_one_line_that_names_the_component(fault: str, outcomes: dict[str, tuple[int, str]]) -> None:
-    (status, told), message = outcomes[fault], FAULTS[fault][1]
+    (status, captured), message = outcomes[fault], FAULTS[fault][1]
     if not message:
-        assert (status, told) == (0, "")
+        assert (status, captured) == (0, "")
         return
-    assert status == 1 and told.count("\n") == 1 and re.search(message, told), told
-    assert "fault of the program" not in told
+    assert status == 1 and captured.count("\n") == 1 and re.search(message, captured), captured
+    assert "fault of the program" not in captured

@@ -133,8 +133,8 @@ def refusal(schema: Schema, overrides: Sequence[str], chosen: dict[str, str]) ->
     ],
 )
 def test_both_refuse_in_the_same_words(overrides: Sequence[str], chosen: dict[str, str]) -> None:
-    told = refusal(outline().schema, overrides, chosen)
-    assert told and told == refusal(SCHEMA, overrides, chosen)
+    message = refusal(outline().schema, overrides, chosen)
+    assert message and message == refusal(SCHEMA, overrides, chosen)
 
 
 def keys(section: type, path: str = "") -> Iterator[str]:
@@ -152,9 +152,9 @@ def test_what_the_outline_refuses_the_program_refuses_in_the_same_words() -> Non
     dice, refused = random.Random(0), 0
     for key in dice.sample(every, 120):
         override = f"{key}={dice.choice(values)}"
-        told = refusal(outline().schema, [override], chosen)
-        refused += bool(told)
-        assert not told or told == refusal(SCHEMA, [override], chosen), override
+        message = refusal(outline().schema, [override], chosen)
+        refused += bool(message)
+        assert not message or message == refusal(SCHEMA, [override], chosen), override
     assert refused > 40
 
 

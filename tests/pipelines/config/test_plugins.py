@@ -38,8 +38,8 @@ def test_a_representation_from_a_file_is_trained_and_resumed_only_with_it(
     del REPRESENTATIONS["voxels"]
     plugins.LOADED.clear()
     assert run(["--resume", *out]) == 2
-    told = capsys.readouterr().err
-    assert f"add --plugin {VOXELS}\n" in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert f"add --plugin {VOXELS}\n" in captured and len(captured.splitlines()) == 1
     assert "voxels" not in REPRESENTATIONS, "what a run's folder names is not run"
     elsewhere = tmp_path / "voxels.py"
     elsewhere.write_text(VOXELS.read_text())
@@ -95,8 +95,8 @@ def test_a_plugin_that_fails_is_one_line(
     path = tmp_path / "mine.py"
     path.write_text(source)
     assert run(["--plugin", str(path), "--list"]) == 1
-    told = capsys.readouterr()
-    assert message in told.err and len(told.err.splitlines()) == 1 and told.out == ""
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.splitlines()) == 1 and captured.out == ""
 
 
 def test_what_is_no_python_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,8 +106,8 @@ def test_what_is_no_python_file_is_refused(tmp_path: Path, capsys: pytest.Captur
     for name in ("pipe.py", "folder.py", "text.txt", "missing.py"):
         for main, more in ((run, ["--list"]), (probe, [str(tmp_path)])):
             assert main(["--plugin", str(tmp_path / name), *more]) == 2
-            told = capsys.readouterr().err
-            assert name in told and len(told.splitlines()) == 1
+            captured = capsys.readouterr().err
+            assert name in captured and len(captured.splitlines()) == 1
 
 
 def test_an_installed_plugin_is_found_by_its_entry_point(
@@ -118,8 +118,8 @@ def test_an_installed_plugin_is_found_by_its_entry_point(
     points = [EntryPoint("mine", "installed_plugin", foreign_code.GROUP)]
     monkeypatch.setattr(foreign_code, "entry_points", lambda group: points if group == foreign_code.GROUP else [])
     assert run(["--list"]) == 0
-    told = capsys.readouterr().out
-    assert "  dots\n      Few Gaussians.\n" in told and "  calm\n" in told and "  lonely\n" in told
+    captured = capsys.readouterr().out
+    assert "  dots\n      Few Gaussians.\n" in captured and "  calm\n" in captured and "  lonely\n" in captured
     assert plugins.load_plugins([]) == [], "nothing registers twice"
     points[0] = EntryPoint("gone", "not_installed_any_more:thing", foreign_code.GROUP)
     assert run(["--list"]) == 1

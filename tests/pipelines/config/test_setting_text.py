@@ -1,4 +1,4 @@
-"""Text that is given for a setting is that text, wherever it is given; what cannot be told apart by eye is refused."""
+"""Text that is given for a setting is that text, wherever it is given; characters that look alike are refused."""
 
 from __future__ import annotations
 

@@ -78,9 +78,9 @@ def test_unseen_texels_copy_their_neighbors_in_space(flat: tuple[TriangleMesh, T
     assert page.min() > 0
 
 
-def test_openness_is_one_outside_and_less_in_a_corner(flat: tuple[TriangleMesh, Texels]) -> None:
+def test_ambient_occlusion_is_one_outside_and_less_in_a_corner(flat: tuple[TriangleMesh, Texels]) -> None:
     mesh, texels = flat
-    assert gather(mesh, texels, take_views(RenderedScene(sphere(0.6)), 24, 96)).openness.mean() > 0.97
+    assert gather(mesh, texels, take_views(RenderedScene(sphere(0.6)), 24, 96)).ambient_occlusion.mean() > 0.97
     two = [icosphere(0.3), icosphere(0.3)]
     shift = torch.tensor([0.3, 0.0, 0.0])
     pair = TriangleMesh(
@@ -89,13 +89,13 @@ def test_openness_is_one_outside_and_less_in_a_corner(flat: tuple[TriangleMesh, 
     )
     pair = unwrap(pair, SIZE, padding=2)
     texels = rasterize_uvs(pair, SIZE)
-    openness = gather(
+    ambient_occlusion = gather(
         pair,
         texels,
         take_views(RenderedScene(union(sphere(0.3, (-0.3, 0, 0)), sphere(0.3, (0.3, 0, 0)))), 24, 96),
-    ).openness
+    ).ambient_occlusion
     x = np.abs(texels.interpolate(pair.vertices)[:, 0])
-    assert openness[x > 0.5].mean() > 0.95 and openness[x < 0.1].mean() < 0.8
+    assert ambient_occlusion[x > 0.5].mean() > 0.95 and ambient_occlusion[x < 0.1].mean() < 0.8
 
 
 def test_tangents_follow_u_and_the_bitangent_points_up_the_page(flat: tuple[TriangleMesh, Texels]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steindreamer.pipelines.export import ExportConfig, export_asset
 from steindreamer.pipelines.meshing.atlas import TexturedSurface, texture_surface
-from steindreamer.pipelines.meshing.conversion import Conversion, likeness
+from steindreamer.pipelines.meshing.conversion import Conversion, conversion_psnr
 from steindreamer.pipelines.meshing.stopwatch import Stopwatch
 from steindreamer.pipelines.meshing.texels import rasterize_uvs
 from steindreamer.pipelines.meshing.views import take_views
@@ -65,7 +65,7 @@ def test_another_size_is_made_anew(trained: TexturedMesh, changed: dict[str, int
     mesh, size = surface.mesh, config.texture_size
     assert surface.watertight and 0.7 * config.face_budget < len(mesh.faces) <= config.face_budget
     assert mesh.texture is not None and mesh.texture.shape == (3, size, size)
-    assert likeness(trained, TexturedMesh.from_mesh(mesh), 128) > 20
+    assert conversion_psnr(trained, TexturedMesh.from_mesh(mesh), 128) > 20
 
 
 def test_a_mesh_without_a_finer_one_is_simplified_itself(trained: TexturedMesh) -> None:

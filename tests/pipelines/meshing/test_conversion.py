@@ -10,7 +10,7 @@ from analytic_scene import RenderedScene, sphere
 from fitted_scenes import COLORS, fitted, ring_and_ball
 
 from steindreamer.pipelines.export import ExportConfig
-from steindreamer.pipelines.meshing.conversion import Conversion, likeness, nearest_colors
+from steindreamer.pipelines.meshing.conversion import Conversion, conversion_psnr, nearest_colors
 from steindreamer.representations import DmtetConfig, Representation, TextureConfig
 
 EXPORT = ExportConfig(resolution=64, cameras=24, view_size=128, face_budget=3000, texture_size=256)
@@ -32,14 +32,14 @@ def scene(request: pytest.FixtureRequest) -> Representation:
 def test_mesh_and_texture_look_like_the_scene(scene: Representation, generator: torch.Generator) -> None:
     context = _context(generator)
     mesh = GRID.from_scene(scene, context)
-    assert likeness(scene, mesh, 128) >= LEAST
+    assert conversion_psnr(scene, mesh, 128) >= LEAST
     for source in (scene, mesh):
         textured = TextureConfig().from_scene(source, context)
-        assert likeness(source, textured, 128) >= LEAST
+        assert conversion_psnr(source, textured, 128) >= LEAST
         assert 1000 < len(textured.faces) <= EXPORT.face_budget and textured.texture.shape == (3, 256, 256)
 
 
-def test_likeness_of_known_images() -> None:
+def test_conversion_psnr_of_known_images() -> None:
     def ball(*color: float) -> RenderedScene:
         return RenderedScene(sphere(0.6), lambda points: torch.tensor(color).expand(points.shape))
 
@@ -47,15 +47,15 @@ def test_likeness_of_known_images() -> None:
     # A ball of 0.6 m at 3.2 m, seen under 40 degrees: its outline's radius over half the image's side.
     radius = 0.6 / (3.2**2 - 0.6**2) ** 0.5 / torch.tensor(torch.pi / 9).tan()
     share = torch.pi * radius**2 / 4
-    assert likeness(gray, lighter, 128) == pytest.approx(float(-10 * (0.01 * share).log10()), abs=0.1)
-    assert likeness(gray, gray, 64) == pytest.approx(100)
+    assert conversion_psnr(gray, lighter, 128) == pytest.approx(float(-10 * (0.01 * share).log10()), abs=0.1)
+    assert conversion_psnr(gray, gray, 64) == pytest.approx(100)
 
 
-def test_likeness_sees_lost_colors_and_parts() -> None:
+def test_conversion_psnr_sees_lost_colors_and_parts() -> None:
     whole = ring_and_ball()
     gray = RenderedScene(whole.distance, lambda points: COLORS.mean(0).expand(points.shape))
-    assert likeness(whole, gray, 64) < LEAST
-    assert likeness(whole, RenderedScene(sphere(0.3), whole.color), 64) < LEAST
+    assert conversion_psnr(whole, gray, 64) < LEAST
+    assert conversion_psnr(whole, RenderedScene(sphere(0.3), whole.color), 64) < LEAST
 
 
 def test_nearest_colors() -> None:
@@ -83,4 +83,4 @@ def test_a_mesh_can_be_handed_over_from_any_source(source: str, generator: torch
     context = _context(generator, export)
     again = DmtetConfig(resolution=16).from_scene(mesh, context)
     textured = TextureConfig().from_scene(mesh, context)
-    assert likeness(mesh, again, 64) >= LEAST and likeness(mesh, textured, 64) >= LEAST
+    assert conversion_psnr(mesh, again, 64) >= LEAST and conversion_psnr(mesh, textured, 64) >= LEAST

@@ -1,4 +1,4 @@
-"""Components that break their contract are told in one line before the first step, whoever wrote them."""
+"""Components that break their contract are reported in one line before the first step, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Card(Representation):
 
     change: ClassVar[Callable[[dict[str, Any], Cameras], Any]] = staticmethod(lambda images, cameras: None)
     rate: ClassVar[float] = 0.02
-    penalty: ClassVar[Any] = None
+    regularizer: ClassVar[Any] = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Card(Representation):
         return {"color": self.rate}
 
     def regularizers(self) -> dict[str, Any]:
-        return {} if self.penalty is None else {"own": self.penalty}
+        return {} if self.regularizer is None else {"own": self.regularizer}
 
 
 @dataclass
@@ -220,10 +220,10 @@ def test_rates_parameters_and_regularizers(monkeypatch: pytest.MonkeyPatch) -> N
         patch.setattr(Card, "rate", math.nan)
         assert "gives nan for 'color'" in _refused()
     with monkeypatch.context() as patch:
-        patch.setattr(Card, "penalty", torch.zeros(2))
+        patch.setattr(Card, "regularizer", torch.zeros(2))
         assert "must be a tensor of shape (), got (2,)" in _refused()
     with monkeypatch.context() as patch:
-        patch.setattr(Card, "penalty", torch.tensor(math.inf))
+        patch.setattr(Card, "regularizer", torch.tensor(math.inf))
         assert "is inf before the first step" in _refused()
     with monkeypatch.context() as patch:
         patch.setattr(Card, "render_terms", ("thickness",))
@@ -308,39 +308,39 @@ def test_classes_that_are_no_configurations(monkeypatch: pytest.MonkeyPatch) -> 
     assert "REPRESENTATIONS['card'] must be a dataclass" in _refused(prior="world", method="csd")
 
 
-def _mean_of_all(noisy: Tensor, level: Any, guide: Any) -> Tensor:
+def _mean_of_all(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
     return -torch.sigmoid(noisy.mean()).expand(len(noisy))
 
 
-def _centered(noisy: Tensor, level: Any, guide: Any) -> Tensor:
+def _centered(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
     return -torch.sigmoid((noisy - noisy.mean(0, keepdim=True)).square().mean((1, 2, 3)))
 
 
-def _sees_all_guides(noisy: Tensor, level: Any, guide: Any) -> Tensor:
-    return -torch.sigmoid(noisy.mean((1, 2, 3)) + guide.opacity.mean())
+def _sees_all_geometry(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
+    return -torch.sigmoid(noisy.mean((1, 2, 3)) + geometry.opacity.mean())
 
 
-def _dropped(noisy: Tensor, level: Any, guide: Any) -> Tensor:
+def _dropped(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
     return -torch.sigmoid(nn.functional.dropout(noisy, 0.5).mean((1, 2, 3)))
 
 
-def _not_a_number(noisy: Tensor, level: Any, guide: Any) -> Tensor:
+def _not_a_number(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
     return -noisy.mean((1, 2, 3)) / 0
 
 
-def _scalar(noisy: Tensor, level: Any, guide: Any) -> Tensor:
+def _scalar(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
     return -noisy.mean()
 
 
-def _careless(noisy: Tensor, level: Any, guide: Any) -> Tensor:
-    return guide.brightness
+def _careless(noisy: Tensor, level: Any, geometry: Any) -> Tensor:
+    return geometry.brightness
 
 
 def test_baselines_that_break_the_contract() -> None:
     faults = {
         _mean_of_all: "'own' mixes the images of a batch",
         _centered: "'own' mixes the images of a batch",
-        _sees_all_guides: "'own' mixes the images of a batch",
+        _sees_all_geometry: "'own' mixes the images of a batch",
         _dropped: "'own' answers differently to the same images",
         _not_a_number: "'own' returned",
         _scalar: "baseline 'own' must answer with one number per image",
@@ -352,7 +352,7 @@ def test_baselines_that_break_the_contract() -> None:
         assert message in _refused("method.baseline=[own]", method="ssd"), function
 
 
-@pytest.mark.parametrize("name", ["noise", "spectral", "student", "low_rank", "depth", "", "two words", "a,b"])
+@pytest.mark.parametrize("name", ["noise", "spectral", "learned", "low_rank", "depth", "", "two words", "a,b"])
 def test_names_that_a_baseline_cannot_have(name: str) -> None:
     with pytest.raises(ValueError, match=r"choose another name|accepted in a name"):
         register_control_variate(name)(_mean_of_all)
@@ -437,7 +437,7 @@ def test_a_prior_of_several_views_is_tried_with_as_many_as_a_step_has(monkeypatc
 @pytest.mark.parametrize("change", [lambda answer: answer.half(), lambda answer: answer])
 def test_what_keeps_the_contract_passes(change: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OneColor, "change", staticmethod(lambda predictions: [change(each) for each in predictions]))
-    register_control_variate("own")(lambda noisy, level, guide: -torch.sigmoid(noisy.mean((1, 2, 3))))
+    register_control_variate("own")(lambda noisy, level, geometry: -torch.sigmoid(noisy.mean((1, 2, 3))))
     assert not _first("method.baseline=[own, noise, spectral]", method="ssd").step().skipped
 
 
@@ -450,7 +450,7 @@ def test_everything_registered_passes(representation: str, method: str) -> None:
         return  # what a method sees does not depend on who drew it
     prior = "tiny" if method == "vsd" else "world"
     words = {"bridge": ["negative_prompt=a blue mug", "method.target="], "nfsd": ["negative_prompt=a blue mug"]}
-    baseline = ["method.baseline=[noise,spectral,student,low_rank,depth,normal]"] if method == "ssd" else []
+    baseline = ["method.baseline=[noise,spectral,learned,low_rank,depth,normal]"] if method == "ssd" else []
     objects = [] if prior == "tiny" else ["prior.objects=1", "prior.unconditional_objects=1"]
     assert _first(
         *(f"representation.{each}" for each in small), *objects, *baseline, *words.get(method, []),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steindreamer.distill import GeometryEstimate, GeometryEstimator, Guide, NoiseLevel
+from steindreamer.distill import GeometryBuffers, GeometryEstimate, GeometryEstimator, NoiseLevel
 from steindreamer.distill.control_variates.baselines import DepthBaseline, NormalBaseline
 from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.errors import UserError
@@ -66,8 +66,8 @@ def test_the_value_is_the_baselines_without_noise(name: str, duck: RenderOutput,
     kind = {"estimated_depth": DepthBaseline, "estimated_normal": NormalBaseline}[name]
     baseline = kind(shipped, prior.decode)
     level = NoiseLevel(torch.zeros(2, dtype=torch.long), torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1))
-    guide = Guide(duck.opacity, duck.depth, duck.normal, CAMERAS.camera_to_world)
-    expected = -baseline(prior.encode(duck.rgb), level, guide).mean()
+    geometry = GeometryBuffers(duck.opacity, duck.depth, duck.normal, CAMERAS.camera_to_world)
+    expected = -baseline(prior.encode(duck.rgb), level, geometry).mean()
     found = estimated_regularizers(shipped)[name](duck, CAMERAS)
     torch.testing.assert_close(found, expected)
     shuffled = replace(duck, rgb=duck.rgb.flip(0))

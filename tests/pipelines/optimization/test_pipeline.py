@@ -70,7 +70,7 @@ def test_a_run_says_what_it_hands_over(tmp_path: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "stage 'geometry': making a dmtet of the Gaussians" in out
     assert "stage 'texture': making a textured_mesh of the DmtetMesh" in out
-    psnr = [float(value) for value in re.findall(r"hand-over: (\S+) dB between before and after", out)]
+    psnr = [float(value) for value in re.findall(r"conversion: (\S+) dB between before and after", out)]
     assert len(psnr) == 2 and all(10 < value < 60 for value in psnr), "so small a scene is coarse; see test_conversion"
 
 
@@ -120,11 +120,11 @@ def test_a_finished_texture_as_another_asset(
 def test_refinement_may_follow_later_but_not_be_undone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert main(["--out", str(folder), *SMALL, "--no-refine"]) == 0
-    assert "hand-over" not in capsys.readouterr().out
+    assert "conversion" not in capsys.readouterr().out
     assert main(["--out", str(folder), "--resume", "refine=true"]) == 1
     assert "asset.glb was made with other settings (refine); add --overwrite" in capsys.readouterr().err
     assert main(["--out", str(folder), "--resume", "--overwrite", "refine=true"]) == 0
     out = capsys.readouterr().out
-    assert "resuming after step 2, in stage 'coarse'" in out and out.count("hand-over") == 2
+    assert "resuming after step 2, in stage 'coarse'" in out and out.count("conversion") == 2
     assert main(["--out", str(folder), "--resume", "--overwrite", "--no-refine"]) == 1
     assert "the checkpoint is of stage 'texture', this run has: coarse" in capsys.readouterr().err

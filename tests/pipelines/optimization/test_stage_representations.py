@@ -20,7 +20,7 @@ from steindreamer.pipelines.config import plugins
 from steindreamer.pipelines.config.run_config import RunConfig, load_config
 from steindreamer.pipelines.errors import SettingsError, UserError
 from steindreamer.pipelines.export import ExportConfig
-from steindreamer.pipelines.meshing.conversion import Conversion, likeness
+from steindreamer.pipelines.meshing.conversion import Conversion, conversion_psnr
 from steindreamer.pipelines.runs.pipeline import Pipeline
 from steindreamer.representations import (
     REPRESENTATIONS,
@@ -103,10 +103,10 @@ def test_a_representation_in_the_geometry_stage_trains_and_resumes_in_every_stag
 ) -> None:
     whole = tmp_path / "whole"
     assert main(["--out", str(whole), *SMALL, *settings]) == 0, capsys.readouterr().err
-    told = capsys.readouterr().out
+    captured = capsys.readouterr().out
     for before, after in (("Gaussians", stages[4]), (stages[4], "TexturedMesh")):
         name = {"Nerf": "nerf", "Voxels": "voxels", "TexturedMesh": "textured_mesh"}[after]
-        assert f"making a {name} of the {before}\n" in told
+        assert f"making a {name} of the {before}\n" in captured
     assert _closed(whole)
     saved = sorted(int(path.stem) for path in (whole / "checkpoints").glob("*.json"))
     for step in saved[:-1]:
@@ -255,10 +255,10 @@ def test_gaussians_and_a_nerf_made_of_a_scene_look_like_it(
     scene = ring_and_ball()
     context = Conversion(ExportConfig(resolution=64, cameras=24, view_size=128), generator, torch.device("cpu"))
     gaussians = GaussiansConfig(count=4000).from_scene(scene, context)
-    assert likeness(scene, gaussians, 96) > 16
+    assert conversion_psnr(scene, gaussians, 96) > 16
     radiance = RadianceFieldConfig(hash_grid=HashGridConfig(levels=6, log2_size=14, finest=96))
     nerf = NerfConfig(samples=96, radiance=radiance).from_scene(scene, context)
-    assert isinstance(nerf, Nerf) and likeness(scene, nerf.eval(), 96) > 18
+    assert isinstance(nerf, Nerf) and conversion_psnr(scene, nerf.eval(), 96) > 18
 
 
 @pytest.mark.parametrize(

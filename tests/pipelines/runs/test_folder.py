@@ -1,4 +1,4 @@
-"""A run's folder is believed as far as it vouches for itself, and nothing in it that is somebody else's is lost."""
+"""A run's folder is verified before it is used, and files of others in it are never lost."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line."""
     capsys.readouterr()
     assert main(arguments) in (1, 2)
-    told = capsys.readouterr().err
-    assert len(told.splitlines()) == 1 and told.startswith("error: ") and "Traceback" not in told
-    return told
+    captured = capsys.readouterr().err
+    assert len(captured.splitlines()) == 1 and captured.startswith("error: ") and "Traceback" not in captured
+    return captured
 
 
 # Settings
@@ -106,14 +106,14 @@ def test_lost_settings_are_those_of_the_checkpoint(
         "not yaml": lambda: path.write_text("prompt: [a"),
     }[damage]()
     assert main(["--resume", "--out", str(run)]) == 130
-    told = capsys.readouterr()
-    assert "config.yaml" in told.err and "taking the settings that checkpoint 000004 was made with" in told.err
-    assert "'a red mug'" in told.out and reached == [4]
+    captured = capsys.readouterr()
+    assert "config.yaml" in captured.err and "taking the settings that checkpoint 000004 was made with" in captured.err
+    assert "'a red mug'" in captured.out and reached == [4]
     for half in (run / "checkpoints").glob("*.json"):
         half.unlink()
     expected = "nothing to resume" if damage == "lost" else "no checkpoint has a copy"
     assert expected in _refused(["--resume", "--out", str(run)], capsys)
-    assert damage == "lost" or path.read_text() != before, "it is not mended by guesses"
+    assert damage == "lost" or path.read_text() != before, "a damaged file is not repaired by guessing"
 
 
 def test_a_resumed_run_that_gets_on_mends_its_settings(run: Path) -> None:
@@ -150,8 +150,8 @@ def test_an_asset_of_other_settings_stays_also_where_the_manifest_is_lost(
 ) -> None:
     asset = (run / "asset" / "asset.glb").read_bytes()
     for _ in range(2):
-        told = _refused(["--quiet", "--resume", "--out", str(run), "export.texture_size=128"], capsys)
-        assert "export.texture_size" in told and "--overwrite" in told
+        captured = _refused(["--quiet", "--resume", "--out", str(run), "export.texture_size=128"], capsys)
+        assert "export.texture_size" in captured and "--overwrite" in captured
         (run / ".files.json").unlink(missing_ok=True)
     assert (run / "asset" / "asset.glb").read_bytes() == asset
 
@@ -262,8 +262,8 @@ def test_an_earlier_format_is_named(run: Path, capsys: pytest.CaptureFixture[str
     for path in (run / "checkpoints").glob("*.json"):
         old = {key: value for key, value in json.loads(path.read_text()).items() if key in ("step", "sha256", "stage")}
         path.write_text(json.dumps(old))
-    told = _refused(["--quiet", "--resume", "--out", str(run)], capsys)
-    assert "is of format 1, which an earlier version wrote" in told
+    captured = _refused(["--quiet", "--resume", "--out", str(run)], capsys)
+    assert "is of format 1, which an earlier version wrote" in captured
     assert checkpoint_steps(run / "checkpoints"), "nothing is thrown away"
 
 
@@ -278,7 +278,7 @@ def _flip(path: Path, place: float) -> None:
 
 @pytest.mark.parametrize("place", [0, 0.5])
 @pytest.mark.parametrize(
-    ("name", "step", "told"),
+    ("name", "step", "message"),
     [
         ("config.yaml", 4, "config.yaml is damaged"),
         ("checkpoints/000004.json", 3, "000004 is damaged"),
@@ -291,7 +291,7 @@ def test_a_flipped_bit_of_what_is_read_is_told(
     run: Path,
     name: str,
     step: int,
-    told: str,
+    message: str,
     place: float,
     known: None,
     reached: list[int],
@@ -302,10 +302,10 @@ def test_a_flipped_bit_of_what_is_read_is_told(
     capsys.readouterr()
     assert main(["--resume", "--out", str(run)]) == 130 and reached == [step]
     heard = capsys.readouterr()
-    assert told in heard.err + heard.out and "Traceback" not in heard.err
+    assert message in heard.err + heard.out and "Traceback" not in heard.err
 
 
-def test_flipped_bits_of_what_is_written_are_mended(run: Path) -> None:
+def test_flipped_bits_of_what_is_written_are_repaired(run: Path) -> None:
     before = _contents(run)
     written = [name for name in before if name.startswith(("asset/", "previews/"))] + ["report.html", "summary.json"]
     assert len(written) >= 6

@@ -49,8 +49,8 @@ def test_another_process_is_refused_and_named_until_it_is_killed(
             with pytest.raises(UserError, match=rf"in use: process {process.pid} writes to it"), owned(tmp_path):
                 pass
             assert main(["--out", str(tmp_path), "--prior", "world", "--prompt", "a red mug", *arguments]) == 1
-            told = capsys.readouterr().err
-            assert len(told.splitlines()) == 1 and (str(process.pid) if arguments else "not empty") in told
+            captured = capsys.readouterr().err
+            assert len(captured.splitlines()) == 1 and (str(process.pid) if arguments else "not empty") in captured
         assert (tmp_path / NAME).exists(), "it was killed"
         with owned(tmp_path):
             assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()

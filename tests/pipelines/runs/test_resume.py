@@ -112,7 +112,7 @@ def test_killed_and_resumed_equals_left_alone(tmp_path: Path, method: str) -> No
 @pytest.mark.parametrize(
     ("representation", "kills"),
     [
-        # At the hand-over: after the last checkpoint of one stage, before the first of the next.
+        # At the conversion: after the last checkpoint of one stage, before the first of the next.
         ("gaussians", [("coarse", 5), ("coarse", 15), ("geometry", 20), ("geometry", 30), ("texture", 35)]),
         ("nerf", [("coarse", 5)]),
         ("mesh", [("geometry", 20)]),
@@ -125,7 +125,7 @@ def test_killed_in_any_stage_equals_left_alone(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = ["--repr", representation, *STAGED, *SMALL[representation]]
     log = _finish(_start(whole, *settings))
-    assert log.count("hand-over: ") == 2
+    assert log.count("conversion: ") == 2
 
     process = _start(broken, *settings)
     for stage, step in kills:

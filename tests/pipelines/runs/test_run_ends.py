@@ -119,8 +119,8 @@ def test_rates_that_are_none_are_refused_before_anything_is_written(
     monkeypatch.setattr(Gaussians, "learning_rates", lambda self, progress: dict.fromkeys(
         (name for name, _ in self.named_parameters()), torch.nan))  # fmt: skip
     assert main(["--out", str(tmp_path / "run"), *TINY]) in (1, 2)
-    told = capsys.readouterr().err
-    assert "means" in told and "nan" in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert "means" in captured and "nan" in captured and len(captured.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -131,8 +131,8 @@ def test_a_run_that_took_no_step_is_an_error(
     folder = tmp_path / "run"
     monkeypatch.setattr("steindreamer.pipelines.optimization.stage.not_finite_step", lambda *_: "loss 'as if'")
     assert main(["--out", str(folder), *TINY]) == 1
-    told = capsys.readouterr().err
-    assert "all 6 steps of stage 'coarse' were skipped" in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert "all 6 steps of stage 'coarse' were skipped" in captured and len(captured.splitlines()) == 1
     assert not (folder / "summary.json").exists()
     monkeypatch.undo()
     assert main(["--quiet", "--resume", "--out", str(folder)]) == 1
@@ -180,8 +180,8 @@ def test_it_is_one_line_wherever_it_happens(
 ) -> None:
     monkeypatch.setattr(f"steindreamer.pipelines.{where}", lambda *_, **__: torch.empty(10**15))
     assert main(["--out", str(tmp_path / "run"), *TINY]) == 1
-    told = capsys.readouterr().err
-    assert "out of memory" in told and "lower" in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert "out of memory" in captured and "lower" in captured and len(captured.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -51,9 +51,9 @@ def test_the_step_under_way_is_saved(
     monkeypatch.setattr(Stage, "step", signaled)
     folder = tmp_path / "run"
     assert main(["--out", str(folder), *TINY]) == 128 + number
-    told = capsys.readouterr().err
-    assert "step 2 is saved" in told and "--resume" in told and len(told.splitlines()) == 1
-    assert number == signal.SIGINT or signal.Signals(number).name in told
+    captured = capsys.readouterr().err
+    assert "step 2 is saved" in captured and "--resume" in captured and len(captured.splitlines()) == 1
+    assert number == signal.SIGINT or signal.Signals(number).name in captured
     assert checkpoint_steps(folder / "checkpoints") == [2]
     assert signal.getsignal(number) is handler
 
@@ -86,8 +86,8 @@ def test_an_export_is_left_and_made_again(
     folder = tmp_path / "run"
     monkeypatch.setattr(runner, "export_asset", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["--out", str(folder), *TINY]) == 143
-    told = capsys.readouterr().err
-    assert f"--resume --out {folder}" in told and "SIGTERM" in told and len(told.splitlines()) == 1
+    captured = capsys.readouterr().err
+    assert f"--resume --out {folder}" in captured and "SIGTERM" in captured and len(captured.splitlines()) == 1
     assert not (folder / "asset" / "asset.glb").exists() and checkpoint_steps(folder / "checkpoints") == [4]
     record = json.loads((folder / "checkpoints" / "000004.json").read_text())
     monkeypatch.undo()

@@ -89,10 +89,10 @@ def test_learning_rate_of_the_positions_decays_exponentially() -> None:
 
 
 def test_regularizers_in_closed_form() -> None:
-    penalties = one_gaussian((0.0, 3.0, 4.0)).regularizers()
-    torch.testing.assert_close(penalties["opacity"], torch.tensor(4 * 0.6 * 0.4))
-    torch.testing.assert_close(penalties["scale"], torch.tensor(0.2))
-    torch.testing.assert_close(penalties["position"], torch.tensor(16.0))
+    values = one_gaussian((0.0, 3.0, 4.0)).regularizers()
+    torch.testing.assert_close(values["opacity"], torch.tensor(4 * 0.6 * 0.4))
+    torch.testing.assert_close(values["scale"], torch.tensor(0.2))
+    torch.testing.assert_close(values["position"], torch.tensor(16.0))
     assert one_gaussian().regularizers()["position"] == 0
 
 

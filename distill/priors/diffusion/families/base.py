@@ -74,7 +74,7 @@ class Family(ABC):
     """Class of the denoiser in diffusers."""
     autoencoder_class: ClassVar[str | None] = "AutoencoderKL"
     """Class in diffusers of the autoencoder in the folder `vae`; None: the denoiser works on pixels in [-1, 1]."""
-    told_camera: ClassVar[bool] = False
+    camera_conditioned: ClassVar[bool] = False
     """Whether `view` provides the camera, so that the prompt need not name the view."""
     text_encoders: ClassVar[Mapping[str, TextEncoder]]
     """Text encoders by folder."""

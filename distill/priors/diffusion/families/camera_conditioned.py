@@ -24,7 +24,7 @@ class CameraConditioned(Family):
 
     name = "camera-conditioned U-Net"
     autoencoder_class = None
-    told_camera = True
+    camera_conditioned = True
     text_encoders: ClassVar = {"text_encoder": TextEncoder("CLIPTextModel", "tokenizer", "PreTrainedTokenizerFast")}
 
     def __init__(self, config: Any, index: Mapping[str, Any], options: FamilyOptions) -> None:

@@ -50,8 +50,8 @@ class PixArtAlpha(Family):
 
     @property
     def _is_told_sizes(self) -> bool:
-        told = self.config.use_additional_conditions
-        return self.config.sample_size == 128 if told is None else told
+        conditions = self.config.use_additional_conditions
+        return self.config.sample_size == 128 if conditions is None else conditions
 
 
 class PixArtSigma(PixArtAlpha):
