@@ -214,7 +214,8 @@ def start(config: RunConfig, prior: Any, embedding: Any) -> Stage:
     generator, method = torch.Generator().manual_seed(config.seed), config.methods["coarse"]
     estimator = load_estimator(config.estimator, prior.device) if method.needs_estimator else None
     distiller = method.build(prior, estimator).to(prior.device)
-    scene = config.representation.build(generator, prior.device)
+    representation: Any = config.representation
+    scene = representation.build(generator, prior.device)
     return Stage(scene, distiller, prior, embedding, config.stages["coarse"], generator)
 
 

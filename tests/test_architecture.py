@@ -63,7 +63,7 @@ def _imports(source: str, path: Path) -> Iterator[tuple[str, ...]]:
             continue
         nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom):
-            stem = tuple(node.module.split(".")) if node.module else ()
+            stem = tuple(node.module.split(".") if node.module else [])
             if node.level:
                 yield from _modules(package[: len(package) - node.level + 1] + stem, node.names)
             elif stem[0] == "steindreamer":

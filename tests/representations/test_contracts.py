@@ -1,6 +1,7 @@
 """The contract of all registered representations; every registered one is tested here."""
 
 from dataclasses import asdict, is_dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def representation(name: str) -> Representation:
 
 
 def build(name: str, seed: int = 0) -> Representation:
-    return REPRESENTATIONS[name]().build(torch.Generator().manual_seed(seed), torch.device("cpu"))
+    config: Any = REPRESENTATIONS[name]()
+    return config.build(torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
 def orbit(*azimuths: float, elevation: float = 10.0) -> Cameras:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from jaxtyping import Float
@@ -50,7 +52,7 @@ class Disc(Representation):
 
 
 def build(name: str, count: int, generator: torch.Generator) -> Ensemble:
-    config = REPRESENTATIONS[name](**SMALL[name])
+    config: Any = REPRESENTATIONS[name](**SMALL[name])
     return Ensemble([config.build(generator, torch.device("cpu")) for _ in range(count)])
 
 

@@ -143,8 +143,9 @@ def _first_images(name: str, generator: torch.Generator) -> tuple[Cameras, Rende
     views = config.stages["coarse"].views
     views.per_step = 8
     cameras, background = sample_views(views, 24, generator)
+    representation: Any = config.representation
     with torch.no_grad():
-        return cameras, config.representation.build(generator, torch.device("cpu")).render(cameras, background)
+        return cameras, representation.build(generator, torch.device("cpu")).render(cameras, background)
 
 
 @pytest.mark.parametrize("name", OBJECTS)

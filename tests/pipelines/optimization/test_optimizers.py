@@ -70,7 +70,7 @@ def test_the_state_of_another_optimizer_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_settings_reach_the_optimizer(name: str) -> None:
+def test_settings_reach_the_optimizer(name: Any) -> None:
     config = OptimizerConfig(name, [0.5, 0.75], 1e-3, 0.25)
     (group,) = config.build([{"name": "x", "params": [nn.Parameter(torch.ones(2))], "lr": 0.1}]).param_groups
     assert (group["betas"], group["eps"], group["weight_decay"], group["lr"]) == ((0.5, 0.75), 1e-3, 0.25, 0.1)

@@ -86,7 +86,8 @@ class CrampedPrior(ExactPrior):
 
 def _stage(representation: str, prior: Prior, embedding: Any = None) -> Stage:
     generator = torch.Generator().manual_seed(0)
-    config = REPRESENTATIONS[representation](**{"gaussians": {"count": 200}, "nerf": {"samples": 16}}[representation])
+    small = {"gaussians": {"count": 200}, "nerf": {"samples": 16}}
+    config: Any = REPRESENTATIONS[representation](**small[representation])
     stage = StageConfig(
         steps=10, resolution=SIZE, warmup_resolution=SIZE, views=ViewsConfig(per_step=VIEWS), probe_every=1
     )
