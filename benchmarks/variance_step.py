@@ -110,7 +110,7 @@ def _variance(gradients: Float[Tensor, "n p"]) -> float:
 
 
 def columns(prior: str, guidance: float, prompt: str, steps: int, draws: int) -> dict[str, dict[str, tuple]]:
-    """By share of the run."""
+    """By fraction of the run."""
     settings = [
         f"stages.coarse.steps={steps}",
         f"stages.coarse.views.per_step={VIEWS}",
@@ -130,10 +130,10 @@ def columns(prior: str, guidance: float, prompt: str, steps: int, draws: int) ->
         refine=False,
     )
     stage, out = Pipeline(config).first(), {}
-    for share in SCENES:
-        while stage.progress < share:
+    for fraction in SCENES:
+        while stage.progress < fraction:
             stage.step()
-        out[f"after {share:.0%} of {steps} steps"] = measure(stage, draws)
+        out[f"after {fraction:.0%} of {steps} steps"] = measure(stage, draws)
     return out
 
 

@@ -45,6 +45,6 @@ def shade(color: Color, factor: Real) -> Color:
     return np.clip(color * factor, 0, 1)
 
 
-def mix(first: Color, second: Color, share: Real) -> Color:
-    """Blend two colors; `share` = 0 gives the first one, 1 the second."""
-    return first * (1 - share) + second * share
+def mix(first: Color, second: Color, fraction: Real) -> Color:
+    """Blend two colors; `fraction` = 0 gives the first one, 1 the second."""
+    return first * (1 - fraction) + second * fraction

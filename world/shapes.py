@@ -66,8 +66,8 @@ def box(
     half = np.array(size) / 2
     inset = bevel * half.min() * (1 - np.abs(np.eye(3)))[np.repeat(np.arange(3), 8)]
     vertices = signs * (half - inset)
-    share = (vertices[:, 1:2] / half[1] + 1) / 2
-    vertices[:, ::2] *= 1 + share * (np.array(taper) - 1)
+    fraction = (vertices[:, 1:2] / half[1] + 1) / 2
+    vertices[:, ::2] *= 1 + fraction * (np.array(taper) - 1)
     # The four vertices of each large face use the face's normal, so that the bevels between them look round.
     corners = vertices.reshape(6, 4, 3)
     normals = unit(cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))

@@ -40,9 +40,9 @@ class Light:
 def random_light(rng: np.random.Generator) -> Light:
     """Draw a light from above or slightly below, flat to harsh; its largest factor is between 1 and 1.15."""
     across, up = rng.normal(size=2), abs(rng.normal()) - 0.2
-    darkest, brightest, share = rng.uniform(0.3, 0.8), rng.uniform(1.0, 1.15), rng.uniform(0.1, 0.5)
+    darkest, brightest, fraction = rng.uniform(0.3, 0.8), rng.uniform(1.0, 1.15), rng.uniform(0.1, 0.5)
     span = brightest - darkest
-    return Light((float(across[0]), float(up), float(across[1])), darkest, share * span, (1 - share) * span)
+    return Light((float(across[0]), float(up), float(across[1])), darkest, fraction * span, (1 - fraction) * span)
 
 
 def shade(mesh: TriangleMesh, light: Float[Tensor, " 3"] | Light | None = None) -> TriangleMesh:

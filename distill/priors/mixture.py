@@ -118,11 +118,11 @@ def image_like_mixture(basis: SeparableBasis, components: int, generator: torch.
     channel_power = 0.4 ** torch.arange(channels, dtype=torch.float32)[:, None, None]
     power = channel_power * (1 + frequency) ** -0.95
     power = power / power.mean() * (1 - floor)
-    share = 0.4 * torch.exp(-frequency / 60) + 0.06 * torch.exp(-frequency / 400)
-    means = torch.randn(components, channels, height, width, generator=generator) * power.sqrt() * share
+    fraction = 0.4 * torch.exp(-frequency / 60) + 0.06 * torch.exp(-frequency / 400)
+    means = torch.randn(components, channels, height, width, generator=generator) * power.sqrt() * fraction
     lean = 0.02 * (2 * torch.rand(components, 1, 1, 1, generator=generator) - 1)
     direction = torch.linspace(-1, 1, height)[:, None] - torch.linspace(-1, 1, width)
-    variances = torch.exp(lean * direction) * power * (1 - 0.5 * share**2) + floor
+    variances = torch.exp(lean * direction) * power * (1 - 0.5 * fraction**2) + floor
     log_weights = (0.3 * torch.randn(components, generator=generator)).log_softmax(0)
     return GaussianMixture(basis.to_image(means), variances, log_weights, basis)
 

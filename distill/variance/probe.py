@@ -105,7 +105,7 @@ class EstimatorVariance:
     """Moments of the gradient that reaches the scene's parameters: w(t) J^T residual, all parameters in one vector."""
     image: Moments
     """Moments of w(t) * residual in the prior's own space (encoded images), before the renderer."""
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
     """Fractions of `parameters.within` by `BINS` equal ranges of the schedule, least noisy first; they sum to 1."""
     calls: float
     """Noise predictions per gradient, one per image and prompt."""
@@ -138,7 +138,7 @@ def probe_variance(
         raise ValueError(f"the probe compares with '{REFERENCE}'; among the distillers are {', '.join(distillers)}")
     reference = distillers[REFERENCE]
     in_parameters, in_images = PairedMoments(REFERENCE), PairedMoments(REFERENCE)
-    shares = {name: [0.0] * BINS for name in distillers}
+    fractions = {name: [0.0] * BINS for name in distillers}
     costs = {name: _Cost() for name in distillers}
     for _ in range(tuples // 2):
         view = draw(generator)
@@ -153,13 +153,13 @@ def probe_variance(
         in_images.add(images)
         timestep_bin = int(timestep) * BINS // reference.prior.schedule.steps
         for name, within in in_parameters.add(pulled).items():
-            shares[name][timestep_bin] += within
+            fractions[name][timestep_bin] += within
     by_parameters, by_images = in_parameters.result(), in_images.result()
     return {
         name: EstimatorVariance(
             by_parameters[name],
             by_images[name],
-            tuple(share / max(sum(shares[name]), 1e-300) for share in shares[name]),
+            tuple(fraction / max(sum(fractions[name]), 1e-300) for fraction in fractions[name]),
             costs[name].calls / tuples,
             costs[name].seconds / tuples,
         )

@@ -142,9 +142,9 @@ def tables(variances: Mapping[str, EstimatorVariance]) -> str:
         out.append(table(header, rows))
     rows = [[name, f"{v.calls:g}", f"{v.seconds:.4f}"] for name, v in variances.items()]
     out.append(table(["cost of a gradient", "calls", "seconds"], rows))
-    bins = len(sds.shares)
+    bins = len(sds.fractions)
     levels = [f"{i / bins:.2f}-{(i + 1) / bins:.2f}" for i in range(bins)]
-    rows = [[name, *(f"{share:.0%}" for share in v.shares)] for name, v in variances.items()]
+    rows = [[name, *(f"{fraction:.0%}" for fraction in v.fractions)] for name, v in variances.items()]
     out.append(table(["variance within noise, by noise level", *levels], rows))
     return "\n\n".join(out)
 

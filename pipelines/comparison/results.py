@@ -221,7 +221,7 @@ def write_csv(results: Results, out: Path) -> None:
 def _flat(measurement: Measurement) -> dict[str, object]:
     m = measurement
     out: dict[str, object] = {
-        "step": m.step, "share": m.share, "calls": m.calls, "score": m.score, **_distances(m)
+        "step": m.step, "fraction": m.fraction, "calls": m.calls, "score": m.score, **_distances(m)
     }  # fmt: skip
     for estimator, values in m.variance.items():
         out |= {f"{estimator}_{name}": value for name, value in values.items()}

@@ -115,7 +115,7 @@ class Measurement:
     """Measurements of a scene after `step` steps; None for values that do not apply or are unknown."""
 
     step: int
-    share: float
+    fraction: float
     """Fraction of the run that is done, 0 to 1."""
     calls: int
     """Prior evaluations so far, without those of probes."""
@@ -202,7 +202,7 @@ def plain_variance(variance: EstimatorVariance) -> dict[str, float | None]:
     for prefix, moments in (("", variance.parameters), ("image_", variance.image)):
         found |= {f"{prefix}{name}": value for name, value in asdict(moments).items()}
         found |= {f"{prefix}total": moments.total, f"{prefix}noise_to_signal": moments.noise_to_signal}
-    found |= {f"share_{i}": share for i, share in enumerate(variance.shares)}
+    found |= {f"fraction_{i}": fraction for i, fraction in enumerate(variance.fractions)}
     return {name: _finite(value) for name, value in found.items()}
 
 

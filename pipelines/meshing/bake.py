@@ -119,9 +119,11 @@ def _spread(mesh: TriangleMesh, texels: Texels, gathered: Gathered) -> Float[Ten
     one.
     """
     count = len(mesh.vertices)
-    share = texels.weights * np.minimum(gathered.weight, 1)[:, None]
-    total = np.bincount(texels.faces.ravel(), share.ravel(), count)
-    summed = [np.bincount(texels.faces.ravel(), (share * gathered.color[:, c, None]).ravel(), count) for c in range(3)]
+    fraction = texels.weights * np.minimum(gathered.weight, 1)[:, None]
+    total = np.bincount(texels.faces.ravel(), fraction.ravel(), count)
+    summed = [
+        np.bincount(texels.faces.ravel(), (fraction * gathered.color[:, c, None]).ravel(), count) for c in range(3)
+    ]
     known = total > 0
     color = np.stack(summed, 1) / np.where(known, total, 1)[:, None]
     if not known.all():
@@ -180,30 +182,30 @@ def _gather_kernel(
             a, b = u - u0, w - w0
             # Visible if it is no deeper than the mesh rendered there; a slanted surface needs a larger tolerance.
             room = bias / max(facing, 0.2)
-            r = g = bl = share_sum = hidden = 0.0
+            r = g = bl = weight_sum = hidden = 0.0
             for dw in range(2):
                 for du in range(2):
-                    share = (b if dw else 1 - b) * (a if du else 1 - a)
+                    fraction = (b if dw else 1 - b) * (a if du else 1 - a)
                     drawn = surface[v, w0 + dw, u0 + du]
                     if drawn > 0 and drawn < z - room:
-                        hidden += share
+                        hidden += fraction
                         continue
                     shown = depth[v, w0 + dw, u0 + du]
                     if drawn <= 0 or drawn > z + room or opacity[v, w0 + dw, u0 + du] < level:
                         continue
                     if abs(shown - z) > agreement:
                         continue
-                    share_sum += share
-                    r += share * rgb[v, 0, w0 + dw, u0 + du]
-                    g += share * rgb[v, 1, w0 + dw, u0 + du]
-                    bl += share * rgb[v, 2, w0 + dw, u0 + du]
+                    weight_sum += fraction
+                    r += fraction * rgb[v, 0, w0 + dw, u0 + du]
+                    g += fraction * rgb[v, 1, w0 + dw, u0 + du]
+                    bl += fraction * rgb[v, 2, w0 + dw, u0 + du]
             visible += facing * (1 - hidden)
-            if share_sum > 0.5 and facing > 0.15:
+            if weight_sum > 0.5 and facing > 0.15:
                 head_on = facing**4
                 red += head_on * r
                 green += head_on * g
                 blue += head_on * bl
-                total += head_on * share_sum
+                total += head_on * weight_sum
         weight[t] = total
         ambient_occlusion[t] = visible / above if above > 0 else 1.0
         if total > 0:

@@ -52,8 +52,10 @@ def nearest_colors(
 
     def look_up(where: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         distance, index = tree.query(where.detach().cpu().numpy(), k=min(NEIGHBORS, len(values)))
-        share = 1 / np.maximum(distance.reshape(len(where), -1), 1e-9)
-        blended = (values[index].reshape(len(where), -1, 3) * (share / share.sum(1, keepdims=True))[..., None]).sum(1)
+        fraction = 1 / np.maximum(distance.reshape(len(where), -1), 1e-9)
+        blended = (
+            values[index].reshape(len(where), -1, 3) * (fraction / fraction.sum(1, keepdims=True))[..., None]
+        ).sum(1)
         return torch.from_numpy(blended.astype(np.float32)).to(where.device)
 
     return look_up

@@ -90,8 +90,8 @@ def _normal_map(
     bitangent = np.cross(normal, tangent) * np.sign(frame[:, 3:])
     points, source = detailed.vertices.numpy(), vertex_normals(detailed.vertices, detailed.faces).numpy()
     distance, nearest = KDTree(points).query(texels.interpolate(mesh.vertices), k=4)
-    share = 1 / np.maximum(distance, 1e-6)[..., None]
-    detail = _unit((source[nearest] * share).sum(1))
+    fraction = 1 / np.maximum(distance, 1e-6)[..., None]
+    detail = _unit((source[nearest] * fraction).sum(1))
     # On the far side of a thin wall the nearest point faces away: keep the mesh's own normal there.
     detail = np.where((detail * normal).sum(1, keepdims=True) > 0.5, detail, normal)
     local = np.stack([(detail * axis).sum(1) for axis in (tangent, bitangent, normal)], 1)

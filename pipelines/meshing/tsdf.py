@@ -121,10 +121,10 @@ def _fuse_kernel(origin, voxel, poses, intrinsics, depth, facing, outline, trunc
                             for du in range(2):
                                 d = depth[v, w0 + dw, u0 + du]
                                 if outline[v, w0 + dw, u0 + du] >= 0.5 and d > 0:
-                                    share = (b if dw else 1 - b) * (a if du else 1 - a)
+                                    fraction = (b if dw else 1 - b) * (a if du else 1 - a)
                                     near, far = min(near, d), max(far, d)
-                                    total += share * d
-                                    weight += share
+                                    total += fraction * d
+                                    weight += fraction
                         # At a depth edge neither side is right; such a pixel is ignored.
                         if weight > 1e-3 and far - near < 2 * truncation:
                             wn, un = w0 + (1 if b > 0.5 else 0), u0 + (1 if a > 0.5 else 0)

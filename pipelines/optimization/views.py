@@ -63,7 +63,7 @@ class ViewsConfig:
                 f"distance starts at {self.distance[0]}; cameras must stay outside the unit ball, unless inside is true"
             )
         if self.overhead_fraction + self.below_fraction > 1:
-            raise ValueError("overhead_fraction and below_fraction are shares of one whole; lower one of them")
+            raise ValueError("overhead_fraction and below_fraction are fractions of one whole; lower one of them")
         if self.azimuths == "antipodal" and self.per_step % 2:
             raise ValueError(f"azimuths=antipodal pairs views; per_step is {self.per_step}, not even")
         if self.look != "center" and not self.inside:

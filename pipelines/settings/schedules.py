@@ -39,12 +39,12 @@ class Schedule:
             return self.target
         if progress <= self.begin:
             return self.start
-        share = (progress - self.begin) / (self.end - self.begin)
+        fraction = (progress - self.begin) / (self.end - self.begin)
         if self.shape == "exponential":
-            return self.start * (self.target / self.start) ** share
+            return self.start * (self.target / self.start) ** fraction
         if self.shape == "sqrt":
-            share = math.sqrt(share)
-        return self.start + (self.target - self.start) * share
+            fraction = math.sqrt(fraction)
+        return self.start + (self.target - self.start) * fraction
 
 
 def parse_schedule(value: Any, name: str) -> Schedule:
@@ -102,7 +102,7 @@ def _number(value: Any, name: str) -> float:
 
 
 def _share(value: Any, name: str) -> float:
-    share = _number(value, name)
-    if not 0 <= share <= 1:
-        raise SettingsError(f"{name} is {share:g}; a share of the stage between 0 and 1 is accepted")
-    return share
+    fraction = _number(value, name)
+    if not 0 <= fraction <= 1:
+        raise SettingsError(f"{name} is {fraction:g}; a fraction of the stage between 0 and 1 is accepted")
+    return fraction

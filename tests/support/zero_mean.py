@@ -18,9 +18,9 @@ def mean_ratio(h: Tensor) -> float:
 def drift(h: Tensor, noise: Tensor) -> float:
     """The first half of the draws gives the direction, the second half is tested; 0 if h is c * noise."""
     (h_first, h_second), (noise_first, noise_second) = (each.flatten(1).double().chunk(2) for each in (h, noise))
-    share = (h_first * noise_first).sum() / noise_first.square().sum()
-    direction = (h_first - share * noise_first).mean(0)
+    fraction = (h_first * noise_first).sum() / noise_first.square().sum()
+    direction = (h_first - fraction * noise_first).mean(0)
     if direction.norm() < 1e-6:
         return 0.0
-    projected = (h_second - share * noise_second) @ (direction / direction.norm())
+    projected = (h_second - fraction * noise_second) @ (direction / direction.norm())
     return float(projected.mean() / projected.std() * len(projected) ** 0.5)

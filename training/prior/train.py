@@ -125,9 +125,9 @@ class Trainer:
 
     def begin_from(self, source: CameraConditionedPipeline) -> float:
         """Take over the weights that fit; returns the fraction of the parameters that was taken, see `warm_start`."""
-        share = warm_start(self.model, self.tokenizer, source)
+        fraction = warm_start(self.model, self.tokenizer, source)
         self.average.load_state_dict(self.model.state_dict())
-        return share
+        return fraction
 
     def _draw(self) -> tuple[Batch, NoisySample, Float[Tensor, "b 3 h w"]]:
         # The seed depends on the step, so that a resumed run draws the same images without a saved state.
@@ -206,8 +206,8 @@ def train(
         print(f"going on from step {trainer.steps_done}", flush=True)
     elif settings.warm_start:
         for source in settings.warm_start.split(","):
-            share = trainer.begin_from(load_pipeline(Path(source)))
-            print(f"{share:.0%} of the weights from {source}", flush=True)
+            fraction = trainer.begin_from(load_pipeline(Path(source)))
+            print(f"{fraction:.0%} of the weights from {source}", flush=True)
     examples = Examples.render(cache.settings) if evaluate_every else None
     course, spent, saved = [], 0.0, time.monotonic()
     while trainer.steps_done < steps and spent < cpu_seconds:

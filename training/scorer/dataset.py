@@ -86,8 +86,8 @@ def augmented(
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
-    def some(share: float) -> Tensor:
-        return (torch.rand(count, 1, 1, 1, generator=generator) < share).float()
+    def some(fraction: float) -> Tensor:
+        return (torch.rand(count, 1, 1, 1, generator=generator) < fraction).float()
 
     moved = _moved(F.avg_pool2d(foreground, foreground.shape[-1] // SIZE), augmentation, uniform)
     color, opacity = moved.split([3, 1], 1)

@@ -117,7 +117,7 @@ def table(scorer: WorldScorer, kinds: Sequence[str]) -> str:
 
 def percent(found: Accuracy) -> str:
     """Format the three accuracies as table cells."""
-    return " | ".join(f"{100 * share:.1f} %" for share in (found.kind, found.color, found.caption))
+    return " | ".join(f"{100 * fraction:.1f} %" for fraction in (found.kind, found.color, found.caption))
 
 
 def milliseconds(scorer: WorldScorer, batch: int = 64, repeats: int = 10) -> float:

@@ -96,11 +96,11 @@ def ice_cream(color: Color, rng: np.random.Generator) -> Part:
     wafer = natural(_BAKED, rng)
     top = scoop * 0.86
     wall = lathe([(0, 0), (0.06, 0.0), (top, cone_height), (0, cone_height)], wafer)
-    share = np.linspace(0.1, 1, 9)
+    fraction = np.linspace(0.1, 1, 9)
     ridges = []
     for sense in (-1, 1):
-        angle = sense * share * 1.3
-        path = np.stack([top * share * np.sin(angle), cone_height * share, top * share * np.cos(angle)], -1)
+        angle = sense * fraction * 1.3
+        path = np.stack([top * fraction * np.sin(angle), cone_height * fraction, top * fraction * np.cos(angle)], -1)
         ridges.append(around(tube(path, 0.028, shade(wafer, 0.72), sides=5), 5))
     center = cone_height + scoop * 0.45
     parts = [wall, *ridges, torus(top, 0.06, shade(wafer, 0.9), sides=8).moved(y=cone_height)]

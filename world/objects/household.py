@@ -117,10 +117,10 @@ def umbrella(color: Color, rng: np.random.Generator) -> Part:
 def hat(color: Color, rng: np.random.Generator) -> Part:
     """A wizard's hat whose tip bends to the right, with a buckle at the front."""
     height, bend, brim = rng.uniform(1.25, 1.5), rng.uniform(0.25, 0.45), rng.uniform(0.9, 1.05)
-    share = np.linspace(0, 1, 9)
-    radii = 0.56 * (1 - share) ** 0.9 + 0.05
-    lean = bend * share**2.5
-    centers = np.stack([lean, 0.05 + height * (share - 0.12 * share**4), 0.1 * share**2], -1)
+    fraction = np.linspace(0, 1, 9)
+    radii = 0.56 * (1 - fraction) ** 0.9 + 0.05
+    lean = bend * fraction**2.5
+    centers = np.stack([lean, 0.05 + height * (fraction - 0.12 * fraction**4), 0.1 * fraction**2], -1)
     band = natural((0.20, 0.16, 0.22), rng)
     gold = natural(_BRASS, rng)
     buckle = merge([box((0.3, 0.26, 0.09), gold, bevel=0.3), box((0.16, 0.13, 0.11), band)])

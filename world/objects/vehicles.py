@@ -58,7 +58,7 @@ def truck(color: Color, rng: np.random.Generator) -> Part:
         box((width * 0.4, 0.14, 0.05), _TYRE, (0, 0.52, front + 0.03)),
         box((width, 0.12, 0.12), _HUB, (0, 0.32, front + 0.04)),
         box((width + 0.08, high, load), cargo, (0, 0.38 + high / 2, -load / 2 - 0.02), bevel=0.08),
-        *(rib.moved(z=-load * share) for share in (0.2, 0.5, 0.8)),
+        *(rib.moved(z=-load * fraction) for fraction in (0.2, 0.5, 0.8)),
         box((0.05, high * 0.85, 0.05), shade(cargo, 0.6), (0, 0.4 + high / 2, -load - 0.02)),
         both_sides(box((0.18, 0.1, 0.06), _TAIL_LAMP, (width * 0.34, 0.32, -load))),
         _wheels(0.25, width + 0.06, (0.36, -load * 0.5, -load * 0.5 - 0.52 if load > 1.4 else -load + 0.2)),
@@ -69,10 +69,10 @@ def airplane(color: Color, rng: np.random.Generator) -> Part:
     """A propeller airplane."""
     length, girth, span = rng.uniform(1.9, 2.2), rng.uniform(0.27, 0.32), rng.uniform(2.0, 2.4)
     pale = natural((0.93, 0.93, 0.92), rng, 0.02)
-    share = np.array([0.0, 0.04, 0.12, 0.3, 0.55, 0.8, 0.93, 1.0])
+    fraction = np.array([0.0, 0.04, 0.12, 0.3, 0.55, 0.8, 0.93, 1.0])
     radii = girth * np.array([0.25, 0.36, 0.5, 0.8, 1.0, 0.98, 0.8, 0.55])
     lift = girth * np.array([0.55, 0.53, 0.48, 0.25, 0.05, 0, 0, 0])
-    centers = np.stack([0 * share, length * (share - 0.55), -lift], -1)
+    centers = np.stack([0 * fraction, length * (fraction - 0.55), -lift], -1)
     body = loft(ovals(centers, np.stack([radii, radii], -1), sides=22), color).turned("x", 90)
     nose = length * 0.45
     wing = [(0, 0.3), (span / 2, 0.12), (span / 2, -0.14), (0, -0.3)]
@@ -97,9 +97,9 @@ def rocket(color: Color, rng: np.random.Generator) -> Part:
     """A rocket with a window at the front."""
     height, radius = rng.uniform(1.35, 1.65), rng.uniform(0.36, 0.44)
     pale = natural((0.93, 0.93, 0.92), rng, 0.02)
-    share = np.linspace(0, 1, 12)
-    bulge = radius * np.sin(np.pi * (0.22 + 0.78 * share)) ** 0.75
-    skin = [(float(r), 0.25 + height * float(s)) for r, s in zip(bulge, share, strict=True)]
+    fraction = np.linspace(0, 1, 12)
+    bulge = radius * np.sin(np.pi * (0.22 + 0.78 * fraction)) ** 0.75
+    skin = [(float(r), 0.25 + height * float(s)) for r, s in zip(bulge, fraction, strict=True)]
     split = 8
     fin = [(radius * 0.6, 0.62), (radius * 0.6, 0.2), (radius * 2.05, -0.12), (radius * 2.0, 0.22), (radius * 1.5, 0.5)]
     fins = around(extrude(fin, 0.12, pale, bevel=0.03).turned("y", -90), 3, 60)

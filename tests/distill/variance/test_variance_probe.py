@@ -89,8 +89,8 @@ def test_the_same_draws_for_every_method() -> None:
 def test_shares_by_noise_level_add_up_and_stay_where_levels_are_drawn() -> None:
     upper = TimestepConfig(0.5, 0.98, 0.98)
     found = measure(TwoModes(), tuples=40, sds=SDSConfig(guidance_scale=1.0, timesteps=upper))["sds"]
-    assert sum(found.shares) == pytest.approx(1.0) and len(found.shares) == BINS
-    assert not any(found.shares[: BINS // 2])
+    assert sum(found.fractions) == pytest.approx(1.0) and len(found.fractions) == BINS
+    assert not any(found.fractions[: BINS // 2])
 
 
 @pytest.mark.parametrize("method", ["sds", "ssd"])
@@ -161,4 +161,4 @@ def test_moments_that_nobody_can_know_are_nan() -> None:
         generator=torch.Generator().manual_seed(0),
     )["sds"]  # fmt: skip
     assert found.parameters.total == 0 and math.isnan(found.parameters.noise_to_signal)
-    assert isinstance(found.shares, tuple) and not any(found.shares)
+    assert isinstance(found.fractions, tuple) and not any(found.fractions)

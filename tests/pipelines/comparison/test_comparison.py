@@ -76,7 +76,7 @@ def test_a_comparison_spends_equal_calls_and_measures_all_the_way(finished: Path
         "pairs": ("2", "8"),
     }
     measured = rows(finished / "measurements.csv")
-    assert [row["share"] for row in measured if row["method"] == "sds"] == ["0.0", "0.5", "1.0"]
+    assert [row["fraction"] for row in measured if row["method"] == "sds"] == ["0.0", "0.5", "1.0"]
     start = [row for row in measured if row["step"] == "0"]
     assert len({row["sds_within"] for row in start}) == 1 and len({row["psnr"] for row in start}) == 1
     sds = [row for row in measured if row["method"] == "sds"]

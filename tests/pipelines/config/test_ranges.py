@@ -142,7 +142,7 @@ class _Inner:
 
 @dataclass
 class _Outer:
-    share: Annotated[float, Interval(gt=0, le=1)] | None = None
+    fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
     pair: list[Annotated[float, Interval(ge=0)]] = field(default_factory=list)
     by_name: dict[str, Annotated[int, Interval(le=3)]] = field(default_factory=dict)
     word: Literal["one", "two"] = "one"
@@ -152,8 +152,8 @@ class _Outer:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"share": 0.0}, "x.share is 0.0; above 0 and up to 1 is accepted"),
-        ({"share": math.nan}, "x.share is nan"),
+        ({"fraction": 0.0}, "x.fraction is 0.0; above 0 and up to 1 is accepted"),
+        ({"fraction": math.nan}, "x.fraction is nan"),
         ({"pair": [1.0, -1.0]}, "x.pair[1] is -1.0; at least 0 is accepted"),
         ({"by_name": {"a": 9}}, "x.by_name.a is 9; up to 3 is accepted"),
         ({"word": "tow"}, "x.word is 'tow' (did you mean 'two'?); accepted: one, two"),
@@ -161,7 +161,7 @@ class _Outer:
     ],
 )
 def test_ranges_stand_anywhere_in_an_annotation(settings: dict[str, Any], message: str) -> None:
-    fine = _Outer(share=1.0, pair=[0.0], by_name={"a": 3}, word="two", inner=_Inner(7))
+    fine = _Outer(fraction=1.0, pair=[0.0], by_name={"a": 3}, word="two", inner=_Inner(7))
     assert read_settings(_Outer, as_plain(fine), "x") == fine
     with pytest.raises(SettingsError) as caught:
         read_settings(_Outer, settings, "x")

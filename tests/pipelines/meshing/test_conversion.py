@@ -46,8 +46,8 @@ def test_conversion_psnr_of_known_images() -> None:
     gray, lighter = ball(0.5, 0.5, 0.5), ball(0.6, 0.6, 0.6)
     # A ball of 0.6 m at 3.2 m, seen under 40 degrees: its outline's radius over half the image's side.
     radius = 0.6 / (3.2**2 - 0.6**2) ** 0.5 / torch.tensor(torch.pi / 9).tan()
-    share = torch.pi * radius**2 / 4
-    assert conversion_psnr(gray, lighter, 128) == pytest.approx(float(-10 * (0.01 * share).log10()), abs=0.1)
+    fraction = torch.pi * radius**2 / 4
+    assert conversion_psnr(gray, lighter, 128) == pytest.approx(float(-10 * (0.01 * fraction).log10()), abs=0.1)
     assert conversion_psnr(gray, gray, 64) == pytest.approx(100)
 
 
@@ -64,8 +64,8 @@ def test_nearest_colors() -> None:
     found = look_up(torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0], [0.25, 0, 0]]))
     assert torch.allclose(found[0], torch.tensor([1.0, 0, 0]), atol=1e-6)
     assert torch.allclose(found[1], torch.full((3,), 1 / 3), atol=1e-6)
-    shares = 1 / torch.tensor([0.25, 0.75, (1 + 0.25**2) ** 0.5])
-    assert torch.allclose(found[2], shares / shares.sum(), atol=1e-6)
+    fractions = 1 / torch.tensor([0.25, 0.75, (1 + 0.25**2) ** 0.5])
+    assert torch.allclose(found[2], fractions / fractions.sum(), atol=1e-6)
 
 
 def test_an_empty_scene_is_refused(generator: torch.Generator) -> None:

@@ -55,7 +55,7 @@ def figure() -> trimesh.Trimesh:
 
 
 def distance(one: trimesh.Trimesh, other: trimesh.Trimesh) -> float:
-    """Chamfer distance: the mean from the surface of each to that of the other, as a share of the first's diagonal."""
+    """Chamfer distance: the mean from the surface of each to that of the other, as a fraction of its diagonal."""
     points = [np.asarray(trimesh.sample.sample_surface(mesh, 20_000, seed=0)[0]) for mesh in (one, other)]
     there, back = (KDTree(points[1 - k]).query(points[k])[0].mean() for k in (0, 1))
     return (there + back) / 2 / float(np.linalg.norm(np.ptp(one.bounds, axis=0)))

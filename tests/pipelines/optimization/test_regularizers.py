@@ -56,8 +56,8 @@ def test_normal_smoothness_prefers_the_smooth() -> None:
 
 def test_opacity_regularizers() -> None:
     output = _sphere()
-    share = output.opacity.mean()
-    torch.testing.assert_close(REGULARIZERS["transparency"](output, CAMERAS), share)
+    fraction = output.opacity.mean()
+    torch.testing.assert_close(REGULARIZERS["transparency"](output, CAMERAS), fraction)
     assert REGULARIZERS["half_transparency"](output, CAMERAS) == 0
 
 
