@@ -31,8 +31,8 @@ WEIGHT = "stages.coarse.regularizers.estimated_"
 CONTENDERS = (
     "sds",
     "ssd",
-    "ssd-depth=ssd:method.baseline=[depth]",
-    "ssd-depth-paper=ssd:method.baseline=[depth]:method.variant=paper",
+    "ssd-depth=ssd:method.control_variates.terms=[depth]",
+    "ssd-depth-paper=ssd:method.control_variates.terms=[depth]:method.control_variates.variant=paper",
     *(f"sds-estimated_depth-{weight}=sds:{WEIGHT}depth={weight}" for weight in (12, 120)),
     *(f"sds-estimated_normal-{weight}=sds:{WEIGHT}normal={weight}" for weight in (12, 120)),
 )

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from steindreamer.distill import (
+    ControlVariateConfig,
     GeometryBuffers,
     GeometryEstimate,
+    MethodConfig,
     MixtureCondition,
     SDSConfig,
     SSDConfig,
@@ -34,15 +36,24 @@ from steindreamer.distill.variance.probe import probe_noise_variance
 
 BATCH, SIZE, LEARN, PROBES = 8, 16, 150, 40
 TIMESTEPS = TimestepConfig(final_maximum=0.98)
-ESTIMATORS: dict[str, SDSConfig] = {
+
+
+def ssd(*terms: str) -> SSDConfig:
+    """SSD with these terms."""
+    return SSDConfig(timesteps=TIMESTEPS, control_variates=ControlVariateConfig(list(terms)))
+
+
+ESTIMATORS: dict[str, MethodConfig] = {
     "SDS": SDSConfig(timesteps=TIMESTEPS),
-    "learned mu(t) (`noise`)": SSDConfig(timesteps=TIMESTEPS, baseline=["noise"]),
-    "Stein depth alone": SSDConfig(timesteps=TIMESTEPS, baseline=["depth"]),
-    "noise + Stein depth": SSDConfig(timesteps=TIMESTEPS, baseline=["noise", "depth"]),
-    "Eq. 11 by Adam on `spectral`": SSDConfig(timesteps=TIMESTEPS, coefficients="second_moment"),
+    "learned mu(t) (`noise`)": ssd("noise"),
+    "Stein depth alone": ssd("depth"),
+    "noise + Stein depth": ssd("noise", "depth"),
+    "Eq. 11 by Adam on `spectral`": SSDConfig(
+        timesteps=TIMESTEPS, control_variates=ControlVariateConfig(coefficients="second_moment")
+    ),
     "spectral bands (default)": SSDConfig(timesteps=TIMESTEPS),
-    "spectral + `low_rank`": SSDConfig(timesteps=TIMESTEPS, baseline=["spectral", "low_rank"]),
-    "spectral + depth + normal": SSDConfig(timesteps=TIMESTEPS, baseline=["spectral", "depth", "normal"]),
+    "spectral + `low_rank`": ssd("spectral", "low_rank"),
+    "spectral + depth + normal": ssd("spectral", "depth", "normal"),
     "antithetic SDS (2 prior calls: double it)": SDSConfig(timesteps=TIMESTEPS, antithetic=True),
 }
 GUIDANCE_SCALES = (1.0, 7.5, 30.0)
@@ -68,7 +79,9 @@ def hemisphere() -> GeometryBuffers:
     return GeometryBuffers(*(image.expand(BATCH, *image.shape) for image in maps))
 
 
-def relative_variance(config: SDSConfig, prior: MixturePrior, condition: MixtureCondition, rendering: Tensor) -> float:
+def relative_variance(
+    config: MethodConfig, prior: MixturePrior, condition: MixtureCondition, rendering: Tensor
+) -> float:
     """Within-noise variance over that of SDS at the same draws."""
     network = random_estimator()
 

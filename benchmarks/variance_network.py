@@ -26,7 +26,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.distill import Distiller, GeometryBuffers, NoiseRequest, Prior, SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill import (
+    ControlVariateConfig,
+    Distiller,
+    GeometryBuffers,
+    MethodConfig,
+    NoiseRequest,
+    Prior,
+    SDSConfig,
+    SSDConfig,
+    TimestepConfig,
+)
 from steindreamer.distill.priors.counting import CountingPrior
 from steindreamer.distill.variance.probe import probe_noise_variance
 from steindreamer.pipelines.config.run_config import load_config
@@ -41,15 +51,22 @@ from steindreamer.world.views import shade
 RESULT = Path(__file__).parent / "results" / "variance_network.md"
 SHIPPED = "tiny"
 TIMESTEPS = TimestepConfig(final_maximum=0.98)
-ESTIMATORS: dict[str, SDSConfig] = {
+
+
+def ssd(*terms: str) -> SSDConfig:
+    """SSD with these terms."""
+    return SSDConfig(control_variates=ControlVariateConfig(list(terms)))
+
+
+ESTIMATORS: dict[str, MethodConfig] = {
     "SDS": SDSConfig(),
-    "`noise`": SSDConfig(baseline=["noise"]),
+    "`noise`": ssd("noise"),
     "`spectral` (default)": SSDConfig(),
-    "`noise`, `depth`": SSDConfig(baseline=["noise", "depth"]),
-    "`noise`, `normal`": SSDConfig(baseline=["noise", "normal"]),
-    "`learned`": SSDConfig(baseline=["learned"]),
-    "`spectral`, `learned`": SSDConfig(baseline=["spectral", "learned"]),
-    "`spectral`, `low_rank`": SSDConfig(baseline=["spectral", "low_rank"]),
+    "`noise`, `depth`": ssd("noise", "depth"),
+    "`noise`, `normal`": ssd("noise", "normal"),
+    "`learned`": ssd("learned"),
+    "`spectral`, `learned`": ssd("spectral", "learned"),
+    "`spectral`, `low_rank`": ssd("spectral", "low_rank"),
     "antithetic": SDSConfig(antithetic=True),
 }
 SIZE = 32

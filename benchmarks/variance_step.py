@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.distill import SDSConfig, SSDConfig
+from steindreamer.distill import MethodConfig, SDSConfig, SSDConfig
 from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.optimization.stage import Stage
 from steindreamer.pipelines.runs.pipeline import Pipeline
@@ -43,7 +43,7 @@ PRIORS = {"tiny, CFG 7.5": ("tiny", 7.5), "tiny, CFG 3": ("tiny", 3.0), "world, 
 class Way:
     """How a step spends its calls."""
 
-    method: SDSConfig
+    method: MethodConfig
     azimuths: str = "stratified"
     levels: Mapping[str, bool] | None = None
     """Of `TimestepConfig`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import steindreamer
-from steindreamer.distill import SSDConfig, TimestepConfig
+from steindreamer.distill import ControlVariateConfig, SSDConfig, TimestepConfig
 
 
 @steindreamer.register_method("calm")
@@ -18,4 +18,4 @@ class CalmConfig(SSDConfig):
 
     guidance_scale: float = 2.0
     timesteps: TimestepConfig = field(default_factory=lambda: TimestepConfig(order="linear"))
-    baseline: list[str] = field(default_factory=lambda: ["noise", "spectral"])
+    control_variates: ControlVariateConfig = field(default_factory=lambda: ControlVariateConfig(["noise", "spectral"]))

@@ -1,4 +1,4 @@
-"""The geometry estimator of the depth and normal baselines: the shipped model or a pretrained one."""
+"""The geometry estimator of the depth and normal control variates: the shipped model or a pretrained one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLDER = "tiny_geometry_estimator"
 
 @dataclass
 class EstimatorConfig:
-    """The estimator of depth and normals; loaded only if a baseline or a regularizer asks for it.
+    """The estimator of depth and normals; loaded only if a control variate or a regularizer asks for it.
 
     It always runs in float32, because Stein's identity needs the gradient of exactly the function that is evaluated.
     """
@@ -49,7 +49,7 @@ def _load_shipped() -> nn.Module:
     except (OSError, ValueError) as error:
         raise UserError(
             f"the geometry estimator in {folder} cannot be loaded ({error}): install steindreamer again, "
-            'or choose a method without one, such as method.baseline=["spectral"]'
+            'or choose a method without one, such as method.control_variates.terms=["spectral"]'
         ) from error
 
 

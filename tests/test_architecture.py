@@ -39,7 +39,7 @@ ROOT_MODULES = {
         "ops",
         "backends",
     },
-    "distill": {"methods", "distiller", "residual", "learned_score", "geometry_buffers", "basis"},
+    "distill": {"distiller", "residual", "learned_score", "geometry_buffers", "basis"},
     "pipelines": {
         *("run", "compare", "probe", "command", "console", "foreign_code"),
         *("errors", "plain_text", "streams", "files", "devices", "priors", "geometry_models"),

@@ -51,7 +51,10 @@ def test_voxels_become_an_asset(
     ("example", "use"),
     [
         ("calm_method", ["--method", "calm", "--prior", "world", "prior.objects=1"]),
-        ("brightness", ["--prior", "world", "prior.objects=1", "method.baseline=[spectral,brightness,shifted]"]),
+        (
+            "brightness",
+            ["--prior", "world", "prior.objects=1", "method.control_variates.terms=[spectral,brightness,shifted]"],
+        ),
         ("one_image", ["--prior", "one-image", "prior.size=16"]),
     ],
 )

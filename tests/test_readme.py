@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from steindreamer.distill import CONTROL_VARIATES, SSDConfig
+from steindreamer.distill import CONTROL_VARIATES, ControlVariateConfig, SSDConfig
 from steindreamer.pipelines.cli.run import parser
 from steindreamer.pipelines.config import plugins
 from steindreamer.pipelines.config.run_config import CHOICES, load_config
@@ -129,8 +129,8 @@ def test_the_baseline_of_the_readme_works() -> None:
     ]
     exec(code, {})
     assert "brightness" in CONTROL_VARIATES
-    load_config("cpu", overrides=["method.baseline=[spectral,brightness]"])
-    SSDConfig(baseline=["spectral", "brightness"])
+    load_config("cpu", overrides=["method.control_variates.terms=[spectral,brightness]"])
+    SSDConfig(control_variates=ControlVariateConfig(["spectral", "brightness"]))
 
 
 def test_counts() -> None:

@@ -1,4 +1,4 @@
-"""Registry of control variates: names that `SSDConfig.baseline` may list, and how each is built for a method."""
+"""Registry of control variates: names that `ControlVariateConfig.terms` may list, and how each is built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VariateContext:
     noise_share: float
     """1 if one of the method's terms starts as SDS's -noise, else 0."""
     bands: int
-    """`SSDConfig.bands`. The next three fields are the settings of the same names."""
+    """`ControlVariateConfig.bands`. The next three fields are the settings of the same names."""
     timestep_bins: int
     decay: float
     variant: str
@@ -46,7 +46,7 @@ class ControlVariateEntry:
     is_odd: bool = False
     """Whether it is odd in the noise and therefore cancels in antithetic pairs."""
     is_stein: bool = False
-    """Whether it is a Stein term, to which `SSDConfig.variant` applies."""
+    """Whether it is a Stein term, to which `ControlVariateConfig.variant` applies."""
 
 
 def stein_entry(
@@ -70,8 +70,8 @@ def _on_estimates(name: str, kind: type[DepthBaseline] | type[NormalBaseline]) -
     def baseline(context: VariateContext) -> Baseline:
         if context.estimator is None:
             raise ValueError(
-                f"the {name!r} baseline needs a geometry estimator and none was given: "
-                'pass one to build(prior, estimator), or choose baseline: ["spectral"] or ["noise"]'
+                f"the control variate {name!r} needs a geometry estimator and none was given: "
+                'pass one to build(prior, estimator), or choose terms: ["spectral"] or ["noise"]'
             )
         return kind(context.estimator, context.prior.decode)
 

@@ -37,11 +37,11 @@ MAX_SEED = 2**63 - 1
 EPILOGUE = """\
 methods:
   NAME, NAME:section.key=value[:section.key=value...] or LABEL=NAME:..., for example
-    ssd   ssd-depth=ssd:method.baseline=[depth]   sds-pairs=sds:method.antithetic=true
+    ssd   ssd-depth=ssd:method.control_variates.terms=[depth]   sds-pairs=sds:method.antithetic=true
 
 examples:
   compare.py --methods sds ssd --prompts "a red mug" "a wooden chair" --out runs/compare
-  compare.py --methods sds ssd-depth=ssd:method.baseline=[depth] --with-fixed-coefficients
+  compare.py --methods sds ssd-depth=ssd:method.control_variates.terms=[depth] --with-fixed-coefficients
              --prompts "a red mug" --seeds 0 1 2 --out runs/mu
 The same command again goes on where it was interrupted and keeps what is finished.
 DIR holds compare.html, plots/, measurements.csv, runs.csv, trials/ and runs/.

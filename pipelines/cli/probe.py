@@ -32,7 +32,7 @@ MAX_DRAWS = 100_000
 EPILOGUE = """\
 examples:
   probe.py runs/mug
-  probe.py runs/mug --method ssd ssd-depth=ssd:method.baseline=[depth] sds:method.antithetic=true
+  probe.py runs/mug --method ssd ssd-depth=ssd:method.control_variates.terms=[depth] sds:method.antithetic=true
 """
 
 

@@ -26,7 +26,7 @@ EPILOGUE = """\
 settings:
   Every setting of config.yaml can be given as section.key=value, for example
     stages.coarse.steps=400   method.guidance_scale=7.5  export.face_budget=5000
-    stages.texture.steps=0    method.baseline=[depth,normal]
+    stages.texture.steps=0    method.control_variates.terms=[depth,normal]
     representation.count=8000 prior.objects=4            export.height_meters=0.3
   --list shows what can be chosen, --settings all settings with their values.
 

@@ -18,8 +18,8 @@ Methods = Mapping[str, type] | None
 For calls that must not import torch, this is the outline of `METHODS`; None means `METHODS` itself.
 """
 
-FIXED = "method.coefficients=fixed"
-"""Setting that disables the learned coefficients of SSD, for the ablation."""
+FIXED = "method.control_variates.coefficients=fixed"
+"""Setting that disables the learned coefficients, for the ablation."""
 
 _LABELED = re.compile(r"(?P<label>[\w.+-]+)=(?P<rest>[\w-]+(?::.*)?)")
 _NEXT_SETTING = re.compile(r":(?=[\w.]+=)")
@@ -39,8 +39,8 @@ class Candidate:
 def parse_candidate(text: str, known: Methods = None) -> Candidate:
     """Parse the text of a candidate.
 
-    The forms are `ssd`, `ssd:method.baseline=[depth]`, and with a label
-    `ssd-depth=ssd:method.baseline=[depth]:method.bands=6`.
+    The forms are `ssd`, `ssd:method.control_variates.terms=[depth]`, and with a label
+    `pairs=sds:method.antithetic=true:method.guidance_scale=10`.
 
     Args:
         text: Text of the candidate.
@@ -76,7 +76,7 @@ def with_fixed_coefficients(candidates: Sequence[Candidate], known: Methods = No
     known, out = _registered(known), list[Candidate]()
     for candidate in candidates:
         out.append(candidate)
-        if hasattr(known[candidate.method](), "coefficients") and FIXED not in candidate.settings:
+        if hasattr(known[candidate.method](), "control_variates") and FIXED not in candidate.settings:
             out.append(replace(candidate, label=f"{candidate.label}-fixed", settings=(*candidate.settings, FIXED)))
     return tuple(out)
 
@@ -119,5 +119,6 @@ def _registered(known: Methods) -> Mapping[str, type]:
 
 
 def _automatic_label(method: str, settings: Sequence[str]) -> str:
-    words = re.findall(r"[A-Za-z0-9.]+", " ".join(setting.removeprefix("method.") for setting in settings))
+    short = (setting.removeprefix("method.").removeprefix("control_variates.") for setting in settings)
+    words = re.findall(r"[A-Za-z0-9.]+", " ".join(short))
     return "-".join([method, *words])

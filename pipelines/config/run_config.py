@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
-from steindreamer.distill import METHODS, SDSConfig, SSDConfig
+from steindreamer.distill import METHODS, MethodConfig, SSDConfig
 from steindreamer.representations import REPRESENTATIONS, GaussiansConfig, RepresentationConfig
 
 from ..export import ExportConfig
@@ -79,10 +79,10 @@ class RunConfig:
     views of every stage are drawn from them in turn, and each scene becomes an asset."""
     representation: RepresentationConfig = field(default_factory=GaussiansConfig)
     """Representation of the first stage, unless that stage sets its own."""
-    method: SDSConfig = field(default_factory=SSDConfig)
+    method: MethodConfig = field(default_factory=SSDConfig)
     prior: PriorConfig = field(default_factory=TinyPriorConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
-    """Estimator of depth and normals, for the baselines and regularizers that need one."""
+    """Estimator of depth and normals, for the control variates and regularizers that need one."""
     refine: bool = True
     """Whether to run the stages from the first that has a representation of its own; False: stop before it, then
     export."""
@@ -101,7 +101,7 @@ class RunConfig:
     nothing."""
     names: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_NAMES))
     """Derived: the chosen name per section (representation, method, prior)."""
-    methods: dict[str, SDSConfig] = field(default_factory=dict)
+    methods: dict[str, MethodConfig] = field(default_factory=dict)
     """Derived: the distillation method of each stage, which is `method` with the stage's own settings, or the method
     that the stage names."""
     representations: dict[str, RepresentationConfig] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Interval
 
-from steindreamer.distill import SDSConfig
+from steindreamer.distill import MethodConfig
 from steindreamer.distill.priors.diffusion.layouts import OTHER_FILES
 from steindreamer.distill.priors.diffusion.model_sources import HUB_ID, MODELS
 from steindreamer.representations import RepresentationConfig
@@ -71,7 +71,7 @@ def _written(kind: Any, classes: dict[str, Any]) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _limited(inner[0], inner[1:], classes)
-    if kind in (RepresentationConfig, SDSConfig, PriorConfig):
+    if kind in (RepresentationConfig, MethodConfig, PriorConfig):
         return CHOSEN
     if kind in names:
         return names[kind]

@@ -31,11 +31,11 @@ from steindreamer.distill import (
     GeometryBuffers,
     GeometryEstimate,
     GeometryEstimator,
+    MethodConfig,
     NoiseRequest,
     NoiseSchedule,
     NoisySample,
     Prior,
-    SDSConfig,
 )
 from steindreamer.distill.control_variates.terms import SteinTerm
 from steindreamer.distill.distiller import checked_terms
@@ -109,11 +109,11 @@ class Rehearsal:
         self._drawn: _Drawn | None = None
         self._first: _Drawn | None = None
         self._trials: dict[tuple[int, int], _Trial] = {}
-        self._tried: list[SDSConfig] = []
+        self._tried: list[MethodConfig] = []
         self._costly = False
         self._estimator_is_fine = estimator is None
 
-    def stage(self, stage: Stage, method: SDSConfig, *, is_complete: bool) -> None:
+    def stage(self, stage: Stage, method: MethodConfig, *, is_complete: bool) -> None:
         """Render a stage's scene, evaluate the regularizers on its images, and run its method on them.
 
         Args:
@@ -380,7 +380,7 @@ def _checked_scene(config: Any, method: str, scene: Any) -> Representation:
     return scene
 
 
-def built_distiller(method: SDSConfig, prior: Prior, estimator: GeometryEstimator | None) -> Distiller:
+def built_distiller(method: MethodConfig, prior: Prior, estimator: GeometryEstimator | None) -> Distiller:
     """Build the distiller of a method's configuration.
 
     Raises UserError, SettingsError for settings that contradict each other or do not fit the prior, and the exceptions
@@ -414,7 +414,7 @@ def check_entry(section: str, name: str, entry: Any) -> None:
         methods = (getattr(entry, name, None) for name in ("from_scene", "blank"))
         fits = isinstance(entry, type) and is_dataclass(entry) and all(map(callable, methods))
     if section == "method":
-        needs, fits = "a dataclass that extends SDSConfig", fits and issubclass(entry, SDSConfig)
+        needs, fits = "a dataclass that extends MethodConfig", fits and issubclass(entry, MethodConfig)
     if not fits:
         given = f"the class {entry.__name__}" if isinstance(entry, type) else repr(entry)
         raise UserError(f"{kinds[section]}['{name}'] must be {needs}, got {given} (is @dataclass missing?)")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ..errors import SettingsError, UnknownNameError, nearest
 from ..plain_text import shown
 from .layers import parts_of
-from .renamed_settings import refuse_renamed
+from .renamed_settings import refuse_renamed, refuse_renamed_in_method
 from .schema import INITIAL_FILES, Schema
 from .setting_text import is_null, mapping_of, word
 from .validation import as_plain, no_section, read_settings, unknown_key
@@ -38,6 +38,7 @@ def compose_as(schema: Schema, layers: Sequence[Mapping[str, Any]], chosen: Mapp
     usual = _without(as_plain(schema.run()), DERIVED) | {section: as_plain(kind()) for section, kind in kinds.items()}
     tree = merged(usual, *_without_overruled(parts, usual["stages"], schema))
     refuse_renamed(tree)
+    refuse_renamed_in_method("method", tree["method"], usual["method"])
     if unknown := [key for key in tree if key not in usual]:
         raise SettingsError(unknown_key("", unknown[0], usual))
     tree |= {section: read_settings(kind, tree[section], section) for section, kind in kinds.items()}
@@ -274,6 +275,7 @@ def _method_of(path: str, given: Any, usual: Mapping[str, Any], run: str, schema
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError(f"{path}.name is {shown(name)}{nearest(word(name), known)}; known: {', '.join(known)}")
     base = usual if name == run else as_plain(known[name]())
+    refuse_renamed_in_method(path, given, base)
     method, settings = _read_over(base, known[name], given, path)
     said = {"name": str(name)} if "name" in given else {}
     return method, said | settings

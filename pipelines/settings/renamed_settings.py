@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import SettingsError
@@ -26,6 +26,18 @@ RENAMED: Mapping[str, str] = {
 
 A section includes all of its keys: `texture` -> `texturing` rejects `texture` and `texture.size`."""
 
+RENAMED_IN_METHOD: Mapping[str, str] = {
+    "baseline": "control_variates.terms",
+    **{
+        name: f"control_variates.{name}"
+        for name in (
+            *("coefficients", "variant", "bands", "timestep_bins"),
+            *("decay", "prior_observations", "per_channel", "learning_rate"),
+        )
+    },
+}
+"""Old key -> new key of the methods with control variates, in `method` and `stages.*.method`."""
+
 NOTES: Mapping[str, str] = {
     "stages.*.scene": ": dmtet for mesh, textured_mesh for texture; in the place of coarse write representation: null",
     "stages.*.regularisers": "; its weights stand beside a loss that is summed over the latent: multiply earlier ones "
@@ -41,6 +53,18 @@ def refuse_renamed(tree: Mapping[str, Any], renamed: Mapping[str, str] | None = 
             kept = iter(name for name, part in zip(key, old.split("."), strict=True) if part == "*")
             now = ".".join(next(kept) if part == "*" else part for part in new.split("."))
             raise SettingsError(f"'{'.'.join(key)}' is called '{now}' now; write that{NOTES.get(old, '')}")
+
+
+def refuse_renamed_in_method(path: str, given: Any, known: Container[str]) -> None:
+    """Raises SettingsError for the first renamed key in the settings of a method at `path`.
+
+    Args:
+        known: the keys of the method. One with an old name is the method's own; without control variates, none is
+            renamed.
+    """
+    for old, new in RENAMED_IN_METHOD.items():
+        if isinstance(given, Mapping) and old in given and old not in known and "control_variates" in known:
+            raise SettingsError(f"'{path}.{old}' is called '{path}.{new}' now; write that")
 
 
 def _matches(tree: Mapping[str, Any], parts: Sequence[str], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

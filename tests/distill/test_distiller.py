@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from zero_mean import drift, mean_ratio
 
 from steindreamer.distill import (
+    ControlVariateConfig,
     Distillation,
     Distiller,
     GeometryBuffers,
@@ -30,16 +31,16 @@ from steindreamer.distill.control_variates.terms import NoiseTerm, SteinTerm
 from steindreamer.distill.priors.guidance import guided_noise
 from steindreamer.distill.variance.probe import probe_noise_variance
 
-CONFIGS: dict[str, SDSConfig] = {
+CONFIGS: dict[str, MethodConfig] = {
     "sds": SDSConfig(),
     "conditional only": SSDConfig(guidance_scale=1.0),
-    "noise": SSDConfig(baseline=["noise"]),
-    "depth": SSDConfig(baseline=["depth"]),
+    "noise": SSDConfig(control_variates=ControlVariateConfig(["noise"])),
+    "depth": SSDConfig(control_variates=ControlVariateConfig(["depth"])),
     "spectral": SSDConfig(),
-    "learned": SSDConfig(baseline=["spectral", "learned"]),
-    "joint": SSDConfig(baseline=["noise", "depth", "normal", "spectral"]),
-    "eq11": SSDConfig(coefficients="second_moment"),
-    "antithetic": SSDConfig(baseline=["depth"], antithetic=True),
+    "learned": SSDConfig(control_variates=ControlVariateConfig(["spectral", "learned"])),
+    "joint": SSDConfig(control_variates=ControlVariateConfig(["noise", "depth", "normal", "spectral"])),
+    "eq11": SSDConfig(control_variates=ControlVariateConfig(coefficients="second_moment")),
+    "antithetic": SSDConfig(control_variates=ControlVariateConfig(["depth"]), antithetic=True),
 }
 
 
@@ -93,13 +94,13 @@ def test_sds_is_the_prediction_minus_the_noise_to_the_bit(
     sample = prior.schedule.add_noise(prior.encode(image.detach()), -sds.observation.terms[0], sds.timestep)
     plain = guided_noise(*noise_pair(prior, sample, None), scale=7.5) - sample.noise
     assert torch.equal(sds.residual, plain)
-    first = step(SSDConfig(baseline=["noise"]).build(prior), image, geometry, seeded())
+    first = step(SSDConfig(control_variates=ControlVariateConfig(["noise"])).build(prior), image, geometry, seeded())
     assert torch.equal(first.residual, sds.residual), "a learned coefficient starts as SDS"
     bands = step(SSDConfig().build(prior), image, geometry, seeded())
     torch.testing.assert_close(bands.residual, sds.residual, atol=2e-5, rtol=0)
 
 
-def corrections(config: SDSConfig, estimator: GeometryEstimator) -> Tensor:
+def corrections(config: MethodConfig, estimator: GeometryEstimator) -> Tensor:
     """What is added to eps_hat after some learning: draws at one image and timestep, the same noise for all."""
     batch = 64
     distiller = replace(config, timesteps=TimestepConfig(0.4, 0.401, 0.401)).build(TwoModes(), estimator)
@@ -118,8 +119,10 @@ def test_every_estimator_has_the_mean_of_the_prior_alone(name: str, estimator: G
     difference = corrections(config, estimator)
     assert mean_ratio(difference) < 1.4
     assert abs(drift(difference, noise)) < 4
-    if isinstance(config, SSDConfig) and "depth" in config.baseline:
-        printed = corrections(replace(config, variant="paper"), estimator)
+    if isinstance(config, SSDConfig) and "depth" in config.control_variates.terms:
+        printed = corrections(
+            replace(config, control_variates=replace(config.control_variates, variant="paper")), estimator
+        )
         assert abs(drift(printed, noise)) > 8
 
 
@@ -138,7 +141,7 @@ def test_half_precision_images_and_predictions_give_a_float32_residual(
             assert all(request.sample.noisy.dtype == torch.float32 for request in requests)
             return [each.bfloat16() for each in super().predict_noise(requests, condition)]
 
-    distiller = SSDConfig(baseline=baseline).build(HalfPrior(), estimator)
+    distiller = SSDConfig(control_variates=ControlVariateConfig(baseline)).build(HalfPrior(), estimator)
     initial = distiller.coefficients.initial[:, None, None, None, None]
     with torch.autocast("cpu", torch.bfloat16):
         out = step(distiller, image, geometry, seeded())

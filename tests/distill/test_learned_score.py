@@ -17,9 +17,9 @@ from small_world import TwoModes, make_geometry
 from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, save_tiny_model
 from torch import Tensor, nn
 
-from steindreamer.distill import Distillation, Distiller, NoisySample, SDSConfig
+from steindreamer.distill import ControlVariateConfig, Distillation, Distiller, NoisySample, SDSConfig
 from steindreamer.distill.learned_score import LearnedScore, LoRABatch
-from steindreamer.distill.methods import VSDConfig
+from steindreamer.distill.methods.vsd import VSDConfig
 from steindreamer.distill.priors.base import LoRAPrediction, LoRAPrior
 from steindreamer.distill.priors.diffusion import DiffusersPrior
 from steindreamer.distill.variance.probe import count_predictions, probe_noise_variance
@@ -249,7 +249,7 @@ def test_guidance_does_not_reach_the_lora_denoiser() -> None:
 
 
 def test_steins_terms_join_and_begin_at_zero() -> None:
-    plain, joined = small(), small(baseline=["spectral"], bands=3)
+    plain, joined = small(), small(control_variates=ControlVariateConfig(["spectral"], bands=3))
     first, second = plain.step(), joined.step()
     assert first.observation.terms.shape == (0, 2, 3, 8, 8)
     assert torch.equal(first.residual, second.residual)
@@ -257,14 +257,18 @@ def test_steins_terms_join_and_begin_at_zero() -> None:
     out = [joined.step() for _ in range(5)][-1]
     assert all(out.diagnostics[f"mu/spectral_{band:02d}"] != 0 for band in range(3))
     assert not torch.equal(out.residual, out.observation.prediction)
-    with pytest.raises(ValueError, match="baseline must list some of"):
-        VSDConfig(baseline=["dept"]).build(TrainableTwoModes())
+    with pytest.raises(ValueError, match="terms must list some of"):
+        VSDConfig(control_variates=ControlVariateConfig(["dept"])).build(TrainableTwoModes())
 
 
 @pytest.mark.parametrize("pipeline", ["", "StableDiffusionPipeline", "StableDiffusion3Pipeline"])
 def test_a_restored_run_continues_to_the_bit(pipeline: str, scene_of: Callable[..., Scene]) -> None:
     def make() -> Scene:
-        settings: dict[str, Any] = {"copy_rate": 1e-2, "copy_steps": 2, "baseline": ["noise"]}
+        settings: dict[str, Any] = {
+            "copy_rate": 1e-2,
+            "copy_steps": 2,
+            "control_variates": ControlVariateConfig(["noise"]),
+        }
         return scene_of(pipeline, **settings) if pipeline else small(**settings)
 
     whole = make()

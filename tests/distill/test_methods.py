@@ -17,6 +17,7 @@ from torch import Tensor
 from steindreamer.distill import (
     CONTROL_VARIATES,
     METHODS,
+    ControlVariateConfig,
     GeometryBuffers,
     GeometryEstimator,
     NoiseLevel,
@@ -46,7 +47,7 @@ def test_each_baseline_starts_as_sds_or_shares_it(
     coefficients: Any, prior: TwoModes, estimator: GeometryEstimator
 ) -> None:
     def start(*names: str) -> list[float]:
-        config = SSDConfig(baseline=list(names), coefficients=coefficients, bands=2)
+        config = SSDConfig(control_variates=ControlVariateConfig(list(names), coefficients, bands=2))
         distiller = config.build(prior, estimator)
         return distiller.coefficients.value(torch.tensor([0]), 3)[:, 0, 0].tolist()
 
@@ -57,30 +58,31 @@ def test_each_baseline_starts_as_sds_or_shares_it(
     assert start("noise", "depth", "spectral") == [0, 0, 1, 1]
 
 
-def _unchecked(config: SSDConfig, **settings: str) -> SSDConfig:
+def _unchecked(**settings: str) -> SSDConfig:
     """With values that the annotations exclude: nobody checks them in a plain dataclass."""
+    config = SSDConfig()
     for name, value in settings.items():
-        setattr(config, name, value)
+        setattr(config if hasattr(config, name) else config.control_variates, name, value)
     return config
 
 
 def test_impossible_settings_are_refused(prior: TwoModes) -> None:
-    assert SSDConfig(baseline=["spectral", "depth"]).needs_estimator
-    with pytest.raises(ValueError, match="the 'depth' baseline needs a geometry estimator"):
-        SSDConfig(baseline=["depth"]).build(prior)
+    assert SSDConfig(control_variates=ControlVariateConfig(["spectral", "depth"])).needs_estimator
+    with pytest.raises(ValueError, match="the control variate 'depth' needs a geometry estimator"):
+        SSDConfig(control_variates=ControlVariateConfig(["depth"])).build(prior)
     for wrong in (["dept"], ["noise", "noise"], []):
         with pytest.raises(
-            ValueError, match="baseline must list some of spectral, noise, learned, low_rank, depth, normal"
+            ValueError, match="terms must list some of spectral, noise, learned, low_rank, depth, normal"
         ):
-            SSDConfig(baseline=wrong).build(prior)
+            SSDConfig(control_variates=ControlVariateConfig(wrong)).build(prior)
     with pytest.raises(ValueError, match="unknown Stein variant 'printed': use one of corrected, paper"):
-        _unchecked(SSDConfig(), variant="printed").build(prior)
-    with pytest.raises(ValueError, match=r"variant 'paper' concerns Stein terms, and baseline=\['spectral'\] has none"):
-        SSDConfig(variant="paper").build(prior)
+        _unchecked(variant="printed").build(prior)
+    with pytest.raises(ValueError, match=r"variant 'paper' concerns Stein terms, and terms=\['spectral'\] has none"):
+        ControlVariateConfig(variant="paper")
     with pytest.raises(ValueError, match="unknown coefficients 'adam': use regression, second_moment or fixed"):
-        _unchecked(SSDConfig(), coefficients="adam").build(prior)
+        _unchecked(coefficients="adam").build(prior)
     with pytest.raises(ValueError, match="unknown weighting 'snr': use one of sigma_squared"):
-        _unchecked(SSDConfig(), weighting="snr").build(prior)
+        _unchecked(weighting="snr").build(prior)
 
 
 def test_a_users_control_variate_takes_a_few_lines(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
@@ -100,7 +102,7 @@ def test_a_users_control_variate_takes_a_few_lines(prior: TwoModes, geometry: Ge
         def terms(self, sample: NoisySample, geometry: GeometryBuffers) -> Tensor:
             return -sample.noise.roll(1, -1)[None]
 
-    distiller = SSDConfig(baseline=["brightness", "constant", "shifted"]).build(prior)
+    distiller = SSDConfig(control_variates=ControlVariateConfig(["brightness", "constant", "shifted"])).build(prior)
     generator = torch.Generator().manual_seed(0)
     out = distiller(image, geometry, None, progress=0.0, generator=generator)
     distiller.update(out)
@@ -116,16 +118,17 @@ def test_what_is_no_control_variate_is_refused(wrong: object) -> None:
 
 def test_the_docs_list_every_method_and_its_settings() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-    overview, _, vsd, others, *_ = re.split(r"\n## .*\n", text)
+    overview, _, vsd, others, control_variates, *_ = re.split(r"\n## .*\n", text)
     assert re.findall(r"^\| `(\w+)` \|", overview, re.M) == list(METHODS)
     settings = [("vsd", *row) for row in re.findall(r"^\| `(\w+)` \| (.*?) \|", vsd, re.M)]
     settings += re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*?) \|", others, re.M)
     shared = {field.name for field in fields(SSDConfig)}
     own = {(name, field.name) for name, method in METHODS.items() for field in fields(method)}
-    assert {(name, key) for name, key, _ in settings} == {
-        ("vsd", "baseline"), *((name, key) for name, key in own if key not in shared)
-    }  # fmt: skip
-    for name, key, value in settings:
+    assert {(name, key) for name, key, _ in settings} == {(name, key) for name, key in own if key not in shared}
+    variates = re.findall(r"^\| `(\w+)` \| (.*?) \|", control_variates, re.M)
+    assert [key for key, _ in variates] == [field.name for field in fields(ControlVariateConfig)]
+    defaults = [(getattr(METHODS[name](), key), value) for name, key, value in settings]
+    defaults += [(getattr(ControlVariateConfig(), key), value) for key, value in variates[1:]]
+    for default, value in defaults:
         if value.startswith("`"):
-            default = getattr(METHODS[name](), key)
-            assert type(default)(yaml.safe_load(value.strip("`"))) == default, (name, key)
+            assert type(default)(yaml.safe_load(value.strip("`"))) == default, value

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from steindreamer.distill import (
     METHODS,
+    ControlVariateConfig,
     Distillation,
     Distiller,
     GaussianMixture,
+    MethodConfig,
     NoiseRequest,
     NoiseSchedule,
     SDSConfig,
@@ -24,7 +26,12 @@ from steindreamer.distill import (
 )
 from steindreamer.distill.control_variates.coefficients import FixedCoefficients
 from steindreamer.distill.control_variates.terms import NoiseTerm
-from steindreamer.distill.methods import ASDConfig, BridgeConfig, CSDConfig, ISMConfig, NFSDConfig, SDIConfig
+from steindreamer.distill.methods.asd import ASDConfig
+from steindreamer.distill.methods.bridge import BridgeConfig
+from steindreamer.distill.methods.csd import CSDConfig
+from steindreamer.distill.methods.ism import ISMConfig
+from steindreamer.distill.methods.nfsd import NFSDConfig
+from steindreamer.distill.methods.sdi import SDIConfig
 from steindreamer.distill.priors.base import predict_noise
 from steindreamer.distill.priors.mixture import MixturePrior
 from steindreamer.distill.variance.probe import count_predictions, probe_noise_variance
@@ -69,7 +76,7 @@ class Seen:
         return e_n + scale * (e_c - e_n)
 
 
-def take(config: SDSConfig, *, negative: bool = True, schedule: NoiseSchedule | None = None) -> Seen:
+def take(config: MethodConfig, *, negative: bool = True, schedule: NoiseSchedule | None = None) -> Seen:
     """One step; its noise is read from a term that carries it with the coefficient 0."""
     prior = make_prior(schedule)
     condition = prior.embed("wanted", "unwanted" if negative else "")
@@ -141,7 +148,7 @@ def sdi(seen: Seen) -> Tensor:
     return seen.guided(x_t, seen.timestep, S) - (x_t - alpha * seen.clean) / sigma
 
 
-CASES: dict[str, tuple[SDSConfig, Callable[[Seen], Tensor]]] = {
+CASES: dict[str, tuple[MethodConfig, Callable[[Seen], Tensor]]] = {
     "csd": (CSDConfig(S, LEVELS, negative_weight=0.8, final_negative_weight=0.4), csd),
     "nfsd": (NFSDConfig(S, LEVELS, threshold=0.4), nfsd),
     "bridge": (BridgeConfig(S, LEVELS), bridge),
@@ -248,7 +255,8 @@ def test_terms_pairs_and_samplers_go_with_every_method(name: str, antithetic: bo
     """Terms begin at 0, so that the first step is the plain method's to the bit; then they learn."""
     prior, image = make_prior(), torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     config = replace(CASES[name][0], antithetic=antithetic, timesteps=TimestepConfig(stratified=True, importance=True))
-    distillers = [each.build(prior) for each in (config, replace(config, baseline=["spectral"]))]
+    joined = replace(config, control_variates=ControlVariateConfig(["spectral"]))
+    distillers = [each.build(prior) for each in (config, joined)]
     residuals, levels = [], torch.tensor([100, 300, 500, 700, 900])
     for distiller in distillers:
         generator = torch.Generator().manual_seed(5)
@@ -285,7 +293,7 @@ def test_sds_of_the_same_draw_is_measured_beside_every_method() -> None:
         (SDIConfig(stride=0.0), "stride is 0.0; fractions of the schedule above 0"),
     ],
 )
-def test_settings_out_of_range_are_refused(config: SDSConfig, message: str) -> None:
+def test_settings_out_of_range_are_refused(config: MethodConfig, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config.build(make_prior())
 

@@ -49,14 +49,24 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_a_run_takes_the_estimator_of_its_settings(own: Path) -> None:
-    overrides = ["method.baseline=[depth]", "prior.name=world", "prior.objects=1", f"estimator.model={own}"]
+    overrides = [
+        "method.control_variates.terms=[depth]",
+        "prior.name=world",
+        "prior.objects=1",
+        f"estimator.model={own}",
+    ]
     pipeline = Pipeline(load_config("cpu", refine=False, overrides=overrides))
     assert isinstance(pipeline._estimator, TinyGeometryEstimator)
     assert pipeline._estimator.config.channels == (8, 8)
 
 
 def test_it_is_not_even_looked_for_unless_a_baseline_asks() -> None:
-    overrides = ["method.baseline=[spectral]", "prior.name=world", "prior.objects=1", "estimator.model=/no/such/folder"]
+    overrides = [
+        "method.control_variates.terms=[spectral]",
+        "prior.name=world",
+        "prior.objects=1",
+        "estimator.model=/no/such/folder",
+    ]
     assert Pipeline(load_config("cpu", refine=False, overrides=overrides))._estimator is None
 
 

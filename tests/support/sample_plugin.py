@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from steindreamer.distill import GeometryBuffers, NoiseLevel, SSDConfig, register_control_variate, register_method
+from steindreamer.distill import (
+    ControlVariateConfig,
+    GeometryBuffers,
+    NoiseLevel,
+    SSDConfig,
+    register_control_variate,
+    register_method,
+)
 from steindreamer.pipelines import register_prior
 from steindreamer.representations import GaussiansConfig, register_representation
 from steindreamer.world.prior import WorldPriorConfig
@@ -24,7 +31,9 @@ class CalmConfig(SSDConfig):
     """SSD with other guidance, and a control variate of the plugin's."""
 
     guidance_scale: float = 2.0
-    baseline: list[str] = field(default_factory=lambda: ["spectral", "brightness"])
+    control_variates: ControlVariateConfig = field(
+        default_factory=lambda: ControlVariateConfig(["spectral", "brightness"])
+    )
 
 
 @dataclass

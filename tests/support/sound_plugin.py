@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steindreamer.distill import (
+    Draw,
+    Estimate,
     GeometryBuffers,
     NoiseLevel,
     NoiseRequest,
     NoiseSchedule,
+    Residual,
+    ResidualConfig,
     register_control_variate,
     register_method,
 )
-from steindreamer.distill.methods import ResidualConfig
-from steindreamer.distill.residual import Draw, Estimate, Residual
 from steindreamer.pipelines import register_prior
 
 
@@ -69,8 +71,6 @@ class Half(Residual):
 
 @dataclass
 class HalfConfig(ResidualConfig):
-    baseline: list[str] = field(default_factory=list)
-
     def residual(self) -> Any:
         return Half()
 

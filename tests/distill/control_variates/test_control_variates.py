@@ -14,11 +14,11 @@ from zero_mean import drift, mean_ratio
 from steindreamer.distill import (
     CONTROL_VARIATES,
     ControlVariate,
+    ControlVariateConfig,
     GeometryBuffers,
     NoiseLevel,
     NoiseSchedule,
     NoisySample,
-    SSDConfig,
 )
 from steindreamer.distill.control_variates.baselines import ConstantBaseline
 from steindreamer.distill.control_variates.terms import NoiseTerm, SpectralTerm, SteinTerm
@@ -36,7 +36,7 @@ def linear(noisy: Tensor, level: NoiseLevel, geometry: GeometryBuffers) -> Tenso
 
 def registered(name: str) -> ControlVariate:
     """As a run would build it. Whatever is registered is tested."""
-    (variate,) = SSDConfig(baseline=[name], bands=5).build(TwoModes(), make_estimator()).control_variates
+    (variate,), _ = ControlVariateConfig([name], bands=5).build(TwoModes(), make_estimator(), starts_as_sds=True)
     return variate
 
 

@@ -11,11 +11,19 @@ from small_world import TwoModes, make_geometry
 from torch import Tensor
 from zero_mean import drift, mean_ratio
 
-from steindreamer.distill import ControlVariate, Distiller, NoiseSchedule, NoisySample, SSDConfig, TimestepConfig
+from steindreamer.distill import (
+    ControlVariate,
+    ControlVariateConfig,
+    Distiller,
+    NoiseSchedule,
+    NoisySample,
+    SSDConfig,
+    TimestepConfig,
+)
 from steindreamer.distill.control_variates.coefficients import Observation, RunningRegression
 from steindreamer.distill.control_variates.learned import LearnedTerm
 from steindreamer.distill.control_variates.terms import SpectralTerm
-from steindreamer.distill.methods import CSDConfig
+from steindreamer.distill.methods.csd import CSDConfig
 from steindreamer.distill.variance.probe import probe_noise_variance
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -114,7 +122,7 @@ def advance(distiller: Distiller, generator: torch.Generator, steps: int) -> Ten
 @pytest.mark.parametrize("before", [0, 3])
 @pytest.mark.parametrize("baseline", [["learned"], ["spectral", "learned"]])
 def test_a_restored_run_continues_to_the_bit(baseline: list[str], before: int) -> None:
-    config, generator = SSDConfig(baseline=baseline), seeded()
+    config, generator = SSDConfig(control_variates=ControlVariateConfig(baseline)), seeded()
     original = config.build(TwoModes())
     advance(original, generator, before)
     saved, random_state = save(original.state_dict()), generator.get_state()
@@ -130,7 +138,7 @@ def test_no_random_numbers_are_taken_from_the_run() -> None:
     states = []
     for baseline in (["noise"], ["noise", "learned"]):
         generator, everywhere = seeded(), torch.get_rng_state()
-        advance(SSDConfig(baseline=baseline).build(TwoModes()), generator, 2)
+        advance(SSDConfig(control_variates=ControlVariateConfig(baseline)).build(TwoModes()), generator, 2)
         assert torch.equal(torch.get_rng_state(), everywhere)
         states.append(generator.get_state())
     assert torch.equal(*states)
@@ -162,7 +170,8 @@ def test_small_enough() -> None:
 def test_a_method_without_noise_of_its_own_has_none_taken_off() -> None:
     """VSD's counterpart stands for the noise already."""
     shares = []
-    for config in (SSDConfig(baseline=["noise", "learned"]), CSDConfig(baseline=["learned"])):
+    joined, alone = ControlVariateConfig(["noise", "learned"]), ControlVariateConfig(["learned"])
+    for config in (SSDConfig(control_variates=joined), CSDConfig(control_variates=alone)):
         learned = config.build(TwoModes()).control_variates[-1]
         assert isinstance(learned, LearnedTerm)
         shares.append((learned.names, learned.initial, learned.noise_share))
@@ -171,7 +180,7 @@ def test_a_method_without_noise_of_its_own_has_none_taken_off() -> None:
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="antithetic"):
-        SSDConfig(baseline=["spectral", "learned"], antithetic=True).build(TwoModes())
+        SSDConfig(control_variates=ControlVariateConfig(["spectral", "learned"]), antithetic=True).build(TwoModes())
     with pytest.raises(ValueError, match="features"):
         LearnedTerm(features=6)
     with pytest.raises(ValueError, match="no sample"):

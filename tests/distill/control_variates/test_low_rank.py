@@ -11,10 +11,10 @@ from small_world import TwoModes, make_geometry
 from torch import Tensor
 from zero_mean import drift, mean_ratio
 
-from steindreamer.distill import Distiller, NoiseSchedule, NoisySample, SSDConfig, TimestepConfig
+from steindreamer.distill import ControlVariateConfig, Distiller, NoiseSchedule, NoisySample, SSDConfig, TimestepConfig
 from steindreamer.distill.control_variates.coefficients import Observation
 from steindreamer.distill.control_variates.low_rank import LowRankTerm
-from steindreamer.distill.methods import CSDConfig
+from steindreamer.distill.methods.csd import CSDConfig
 from steindreamer.distill.variance.probe import probe_noise_variance
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -108,7 +108,7 @@ def probed(baseline: list[str], steps: int) -> tuple[float, Tensor]:
     """Within-noise variance relative to SDS after `steps`, and the mean gradient over fresh noises."""
     size = 16
     image, geometry = torch.rand(1, 3, size, size, generator=seeded(5)).expand(8, -1, -1, -1), make_geometry(8, size)
-    config = SSDConfig(baseline=baseline, guidance_scale=1.0, timesteps=MIDDLE)
+    config = SSDConfig(control_variates=ControlVariateConfig(baseline), guidance_scale=1.0, timesteps=MIDDLE)
     distiller, generator = config.build(MovingPrior(size)), seeded()
     for _ in range(steps):
         distiller.update(distiller(image, geometry, None, progress=0.0, generator=generator))
@@ -154,7 +154,7 @@ def advance(distiller: Distiller, generator: torch.Generator, steps: int, size: 
 @pytest.mark.parametrize("before", [0, 9])
 @pytest.mark.parametrize("baseline", [["low_rank"], ["spectral", "low_rank", "learned"]])
 def test_a_restored_run_continues_to_the_bit(baseline: list[str], before: int) -> None:
-    config, generator = SSDConfig(baseline=baseline, timesteps=MIDDLE), seeded()
+    config, generator = SSDConfig(control_variates=ControlVariateConfig(baseline), timesteps=MIDDLE), seeded()
     original = config.build(TwoModes())
     advance(original, generator, before)
     saved, random_state = save(original.state_dict()), generator.get_state()
@@ -197,7 +197,8 @@ def test_ranges_of_timesteps_learn_by_themselves() -> None:
 
 def test_a_method_without_noise_of_its_own_has_none_taken_off() -> None:
     shares = []
-    for config in (SSDConfig(baseline=["noise", "low_rank"]), CSDConfig(baseline=["low_rank"])):
+    joined, alone = ControlVariateConfig(["noise", "low_rank"]), ControlVariateConfig(["low_rank"])
+    for config in (SSDConfig(control_variates=joined), CSDConfig(control_variates=alone)):
         term = config.build(TwoModes()).control_variates[-1]
         assert isinstance(term, LowRankTerm)
         shares.append((term.names, term.initial, term.noise_share))
@@ -206,7 +207,7 @@ def test_a_method_without_noise_of_its_own_has_none_taken_off() -> None:
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'low_rank' predicts .* antithetic"):
-        SSDConfig(baseline=["spectral", "low_rank"], antithetic=True).build(TwoModes())
+        SSDConfig(control_variates=ControlVariateConfig(["spectral", "low_rank"]), antithetic=True).build(TwoModes())
     for bins, rank, ridge, decay in ((0, 2, 1.0, 1.0), (8, 0, 1.0, 1.0), (8, 2, 0.0, 1.0), (8, 2, 1.0, 1.5)):
         with pytest.raises(ValueError, match="rank >= 1"):
             LowRankTerm(1000, bins, rank=rank, ridge=ridge, decay=decay)

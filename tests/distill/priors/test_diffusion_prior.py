@@ -15,7 +15,15 @@ from predicted_noise import noise_pair, positive_noise
 from tiny_diffusion_models import IMAGE_SIZE, edit_json, save_tiny_model
 from torch import Tensor
 
-from steindreamer.distill import METHODS, GeometryBuffers, GeometryEstimator, NoisySample, Prior, SSDConfig
+from steindreamer.distill import (
+    METHODS,
+    ControlVariateConfig,
+    GeometryBuffers,
+    GeometryEstimator,
+    NoisySample,
+    Prior,
+    SSDConfig,
+)
 from steindreamer.distill.priors.diffusion import DiffusersPrior, TextRows
 from steindreamer.distill.priors.guidance import guided_noise
 from steindreamer.distill.priors.view_prompts import VIEWS, view_prompts, view_weights
@@ -271,7 +279,7 @@ def test_a_geometric_baseline_looks_through_the_decoder(
     image: Tensor,
     generator: torch.Generator,
 ) -> None:
-    distiller = SSDConfig(baseline=["depth", "noise"]).build(prior, estimator)
+    distiller = SSDConfig(control_variates=ControlVariateConfig(["depth", "noise"])).build(prior, estimator)
     condition = prior.condition(
         prior.embed("a mug"), Cameras.orbit([0.0, 90.0], [0.0, 0.0], height=8), torch.ones(2, 3)
     )

@@ -17,7 +17,7 @@ from tiny_depth_models import save_hybrid_dpt
 from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, save_tiny_model
 from torch import Tensor
 
-from steindreamer.distill import GeometryBuffers, NoisySample, SDSConfig, SSDConfig
+from steindreamer.distill import ControlVariateConfig, GeometryBuffers, NoisySample, SDSConfig, SSDConfig
 from steindreamer.distill.geometry.loading import load_monocular_estimator
 from steindreamer.distill.priors.diffusion import DiffusersPrior
 from steindreamer.distill.priors.diffusion.prior import TextCondition
@@ -35,7 +35,8 @@ SIZES = {"IFPipeline": 16}
 BFLOAT16, GUIDED, FLOAT32 = 0.03, 0.15, 1e-3
 """Accepted root mean square errors over that of what is expected. bfloat16 has 8 significant bits: a layer errs by some
 0.2 %, the layers' errors add up, and guidance multiplies the errors of two rows but not what the rows share."""
-METHODS = {"sds": SDSConfig(), "ssd": SSDConfig(timestep_bins=1, prior_observations=0.1)}
+CONTROL_VARIATES = ControlVariateConfig(timestep_bins=1, prior_observations=0.1)
+METHODS = {"sds": SDSConfig(), "ssd": SSDConfig(control_variates=CONTROL_VARIATES)}
 """SSD in a hurry to learn."""
 
 
@@ -141,7 +142,9 @@ def test_the_depth_term_stays_in_float32(
     saved = str(save_hybrid_dpt(tmp_path))
 
     def term(prior: DiffusersPrior) -> Tensor:
-        distiller = SSDConfig(baseline=["depth"]).build(prior, load_monocular_estimator(saved).to(prior.device))
+        distiller = SSDConfig(control_variates=ControlVariateConfig(["depth"])).build(
+            prior, load_monocular_estimator(saved).to(prior.device)
+        )
         (variate,) = distiller.control_variates
         return variate.terms(draw(prior, 4, IMAGE_SIZE // 8), on(prior.device, make_geometry(COUNT, IMAGE_SIZE)))
 

@@ -13,7 +13,7 @@ import torch
 from small_world import make_estimator, make_geometry
 from torch import Tensor
 
-from steindreamer.distill import SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill import ControlVariateConfig, MethodConfig, SDSConfig, SSDConfig, TimestepConfig
 from steindreamer.distill.basis import SeparableBasis
 from steindreamer.distill.priors.mixture import MixturePrior, image_like_mixture
 from steindreamer.distill.variance.probe import probe_noise_variance
@@ -42,7 +42,7 @@ def image(prior: MixturePrior) -> Tensor:
     return image.detach()
 
 
-def relative_variance(config: SDSConfig, prior: MixturePrior, image: Tensor) -> float:
+def relative_variance(config: MethodConfig, prior: MixturePrior, image: Tensor) -> float:
     """Within-noise variance after 60 steps of learning, over that of SDS at the same draws."""
     distiller, condition = config.build(prior, make_estimator()), prior.embed("this")
     generator = torch.Generator().manual_seed(3)
@@ -64,7 +64,7 @@ def relative_variance(config: SDSConfig, prior: MixturePrior, image: Tensor) -> 
 def test_learned_control_variates_beat_sds(
     baseline: list[str], most: float, prior: MixturePrior, image: Tensor
 ) -> None:
-    config = SSDConfig(guidance_scale=7.5, timesteps=WHOLE_RANGE, baseline=baseline)
+    config = SSDConfig(guidance_scale=7.5, timesteps=WHOLE_RANGE, control_variates=ControlVariateConfig(baseline))
     assert relative_variance(config, prior, image) < most
 
 
@@ -76,7 +76,7 @@ def test_the_default_is_never_worse_than_sds(guidance_scale: float, prior: Mixtu
 
 def test_a_fixed_coefficient_of_one_keeps_sds_and_eq_11_improves_on_it(prior: MixturePrior, image: Tensor) -> None:
     def variance(coefficients: Any) -> float:
-        config = SSDConfig(timesteps=WHOLE_RANGE, coefficients=coefficients)
+        config = SSDConfig(timesteps=WHOLE_RANGE, control_variates=ControlVariateConfig(coefficients=coefficients))
         return relative_variance(config, prior, image)
 
     assert variance("fixed") == pytest.approx(1.0, abs=1e-3)

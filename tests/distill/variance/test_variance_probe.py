@@ -10,7 +10,16 @@ import torch
 from predicted_noise import noise_pair
 from small_world import SIZE, TwoModes, make_geometry
 
-from steindreamer.distill import METHODS, GaussianMixture, NoiseRequest, Prior, SDSConfig, SSDConfig, TimestepConfig
+from steindreamer.distill import (
+    METHODS,
+    GaussianMixture,
+    MethodConfig,
+    NoiseRequest,
+    Prior,
+    SDSConfig,
+    SSDConfig,
+    TimestepConfig,
+)
 from steindreamer.distill.priors.base import LoRAPrior
 from steindreamer.distill.priors.counting import counting
 from steindreamer.distill.priors.mixture import MixturePrior
@@ -41,7 +50,7 @@ def gaussian() -> MixturePrior:
     return MixturePrior(GaussianMixture.isotropic(means, DEVIATION), {"this": [0]})
 
 
-def measure(prior: Prior, seed: int = 0, tuples: int = 400, **methods: SDSConfig) -> dict[str, EstimatorVariance]:
+def measure(prior: Prior, seed: int = 0, tuples: int = 400, **methods: MethodConfig) -> dict[str, EstimatorVariance]:
     wall, generator = Wall(prior), torch.Generator().manual_seed(seed)
     distillers = {name: config.build(prior) for name, config in methods.items()}
     parameters = [wall.color, wall.offset]

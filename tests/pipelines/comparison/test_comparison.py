@@ -147,7 +147,17 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
     run = finished / "runs" / "pairs--a-red-mug--0"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     found = tmp_path / "found.json"
-    call = ["--method", "sds", "ssd:method.bands=4", "--tuples", "6", "--learn", "2", "--json", str(found)]
+    call = [
+        "--method",
+        "sds",
+        "ssd:method.control_variates.bands=4",
+        "--tuples",
+        "6",
+        "--learn",
+        "2",
+        "--json",
+        str(found),
+    ]
     assert probe([str(run), *call]) == 0
     text = capsys.readouterr().out
     assert "after 2 steps" in text and "within noise" in text and "ssd-bands-4" in text and "0.88-1.00" in text
@@ -188,9 +198,11 @@ def test_a_probe_leaves_the_stage_as_it_was() -> None:
 
 def test_methods_are_parsed_with_labels_and_settings() -> None:
     assert parse_candidate("ssd") == Candidate("ssd", "ssd")
-    settings = ("method.baseline=[depth]", "method.bands=6")
-    assert parse_candidate("x=ssd:method.baseline=[depth]:method.bands=6") == Candidate("x", "ssd", settings)
-    assert parse_candidate("ssd:method.baseline=[depth,normal]").label == "ssd-baseline-depth-normal"
+    settings = ("method.control_variates.terms=[depth]", "method.control_variates.bands=6")
+    assert parse_candidate("x=ssd:method.control_variates.terms=[depth]:method.control_variates.bands=6") == Candidate(
+        "x", "ssd", settings
+    )
+    assert parse_candidate("ssd:method.control_variates.terms=[depth,normal]").label == "ssd-terms-depth-normal"
     scheduled = "sds:stages.coarse.regularizers.opacity={from: 1, to: 2}"
     assert parse_candidate(scheduled).settings == ("stages.coarse.regularizers.opacity={from: 1, to: 2}",)
     with pytest.raises(UserError, match="did you mean 'ssd'"):
@@ -200,7 +212,9 @@ def test_methods_are_parsed_with_labels_and_settings() -> None:
 
 
 def test_twins_differ_in_nothing_but_the_coefficients() -> None:
-    candidates = with_fixed_coefficients(parse_candidates(["sds", "ssd", "d=ssd:method.baseline=[depth]"]))
+    candidates = with_fixed_coefficients(
+        parse_candidates(["sds", "ssd", "d=ssd:method.control_variates.terms=[depth]"])
+    )
     assert [candidate.label for candidate in candidates] == ["sds", "ssd", "ssd-fixed", "d", "d-fixed"]
     assert [(a.label, b.label) for a, b in fixed_pairs(candidates)] == [("ssd", "ssd-fixed"), ("d", "d-fixed")]
 
@@ -324,7 +338,7 @@ def test_what_is_no_json_is_no_record(tmp_path: Path) -> None:
         (["--views", "0"], "1 to 1024"),
         (["--seeds", "0", "99999999999999999999999"], "--seeds holds 99999999999999999999999"),
         (["--methods", "sdss"], "did you mean"),
-        (["--methods", "ssd:method.baseline=[depth", "sds"], "method.baseline"),
+        (["--methods", "ssd:method.control_variates.terms=[depth", "sds"], "method.control_variates.terms"),
         (["--methods", "sds:stages.coarse.stepz=1"], "did you mean 'steps'"),
         (["--prompts", "a red mug", "a giraffe in space"], "unknown words"),
         (["--repr", "gausians"], "did you mean 'gaussians'"),

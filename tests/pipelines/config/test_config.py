@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from steindreamer.distill import SDSConfig, SSDConfig
-from steindreamer.distill.methods import CSDConfig
+from steindreamer.distill.methods.csd import CSDConfig
 from steindreamer.pipelines.config.run_config import RunConfig, compose, load_config, presets, read_config
 from steindreamer.pipelines.errors import UserError, nearest
 from steindreamer.pipelines.priors import PRIORS
@@ -19,9 +19,15 @@ from steindreamer.world.prior import WorldPriorConfig
 
 def test_later_layers_win() -> None:
     config: Any = load_config(
-        None, prompt="a red mug", overrides=["stages.coarse.steps=7", "stages.coarse.steps=9", "method.bands=6"]
+        None,
+        prompt="a red mug",
+        overrides=["stages.coarse.steps=7", "stages.coarse.steps=9", "method.control_variates.bands=6"],
     )
-    assert config.prompt == "a red mug" and config.stages["coarse"].steps == 9 and config.method.bands == 6
+    assert (
+        config.prompt == "a red mug"
+        and config.stages["coarse"].steps == 9
+        and config.method.control_variates.bands == 6
+    )
 
 
 def test_names_choose_the_dataclasses() -> None:
@@ -45,9 +51,9 @@ def test_a_model_may_stand_in_the_place_of_the_priors_name(tmp_path: Path) -> No
 
 def test_a_presets_options_for_another_choice_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("method: {name: ssd, bands: 5}\nstages: {coarse: {steps: 3}}\n")
+    path.write_text("method: {name: ssd, control_variates: {bands: 5}}\nstages: {coarse: {steps: 3}}\n")
     own: Any = load_config(path).method
-    assert own.bands == 5
+    assert own.control_variates.bands == 5
     config = load_config(path, method="sds")
     assert config.names["method"] == "sds" and config.stages["coarse"].steps == 3
 
@@ -171,21 +177,25 @@ def test_a_stage_has_its_own_representation(tmp_path: Path) -> None:
 
 def test_a_stage_has_its_own_method() -> None:
     config = load_config(
-        None, overrides=["method.bands=6", "stages.texture.method={guidance_scale: 3, timesteps: {maximum: 0.6}}"]
+        None,
+        overrides=[
+            "method.control_variates.bands=6",
+            "stages.texture.method={guidance_scale: 3, timesteps: {maximum: 0.6}}",
+        ],
     )
     own, other = config.methods["texture"], config.methods["coarse"]
     assert isinstance(own, SSDConfig)
-    assert (own.guidance_scale, own.timesteps.maximum, own.bands) == (3.0, 0.6, 6)
+    assert (own.guidance_scale, own.timesteps.maximum, own.control_variates.bands) == (3.0, 0.6, 6)
     assert other == config.method
 
 
 def test_a_stage_may_name_another_method() -> None:
     named = ["method.guidance_scale=9", "stages.coarse.method={name: sds, weighting: uniform}"]
-    config = load_config(None, overrides=[*named, "stages.texture.method={name: ssd, bands: 3}"])
+    config = load_config(None, overrides=[*named, "stages.texture.method={name: ssd, control_variates: {bands: 3}}"])
     coarse, geometry, texture = (config.methods[name] for name in ("coarse", "geometry", "texture"))
     assert (type(coarse), coarse.weighting, coarse.guidance_scale) == (SDSConfig, "uniform", 7.5)
     assert geometry == config.method
-    assert isinstance(texture, SSDConfig) and (texture.bands, texture.guidance_scale) == (3, 9)
+    assert isinstance(texture, SSDConfig) and (texture.control_variates.bands, texture.guidance_scale) == (3, 9)
     assert compose([config.to_plain()]).methods["coarse"] == coarse
     with pytest.raises(UserError, match=r"stages.coarse.method.name is 'sdd' .*; known: sds, ssd"):
         load_config(None, overrides=["stages.coarse.method={name: sdd}"])

@@ -18,7 +18,11 @@ SOUND = Path(__file__).parents[2] / "support" / "sound_plugin.py"
 SETTINGS = ["--no-refine", "--quiet", "--prompt", "a red mug", "--prior", "gray", "representation.count=30",
             "stages.coarse.steps=8", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
             "output.turntable_frames=0", "output.image_size=16", "export.enabled=false"]  # fmt: skip
-PRIOR, METHOD, BASELINE = ["--method", "sds"], ["--method", "half"], ["--method", "ssd", "method.baseline=[own]"]
+PRIOR, METHOD, BASELINE = (
+    ["--method", "sds"],
+    ["--method", "half"],
+    ["--method", "ssd", "method.control_variates.terms=[own]"],
+)
 KINDS = {"prior": PRIOR, "method": METHOD, "baseline": BASELINE}
 SHAPE = r"\(2, 3, 16, 16\) on cpu"
 
@@ -106,7 +110,7 @@ import contextlib, io, json, sys
 from pathlib import Path
 from steindreamer.distill import CONTROL_VARIATES, METHODS
 from steindreamer.pipelines.config import plugins
-from steindreamer.pipelines.cli import main
+from steindreamer.pipelines.cli.run import main
 from steindreamer.pipelines.priors import PRIORS
 
 folder, outcomes = Path(sys.argv[1]), {}

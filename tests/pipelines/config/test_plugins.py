@@ -80,7 +80,7 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
         (
             "from steindreamer.representations import GaussiansConfig\nfrom steindreamer.distill import METHODS\n"
             "METHODS['x'] = GaussiansConfig\n",
-            "a dataclass that extends SDSConfig",
+            "a dataclass that extends MethodConfig",
         ),
         (
             "from dataclasses import dataclass\nfrom steindreamer.pipelines import register_prior\n@dataclass\n"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.distill import SDSConfig
-from steindreamer.distill.methods import VSDConfig
+from steindreamer.distill.methods.vsd import VSDConfig
 from steindreamer.pipelines.cli.run import main
 from steindreamer.pipelines.config.run_config import RunConfig, load_config
 from steindreamer.pipelines.optimization.views import sample_views
@@ -118,7 +118,7 @@ def test_vsd_is_as_published() -> None:
     for name, stages in (("prolificdreamer", ("coarse", "texture")), ("scene", ("coarse",))):
         for stage in stages:
             method = load_config(name).methods[stage]
-            assert isinstance(method, VSDConfig) and method.baseline == []
+            assert isinstance(method, VSDConfig) and method.control_variates.terms == []
             assert (method.rank, method.copy_rate, method.copy_steps) == (4, 1e-4, 1)
             assert (method.camera, method.camera_weight, method.camera_dropout) == (True, 1, 0.1)
     assert type(load_config("prolificdreamer").methods["geometry"]) is SDSConfig

@@ -71,7 +71,10 @@ def _each_key_once() -> list[Setting]:
     [
         ("stages.coarse.resolution=1000000", "stages.coarse.resolution is 1000000; 16 to 4096 is accepted"),
         ("output.image_size=10000000", "output.image_size is 10000000; 16 to 2048 is accepted"),
-        ("method.bands=100000000", "method.bands is 100000000; 1 to 1024 is accepted"),
+        (
+            "method.control_variates.bands=100000000",
+            "method.control_variates.bands is 100000000; 1 to 1024 is accepted",
+        ),
         ("representation.count=1000000000000", "representation.count is 1000000000000; 1 to 5000000 is accepted"),
         ("representation.means_rate=nan", "representation.means_rate is 'nan'; a finite number is accepted"),
         ("method.guidance_scale=nan", "method.guidance_scale is 'nan'; a finite number is accepted"),

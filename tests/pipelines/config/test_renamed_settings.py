@@ -1,16 +1,18 @@
 """A key that is called otherwise now is refused, wherever it is given, with its new name."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from every_setting import every_setting
 
+from steindreamer.distill import SSDConfig, register_method
 from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.errors import SettingsError
 from steindreamer.pipelines.settings import renamed_settings
-from steindreamer.pipelines.settings.renamed_settings import RENAMED, refuse_renamed
+from steindreamer.pipelines.settings.renamed_settings import RENAMED, RENAMED_IN_METHOD, refuse_renamed
 
 TABLE = {
     "output.thumbnail_size": "output.image_size",
@@ -71,3 +73,43 @@ def test_new_names_exist_and_old_ones_are_gone() -> None:
     for old, new in RENAMED.items():
         new = re.sub(r"^stages\.\w+\.", "stages.*.", new)
         assert new in known and old not in known, old
+
+
+@pytest.mark.parametrize("old", RENAMED_IN_METHOD)
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("method.{}=1", "method"),
+        ("stages.texture.method.{}=1", "stages.texture.method"),
+        ("stages.coarse.method={{name: csd, {}: 1}}", "stages.coarse.method"),
+    ],
+)
+@pytest.mark.parametrize("method", ["ssd", "vsd", "csd"])
+def test_settings_of_the_control_variates_are_refused_where_they_were(
+    method: str, override: str, path: str, old: str
+) -> None:
+    new = f"{path}.{RENAMED_IN_METHOD[old]}"
+    with pytest.raises(SettingsError, match=re.escape(f"'{path}.{old}' is called '{new}' now; write that")):
+        load_config(None, method=method, overrides=[override.format(old)])
+    stage = load_config(None, method=method).methods["texture"]
+    assert not hasattr(stage, old) and hasattr(stage, new.split(".")[-2])
+
+
+def test_a_method_without_control_variates_never_had_their_settings() -> None:
+    for override in ("method.bands=3", "stages.coarse.method.bands=3"):
+        with pytest.raises(SettingsError, match=r"unknown key '.*method\.bands'"):
+            load_config(None, method="sds", overrides=[override])
+
+
+def test_a_method_may_have_settings_of_these_names() -> None:
+    @register_method("own")
+    @dataclass
+    class OwnConfig(SSDConfig):
+        """With a rate of its own."""
+
+        learning_rate: float = 0.5
+
+    config: Any = load_config(None, method="own", overrides=["method.learning_rate=2"])
+    assert config.method.learning_rate == 2
+    with pytest.raises(SettingsError, match=r"'method\.decay' is called 'method\.control_variates\.decay' now"):
+        load_config(None, method="own", overrides=["method.decay=1"])

@@ -165,8 +165,8 @@ def test_every_error_is_one_line_of_visible_text() -> None:
         ("refine=False", False),
         ("refine=yes", True),
         ("refine=on", True),
-        ("method.baseline=[noise, 'spectral']", ["noise", "spectral"]),
-        ("method.baseline=[]", None),
+        ("method.control_variates.terms=[noise, 'spectral']", ["noise", "spectral"]),
+        ("method.control_variates.terms=[]", None),
         ("stages.coarse.views.elevation=[-5, 1e1]", [-5.0, 10.0]),
         ("stages.coarse.regularizers.sparsity=1e-3", 0.001),
         ("stages.coarse.regularizers.sparsity=010", 10),
@@ -175,8 +175,8 @@ def test_every_error_is_one_line_of_visible_text() -> None:
 )
 def test_the_setting_decides_what_text_means(override: str, value: Any, tmp_path: Path) -> None:
     key = override.partition("=")[0].split(".")
-    if override == "method.baseline=[]":
-        with pytest.raises(SettingsError, match="baseline must list some of"):
+    if override == "method.control_variates.terms=[]":
+        with pytest.raises(SettingsError, match=r"method\.control_variates\.terms must list some of"):
             load_config(None, overrides=[override])
         return
     config = load_config(None, overrides=[override])
@@ -205,7 +205,10 @@ def test_the_setting_decides_what_text_means(override: str, value: Any, tmp_path
         *(f"method.guidance_scale={text}" for text in ("true", "null", "", "1,5", "1e999", "７")),
         *(f"refine={text}" for text in ("1", "0", "2", "y", "null", "", "[true]", "wahr")),
         *(f"export.height_meters={text}" for text in ("", "none", "nan", "tall", "[1]")),
-        *(f"method.baseline={text}" for text in ("spectral", "", "null", "{a: b}", "[[noise]]", "[noise", "[null]")),
+        *(
+            f"method.control_variates.terms={text}"
+            for text in ("spectral", "", "null", "{a: b}", "[[noise]]", "[noise", "[null]")
+        ),
         *(f"stages.coarse.views.elevation={text}" for text in ("5", "[1, nan]", "[1, yes]", "[1, [2]]", "[1, 0x2]")),
         *(f"stages.coarse.regularizers.sparsity={text}" for text in ("yes", "0x10", "1_0", "nan", "", "null", "[1]")),
         *(

@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_told_in_one_line(content: bytes, message: str, t
 
 @pytest.mark.parametrize("text", ["[" * 5000, "[" * 20000, "{a: " * 5000, "&a [*a]", "!!python/name:os.system"])
 def test_overrides_are_read_with_the_same_care(text: str) -> None:
-    for key in ("stages.coarse.steps", "stages", "method.baseline", "when.nerf"):
+    for key in ("stages.coarse.steps", "stages", "method.control_variates.terms", "when.nerf"):
         with pytest.raises(SettingsError) as caught:
             load_config(None, overrides=[f"{key}={text}"])
         assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)

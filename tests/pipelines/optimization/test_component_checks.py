@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import runpy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from steindreamer.distill import (
     CONTROL_VARIATES,
     METHODS,
+    Draw,
+    Estimate,
     GeometryEstimate,
     NoiseRequest,
     NoiseSchedule,
+    Residual,
+    ResidualConfig,
     register_control_variate,
 )
-from steindreamer.distill.methods import ResidualConfig
-from steindreamer.distill.residual import Draw, Estimate, Residual
 from steindreamer.pipelines.cli.run import main
 from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.errors import UserError
@@ -122,8 +124,6 @@ class Halved(Residual):
 
 @dataclass
 class HalvedConfig(ResidualConfig):
-    baseline: list[str] = field(default_factory=list)
-
     def residual(self) -> Residual:
         return Halved()
 
@@ -302,7 +302,7 @@ def test_classes_that_are_no_configurations(monkeypatch: pytest.MonkeyPatch) -> 
     assert "PRIORS['one-color'] must be a dataclass with a method build, got the class Plain" in _refused()
     monkeypatch.delitem(METHODS, "sds")
     monkeypatch.setitem(METHODS, "sds", CardConfig)
-    assert "METHODS['sds'] must be a dataclass that extends SDSConfig" in _refused(prior="world")
+    assert "METHODS['sds'] must be a dataclass that extends MethodConfig" in _refused(prior="world")
     monkeypatch.delitem(REPRESENTATIONS, "card")
     monkeypatch.setitem(REPRESENTATIONS, "card", Card)
     assert "REPRESENTATIONS['card'] must be a dataclass" in _refused(prior="world", method="csd")
@@ -349,7 +349,7 @@ def test_baselines_that_break_the_contract() -> None:
     for function, message in faults.items():
         CONTROL_VARIATES.pop("own", None)
         register_control_variate("own")(function)
-        assert message in _refused("method.baseline=[own]", method="ssd"), function
+        assert message in _refused("method.control_variates.terms=[own]", method="ssd"), function
 
 
 @pytest.mark.parametrize("name", ["noise", "spectral", "learned", "low_rank", "depth", "", "two words", "a,b"])
@@ -438,7 +438,7 @@ def test_a_prior_of_several_views_is_tried_with_as_many_as_a_step_has(monkeypatc
 def test_what_keeps_the_contract_passes(change: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OneColor, "change", staticmethod(lambda predictions: [change(each) for each in predictions]))
     register_control_variate("own")(lambda noisy, level, geometry: -torch.sigmoid(noisy.mean((1, 2, 3))))
-    assert not _first("method.baseline=[own, noise, spectral]", method="ssd").step().skipped
+    assert not _first("method.control_variates.terms=[own, noise, spectral]", method="ssd").step().skipped
 
 
 @pytest.mark.parametrize("representation", ["gaussians", "nerf", "dmtet"])
@@ -450,7 +450,9 @@ def test_everything_registered_passes(representation: str, method: str) -> None:
         return  # what a method sees does not depend on who drew it
     prior = "tiny" if method == "vsd" else "world"
     words = {"bridge": ["negative_prompt=a blue mug", "method.target="], "nfsd": ["negative_prompt=a blue mug"]}
-    baseline = ["method.baseline=[noise,spectral,learned,low_rank,depth,normal]"] if method == "ssd" else []
+    baseline = (
+        ["method.control_variates.terms=[noise,spectral,learned,low_rank,depth,normal]"] if method == "ssd" else []
+    )
     objects = [] if prior == "tiny" else ["prior.objects=1", "prior.unconditional_objects=1"]
     assert _first(
         *(f"representation.{each}" for each in small), *objects, *baseline, *words.get(method, []),

@@ -26,7 +26,7 @@ WORDS = {
 SAMPLERS = {
     "csd": ["method.timesteps.stratified=true", "method.timesteps.importance=true"],
     "nfsd": ["method.timesteps.order=dreamtime"],
-    "asd": ["method.baseline=[spectral]", "method.antithetic=true"],
+    "asd": ["method.control_variates.terms=[spectral]", "method.antithetic=true"],
     "bridge": ["stages.coarse.views.azimuths=antipodal"],
 }
 

@@ -13,6 +13,7 @@ from tiny_diffusion_models import save_tiny_model
 from torch import Tensor
 
 from steindreamer.distill import (
+    ControlVariateConfig,
     ExactPrior,
     GaussianMixture,
     MixtureCondition,
@@ -91,7 +92,7 @@ def _stage(representation: str, prior: Prior, embedding: Any = None) -> Stage:
     stage = StageConfig(
         steps=10, resolution=SIZE, warmup_resolution=SIZE, views=ViewsConfig(per_step=VIEWS), probe_every=1
     )
-    distiller = SSDConfig(baseline=["noise"], coefficients="second_moment").build(prior, None)
+    distiller = SSDConfig(control_variates=ControlVariateConfig(["noise"], "second_moment")).build(prior, None)
     scene = config.build(generator, prior.device)
     return Stage(scene, distiller, prior, embedding, stage, generator)
 

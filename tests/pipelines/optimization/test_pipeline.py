@@ -53,7 +53,7 @@ def test_an_empty_scene_names_the_way_out() -> None:
         ("stages.geometry.representation.resolution=1", 2, "stages.geometry.representation.resolution"),
         ("stages.geometry.regularizers.texture_smoothness=1", 2, "unknown regularizer regularizers.texture_smoothness"),
         ("stages.texture.regularizers.eikonal=1", 2, "unknown regularizer regularizers.eikonal"),
-        ("stages.texture.method.baseline=[dept]", 2, "dept"),
+        ("stages.texture.method.control_variates.terms=[dept]", 2, "dept"),
     ],
 )
 def test_what_a_later_stage_refuses_is_known_at_once(

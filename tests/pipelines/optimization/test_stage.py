@@ -11,7 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steindreamer.distill import METHODS, Distillation, NoiseRequest, NoiseSchedule, NoisySample, SSDConfig
+from steindreamer.distill import (
+    METHODS,
+    ControlVariateConfig,
+    Distillation,
+    NoiseRequest,
+    NoiseSchedule,
+    NoisySample,
+    SSDConfig,
+)
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.optimization.stage import MAX_CONSECUTIVE_SKIPS, Stage
 from steindreamer.pipelines.optimization.stage_config import StageConfig
@@ -253,7 +261,7 @@ def test_weights_mean_the_same_at_every_resolution() -> None:
 
 def test_second_moment_coefficients_get_their_gram() -> None:
     prior, scene = OneColorPrior((0.9, 0.2, 0.4)), Billboard()
-    distiller = SSDConfig(coefficients="second_moment", baseline=["noise"]).build(prior, None)
+    distiller = SSDConfig(control_variates=ControlVariateConfig(["noise"], "second_moment")).build(prior, None)
     config = StageConfig(steps=10, resolution=16, warmup_resolution=16)
     stage = Stage(scene, distiller, prior, None, config, torch.Generator().manual_seed(0))
     before = [value.clone() for value in distiller.state_dict().values()]
@@ -264,7 +272,7 @@ def test_second_moment_coefficients_get_their_gram() -> None:
 def test_the_gram_does_not_steer_the_densification() -> None:
     def noted(coefficients: Any) -> Tensor:
         prior = OneColorPrior((0.9, 0.2, 0.4))
-        distiller = SSDConfig(coefficients=coefficients, baseline=["noise"]).build(prior, None)
+        distiller = SSDConfig(control_variates=ControlVariateConfig(["noise"], coefficients)).build(prior, None)
         scene = GaussiansConfig(count=50).build(torch.Generator().manual_seed(0), torch.device("cpu"))
         config = StageConfig(steps=10, resolution=16, warmup_resolution=16)
         Stage(scene, distiller, prior, None, config, torch.Generator().manual_seed(0)).step()
