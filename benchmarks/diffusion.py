@@ -3,10 +3,10 @@
     python benchmarks/diffusion.py [--device cuda] [--models ...] [--batches 1 4] [--compile] [--work DIR]
     python benchmarks/diffusion.py --size tiny --device cpu --out FILE    # does the script still run?
 
-Models of the published sizes with random weights (see random_models.py) are written once to `--work` (11 GB) and then
-loaded by the product's own code: U-Net in bfloat16, autoencoder and estimators in float32. A step is that of the preset
-`stable_diffusion` at full resolution: `--batches` views of Gaussians, guidance 7.5, so two rows of the U-Net per view;
-without densification and without probes of the variance. The model sees the views at its own size unless
+Models of the published sizes with random weights (see models/random_weights.py) are written once to `--work` (11 GB)
+and then loaded by the product's own code: U-Net in bfloat16, autoencoder and estimators in float32. A step is that of
+the preset `stable_diffusion` at full resolution: `--batches` views of Gaussians, guidance 7.5, so two rows of the U-Net
+per view; without densification and without probes of the variance. The model sees the views at its own size unless
 `--image-size` says another. SDS runs first and last: the two tell how far the machine drifted, and the ratios are to
 their mean.
 
@@ -41,7 +41,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from random_models import DEPTH_MODELS, SIZES, TEXT_TO_IMAGE, depth_model, small_decoder, text_to_image
+from models.published import DEPTH_MODELS
+from models.random_weights import SIZES, WITH_RANDOM_WEIGHTS, depth_model, small_decoder, text_to_image
 from splatting import hardware
 
 from steindreamer.pipelines.config.run_config import RunConfig, compose, preset_layers
@@ -342,7 +343,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--models", nargs="+", choices=list(TEXT_TO_IMAGE), default=list(TEXT_TO_IMAGE))
+    parser.add_argument("--models", nargs="+", choices=WITH_RANDOM_WEIGHTS, default=list(WITH_RANDOM_WEIGHTS))
     estimators = [*DEPTH_MODELS, "shipped"]
     parser.add_argument("--estimators", nargs="*", choices=estimators, default=estimators)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="views per step")

@@ -24,7 +24,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from weightless_models import MODELS, Model, embedding, weightless_prior
+from models.published import TEXT_TO_IMAGE, TextToImage
+from models.weightless import embedding, weightless_prior
 
 from steindreamer.distill.priors.diffusion import MemoryEstimate, estimate_memory
 
@@ -43,7 +44,7 @@ HEADING = f"""\
 |{"---|" * (len(COLUMNS) + 4)}"""
 
 
-def estimates(model: Model, pixels: int, precision: str) -> list[MemoryEstimate]:
+def estimates(model: TextToImage, pixels: int, precision: str) -> list[MemoryEstimate]:
     """One per column."""
     found = []
     for views, settings in COLUMNS.values():
@@ -87,13 +88,13 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pixels", type=int, default=512)
     parser.add_argument("--precision", choices=["bfloat16", "float16", "float32"], default="bfloat16")
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=list(TEXT_TO_IMAGE), default=list(TEXT_TO_IMAGE))
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args(given)
     print(HEADING)
     rows: list[str] = []
     for name in arguments.models:
-        rows.append(row(name, estimates(MODELS[name], arguments.pixels, arguments.precision)))
+        rows.append(row(name, estimates(TEXT_TO_IMAGE[name], arguments.pixels, arguments.precision)))
         print(rows[-1], flush=True)
         arguments.out.write_text(document(arguments, rows))
 

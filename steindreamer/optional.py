@@ -12,11 +12,6 @@ PYTORCH3D_INSTALL = (
     "(compiles; for wheels see docs/optional_packages.md)"
 )
 
-PYTORCH3D_INSTALL = (
-    "pip install --no-build-isolation 'git+https://github.com/facebookresearch/pytorch3d.git@stable' "
-    "(compiles; for wheels see docs/optional_packages.md)"
-)
-
 
 def load(module: str, install: str) -> ModuleType:
     """Import a module of an optional package.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +17,9 @@ from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.distill import NoiseRequest, NoiseSchedule, NoisySample
 from steindreamer.distill.priors.diffusion import DiffusersPrior, FamilyOptions
-from steindreamer.pipelines.cli.run import main
+from steindreamer.pipelines.cli.run import main, parser
 from steindreamer.pipelines.config.plugins import load_plugins
-from steindreamer.representations import Cameras
+from steindreamer.representations import Cameras, write_gaussian_ply
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = [
@@ -34,12 +38,38 @@ QUICK = [
 ]  # fmt: skip
 
 
+def _run(example: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run an example as a script; returns its names."""
+    monkeypatch.setattr(sys, "argv", [example, *arguments])
+    return runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
+
+
+def test_the_table_lists_every_example() -> None:
+    rows = re.findall(r"^\| \[.*\]\((.*\.py)\).* \| `(.*)` \|$", (EXAMPLES / "README.md").read_text(), re.M)
+    assert [file for file, _ in rows] == sorted(path.name for path in EXAMPLES.glob("*.py"))
+    for file, command in rows:
+        words = shlex.split(command)
+        assert f"examples/{file}" in words
+        if words[1] == "pipelines/run.py":
+            assert parser().parse_intermixed_args(words[2:]).plugin == [Path("examples") / file]
+
+
+def test_text_to_3d_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["prior.name=world", "prior.objects=1", "stages.coarse.steps=2"]
+    _run("01_text_to_3d", "a red mug", "--quick", *small, monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    assert "scene: Gaussians, a torch module with 7000 parameters\nmesh: " in printed
+    assert "asset: runs/first/asset/asset.glb\n" in printed and "last step logged: 2, loss " in printed
+
+
 def test_voxels_become_an_asset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["voxels.py", "a red mug", *TINY])
-    runpy.run_path(str(EXAMPLES / "voxels.py"), run_name="__main__")
+    _run("02_your_representation", "a red mug", *TINY, monkeypatch=monkeypatch)
     assert capsys.readouterr().out == "runs/voxels/asset/asset.glb\n"
     mesh = trimesh.load(tmp_path / "runs/voxels/asset/asset.glb", force="mesh")
     assert isinstance(mesh, trimesh.Trimesh)
@@ -47,15 +77,55 @@ def test_voxels_become_an_asset(
     assert mesh.is_watertight and 100 < len(mesh.faces) <= 400
 
 
+def test_control_variates_in_2d_have_exact_means(capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(EXAMPLES / "04_control_variate_in_2d.py"))
+    assert example["main"](seeds=5, learn=400, draws=4000) == 0
+    printed = capsys.readouterr().out
+    variance = {name: float(value) for name, value in re.findall(r"^(\S.*?) +([\d.]+) ± ", printed, re.M)}
+    assert variance["SDS (noise, coefficient 1)"] == 1 and max(list(variance.values())[1:]) < 0.3
+    assert (
+        variance["informed Stein term, fitted"] < variance["noise, fitted"] < variance["uninformed Stein term, fitted"]
+    )
+    example["main"].__globals__["BIASED"] = ""
+    assert example["main"](seeds=5, learn=400, draws=4000) == 1, "the printed form's bias is seen"
+    assert capsys.readouterr().out.endswith("biased: informed Stein term as printed\n")
+
+
+def test_gaussians_are_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exported(*arguments: str) -> trimesh.Trimesh:
+        small = ["--detail", "32", "--texture", "64", "--faces", "300", "--views", "16"]
+        names.update(_run("05_export_your_gaussians", *arguments, *small, monkeypatch=monkeypatch))
+        assert capsys.readouterr().out.startswith("runs/exported/asset.glb\n")
+        mesh = trimesh.load(tmp_path / "runs/exported/asset.glb", force="mesh")
+        assert isinstance(mesh, trimesh.Trimesh)
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        assert mesh.is_watertight and len(mesh.faces) <= 300
+        return mesh
+
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    assert exported("--height", "0.4").extents[1] == pytest.approx(0.4)
+    scene = names["ball"]()
+    with torch.no_grad():
+        scene.means.mul_(3).add_(torch.tensor([5.0, 0.0, 0.0]))
+        scene.log_scales.add_(math.log(3))
+    write_gaussian_ply(scene, tmp_path / "scan.ply")
+    mesh = exported("scan.ply")
+    assert mesh.extents == pytest.approx(2 * 3 * 0.6, rel=0.15), "the file's own size"
+    assert mesh.bounds.mean(0) == pytest.approx([5, 0, 0], abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("example", "use"),
     [
-        ("calm_method", ["--method", "calm", "--prior", "world", "prior.objects=1"]),
+        ("03_your_prior", ["--prior", "one-image", "prior.size=16"]),
+        ("06_your_method", ["--method", "calm", "--prior", "world", "prior.objects=1"]),
         (
-            "brightness",
+            "08_your_control_variate",
             ["--prior", "world", "prior.objects=1", "method.control_variates.terms=[spectral,brightness,shifted]"],
         ),
-        ("one_image", ["--prior", "one-image", "prior.size=16"]),
     ],
 )
 def test_a_component_of_one_file_is_used_by_a_run(
@@ -68,7 +138,7 @@ def test_a_component_of_one_file_is_used_by_a_run(
 
 def test_a_family_of_one_file_is_a_prior(tmp_path: Path) -> None:
     """Its U-Net has an input more than Stable Diffusion's, without which it cannot be called."""
-    load_plugins([EXAMPLES / "latent_consistency.py"])
+    load_plugins([EXAMPLES / "07_your_family.py"])
     model = save_tiny_model(tmp_path, "LatentConsistencyModelPipeline")
     cameras = Cameras.orbit([0.0, 90.0], [0.0, 20.0], height=8)
     clean, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))

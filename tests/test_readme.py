@@ -30,7 +30,7 @@ from steindreamer.world import COLORS, KINDS
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md")
 }
 MESH = "stages.geometry.representation"
 README, STAGES = DOCUMENTS["README.md"], DOCUMENTS["docs/stages.md"]
@@ -64,9 +64,9 @@ def test_links_lead_somewhere(document: str, link: str) -> None:
 @pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^python pipelines/run\.py (.*)$")}))
 def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = parser().parse_intermixed_args(shlex.split(line, comments=True))
-    if "examples/voxels.py" in map(str, options.plugin):
+    if "examples/02_your_representation.py" in map(str, options.plugin):
         monkeypatch.setattr(plugins, "LOADED", {})
-        plugins.load_plugins([ROOT / "examples" / "voxels.py"])
+        plugins.load_plugins([ROOT / "examples" / "02_your_representation.py"])
     chosen = {name: getattr(options, name) for name in CHOICES}
     config = load_config(
         options.preset or "cpu",

@@ -16,13 +16,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from steindreamer import assets
 from steindreamer.distill.files.digests import check_contents
 from steindreamer.distill.files.json_files import parse_json_object, read_file, settings_from_json
-from steindreamer.distill.files.weights import fill
+from steindreamer.distill.files.weights import fill, in_half_precision
 
 from . import COLORS, KINDS, Caption, caption_of, parse_caption
 
@@ -190,11 +189,10 @@ class WorldScorer(nn.Module):
 
 
 def save_scorer(folder: Path, config: ScorerConfig, state: Mapping[str, Tensor]) -> None:
-    """Write `config.json` and the weights in half precision; running statistics keep float32 for their range."""
+    """Write `config.json` and the weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n")
-    weights = {name: value if "running_" in name else _cast(value, torch.float16) for name, value in state.items()}
-    (folder / _WEIGHTS).write_bytes(save({name: value.contiguous().cpu() for name, value in weights.items()}))
+    (folder / _WEIGHTS).write_bytes(in_half_precision(state))
 
 
 class _Block(nn.Module):
@@ -214,7 +212,3 @@ class _Block(nn.Module):
 
 def _share(hits: Tensor) -> float:
     return hits.float().mean().item()
-
-
-def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return value.to(dtype) if value.is_floating_point() else value

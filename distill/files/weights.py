@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..third_party.errors import foreign_errors
@@ -90,6 +90,16 @@ def fill(model: nn.Module, content: bytes, where: Path, what: str) -> None:
         tensors = load(content)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     check_finite(model.state_dict().items(), where)
+
+
+def in_half_precision(state: Mapping[str, Tensor]) -> bytes:
+    """The content of a weight file in half precision; running statistics, which may exceed its range, stay float32."""
+
+    def stored(name: str, value: Tensor) -> Tensor:
+        half = value.is_floating_point() and "running_" not in name
+        return (value.half() if half else value).contiguous().cpu()
+
+    return save({name: stored(name, value) for name, value in state.items()})
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]], where: Mapping[str, Path] | Path) -> None:

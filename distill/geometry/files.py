@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..files.digests import check_contents
 from ..files.json_files import parse_json_object, read_file, settings_from_json
-from ..files.weights import fill
+from ..files.weights import fill, in_half_precision
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -49,15 +48,7 @@ def load_saved(folder: Traversable, config: type[Config], build: Callable[[Confi
 
 
 def save_half(folder: Path, config: EstimatorConfig, state: Mapping[str, Tensor]) -> None:
-    """Write `config.json` and the weights in half precision.
-
-    Running statistics stay in float32, since their range is that of the data.
-    """
+    """Write `config.json` and the weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(config.to_json())
-    weights = {name: value if "running_" in name else _cast(value, torch.float16) for name, value in state.items()}
-    (folder / WEIGHTS_FILE).write_bytes(save({name: value.contiguous() for name, value in weights.items()}))
-
-
-def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return value.to(dtype) if value.is_floating_point() else value
+    (folder / WEIGHTS_FILE).write_bytes(in_half_precision(state))

@@ -8,6 +8,7 @@ on the command line again.
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 import sys
 import traceback
@@ -65,7 +66,8 @@ def refuse_missing_plugins(layers: Iterable[Mapping[str, Any]], given: Iterable[
 def _load_file(path: Path) -> str:
     key = str(path)
     if key not in LOADED:
-        name = f"steindreamer_plugin_{len(LOADED) + 1}_{path.stem}"
+        stem = re.sub(r"\W", "_", path.stem)  # any file name makes a module's name
+        name = f"steindreamer_plugin_{len(LOADED) + 1}_{stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None, "a .py file always has a loader"
         module = importlib.util.module_from_spec(spec)

@@ -19,23 +19,25 @@ IMAGE_SIZE = 64
 LONGEST = 77
 
 
-def _untyped(name: str) -> Any:
+def library(name: str) -> Any:
     """A library whose annotations are narrower than what it accepts."""
     prepare_torchvision()
     return importlib.import_module(name)
 
 
-def clip_tokenizer() -> Any:
-    """CLIP's own class, byte-level, without merges."""
+def clip_tokenizer(count: int | None = None) -> Any:
+    """CLIP's own class, byte-level, without merges; with `count` tokens, most of them unused, if it is given."""
     characters = [chr(code) for code in range(33, 127)]
-    tokens = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
-    return _untyped("transformers").CLIPTokenizer(
+    used = [*characters, *(f"{character}</w>" for character in characters)]
+    unused = [chr(0x20000 + index) for index in range(count - len(used) - 2)] if count else []
+    tokens = [*used, *unused, "<|startoftext|>", "<|endoftext|>"]
+    return library("transformers").CLIPTokenizer(
         vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=LONGEST
     )
 
 
 def clip(*, projected: bool = False, width: int = 16) -> Any:
-    transformers = _untyped("transformers")
+    transformers = library("transformers")
     size = len(clip_tokenizer())
     config = transformers.CLIPTextConfig(
         vocab_size=size,
@@ -53,7 +55,7 @@ def clip(*, projected: bool = False, width: int = 16) -> Any:
 
 
 def vae(channels: int = 4, **config: Any) -> Any:
-    return _untyped("diffusers").AutoencoderKL(
+    return library("diffusers").AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -75,27 +77,27 @@ def unet(**config: Any) -> Any:
         "attention_head_dim": 4,
         "norm_num_groups": 4,
     }
-    return _untyped("diffusers").UNet2DConditionModel(**{**small, **config})
+    return library("diffusers").UNet2DConditionModel(**{**small, **config})
 
 
 def t5_tokenizer() -> Any:
     """T5's own class, one token per letter."""
     letters = [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz,."]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters]
-    return _untyped("transformers").T5TokenizerFast(vocab=vocabulary, extra_ids=0)
+    return library("transformers").T5TokenizerFast(vocab=vocabulary, extra_ids=0)
 
 
 def t5(width: int = 16) -> Any:
-    transformers = _untyped("transformers")
+    transformers = library("transformers")
     config = transformers.T5Config(
         vocab_size=len(t5_tokenizer()), d_model=width, d_kv=4, d_ff=16, num_layers=2, num_heads=2
     )
     return transformers.T5EncoderModel(config)
 
 
-def _scaled_linear(**config: Any) -> Any:
+def scaled_linear(**config: Any) -> Any:
     """Stable Diffusion's noise levels."""
-    return _untyped("diffusers").DDIMScheduler(
+    return library("diffusers").DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -107,12 +109,12 @@ def _scaled_linear(**config: Any) -> Any:
 
 
 def stable_diffusion(prediction_type: str = "epsilon") -> Any:
-    return _untyped("diffusers").StableDiffusionPipeline(
+    return library("diffusers").StableDiffusionPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         unet=unet(),
         vae=vae(),
-        scheduler=_scaled_linear(prediction_type=prediction_type),
+        scheduler=scaled_linear(prediction_type=prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -122,13 +124,13 @@ def stable_diffusion(prediction_type: str = "epsilon") -> Any:
 def latent_consistency() -> Any:
     """Stable Diffusion's parts; the denoiser is conditioned on the guidance scale."""
     parts = stable_diffusion().components
-    return _untyped("diffusers").LatentConsistencyModelPipeline(
+    return library("diffusers").LatentConsistencyModelPipeline(
         **{**parts, "unet": unet(time_cond_proj_dim=8)}, requires_safety_checker=False
     )
 
 
 def stable_diffusion_xl(force_zeros_for_empty_prompt: bool = True) -> Any:
-    return _untyped("diffusers").StableDiffusionXLPipeline(
+    return library("diffusers").StableDiffusionXLPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         tokenizer_2=clip_tokenizer(),
@@ -140,14 +142,14 @@ def stable_diffusion_xl(force_zeros_for_empty_prompt: bool = True) -> Any:
             projection_class_embeddings_input_dim=8 + 6 * 4,
         ),
         vae=vae(scaling_factor=0.13025),
-        scheduler=_scaled_linear(),
+        scheduler=scaled_linear(),
         force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
         add_watermarker=False,
     )
 
 
 def deepfloyd_if() -> Any:
-    diffusers = _untyped("diffusers")
+    diffusers = library("diffusers")
     blocks = unet(
         sample_size=16,
         in_channels=3,
@@ -177,7 +179,7 @@ def deepfloyd_if() -> Any:
 
 
 def stable_diffusion_3(with_t5: bool = True) -> Any:
-    diffusers = _untyped("diffusers")
+    diffusers = library("diffusers")
     return diffusers.StableDiffusion3Pipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(projected=True),
@@ -204,7 +206,7 @@ def stable_diffusion_3(with_t5: bool = True) -> Any:
 
 
 def flux(guidance_embeds: bool = True) -> Any:
-    diffusers = _untyped("diffusers")
+    diffusers = library("diffusers")
     return diffusers.FluxPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
@@ -227,7 +229,7 @@ def flux(guidance_embeds: bool = True) -> Any:
 
 
 def pixart(pipeline: str, sample_size: int) -> Any:
-    diffusers = _untyped("diffusers")
+    diffusers = library("diffusers")
     return getattr(diffusers, pipeline)(
         tokenizer=t5_tokenizer(),
         text_encoder=t5(),
@@ -260,7 +262,7 @@ def camera_conditioned() -> Any:
     """As `training/prior` makes them, with the tokens of its wording."""
     kinds = {"mug": ["mug", "cup"], "rocket": ["rocket", "rocket ship"], "sailboat": ["sailboat", "ship"]}
     tokenizer = build_tokenizer(sorted({"a", "red", "blurry", "mug", "cup", "rocket", "ship", "sailboat"}))
-    transformers = _untyped("transformers")
+    transformers = library("transformers")
     config = transformers.CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,
@@ -284,7 +286,7 @@ def camera_conditioned() -> Any:
         tokenizer,
         transformers.CLIPTextModel(config),
         blocks,
-        _scaled_linear(prediction_type="sample"),
+        scaled_linear(prediction_type="sample"),
         patch_size=4,
         camera_features=list(CAMERA_FEATURES),
         kinds=kinds,

@@ -48,16 +48,6 @@ class MemoryEstimate:
         """Peak of a step, with the weights."""
         return sum(self.weights.values()) + max(self.encode, self.predict, self.decode, self.backward)
 
-    @property
-    def embedding(self) -> int:
-        """Peak while the prompt is embedded, before the denoiser is loaded."""
-        return self.text_encoders + sum(size for name, size in self.weights.items() if name != "denoiser")
-
-    @property
-    def total(self) -> int:
-        """Peak of the run."""
-        return max(self.step, self.embedding)
-
 
 def estimate_memory(
     prior: DiffusersPrior, embedding: ViewEmbedding, views: int, *, prompts: Sequence[Prompt], decodes: bool

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...files.digests import checked_digests
+from ...files.hub import PICKLED, Choice, Reader, cached_folder, download, split_revision
 from ...files.json_files import read_json_object
 from .families import FAMILIES, Family
 from .layouts import refuse_file, refuse_other_layouts
@@ -70,8 +71,6 @@ _DENOISER_STEM = "diffusion_pytorch_model"
 _TEXT_STEM = "model"
 DECODER_FILES = ("config.json", f"{_DENOISER_STEM}.safetensors")
 """Files of a standalone autoencoder."""
-PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def find_model(name: str, *, half: bool = False) -> ModelFiles:
     def in_folder(folder: Path, label: str) -> ModelFiles:
         return _model_in(folder, label, half)
 
-    def wanted(available: Collection[str], read: Callable[[str], Path]) -> list[str]:
+    def wanted(available: Collection[str], read: Reader) -> list[str]:
         index = _read_index(read(INDEX)) if INDEX in available else {}
         _, files = choose_files(available, _family_of(index, {}), half)
         return [INDEX, *files]
@@ -137,7 +136,7 @@ def find_decoder(name: str) -> tuple[Path, str]:
             raise ValueError(f"{folder} is no autoencoder in diffusers' layout: missing {', '.join(missing)}")
         return folder, label
 
-    def wanted(available: Collection[str], read: Callable[[str], Path]) -> list[str]:
+    def wanted(available: Collection[str], read: Reader) -> list[str]:
         del read
         missing = [file for file in DECODER_FILES if file not in available]
         if missing:
@@ -335,13 +334,13 @@ def _locate(
     name: str,
     patterns: Sequence[str],
     in_folder: Callable[[Path, str], Found],
-    wanted: Callable[[Collection[str], Callable[[str], Path]], list[str]],
+    wanted: Choice,
 ) -> Found:
     """Use a folder, a cached copy or a download, in this order.
 
     Args:
         in_folder: reads a folder on disk.
-        wanted: chooses among the files of a repository; it may read some of them.
+        wanted: chooses among the files of a repository.
     """
     folder = local_path(name)
     if folder is not None and folder.is_dir():
@@ -349,15 +348,14 @@ def _locate(
     refuse_file(name, folder)
     repositories = _repositories(name)
     # A cached revision other than the pinned one is preferred to a download; the label states it.
-    for repository in (*repositories, *(_split(repository)[0] for repository in repositories)):
-        cached = _cached_folder(repository)
+    for repository in (*repositories, *(split_revision(repository)[0] for repository in repositories)):
+        cached = cached_folder(repository, (INDEX, "unet/config.json", "config.json"))
         if cached is not None:
             try:
-                return in_folder(cached, f"{_split(repository)[0]}@{cached.name}")
+                return in_folder(cached, f"{split_revision(repository)[0]}@{cached.name}")
             except ValueError:
                 continue  # an earlier download was interrupted or incomplete
-    folder, label = _download(name, repositories, patterns, wanted)
-    return in_folder(folder, label)
+    return in_folder(*download(f"model '{name}'", repositories, patterns, wanted))
 
 
 def _repositories(name: str) -> tuple[str, ...]:
@@ -386,68 +384,6 @@ def local_path(name: str) -> Path | None:
 def is_hub_id(name: str) -> bool:
     """Whether the name has the form `owner/name` or `owner/name@revision`."""
     return HUB_ID.fullmatch(name) is not None
-
-
-def _split(repository: str) -> tuple[str, str | None]:
-    """Split a hub id into repository and revision."""
-    repository, _, revision = repository.partition("@")
-    return repository, revision or None
-
-
-def _cached_folder(repository: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    identifier, revision = _split(repository)
-    for depth, file in ((0, INDEX), (1, "unet/config.json"), (0, "config.json")):
-        path = try_to_load_from_cache(identifier, file, revision=revision)
-        if isinstance(path, str):
-            return Path(path).parents[depth]
-    return None
-
-
-def _download(
-    name: str,
-    repositories: tuple[str, ...],
-    patterns: Sequence[str],
-    wanted: Callable[[Collection[str], Callable[[str], Path]], list[str]],
-) -> tuple[Path, str]:
-    """Folder and label of the first repository that has the wanted files."""
-    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
-
-    answers = []
-    for repository in repositories:
-        identifier, revision = _split(repository)
-        try:
-            # A short request before the download, since the downloader itself retries for minutes.
-            listing = HfApi().model_info(identifier, revision=revision, timeout=_TIMEOUT_SECONDS)
-            sha = listing.sha
-
-            def read(file: str, identifier: str = identifier, sha: str | None = sha) -> Path:
-                return Path(hf_hub_download(identifier, file, revision=sha))
-
-            files = wanted({entry.rfilename for entry in listing.siblings or ()}, read)
-            folder = Path(snapshot_download(identifier, revision=sha, allow_patterns=files))
-        except GatedRepoError:
-            page = f"https://huggingface.co/{identifier}"
-            answers.append(f"{repository}: gated; accept its license at {page}, then run: hf auth login")
-        except HfHubHTTPError as error:
-            status = f"status {error.response.status_code}" if error.response is not None else "no status"
-            answers.append(f"{repository}: not there, or not public ({status})")
-        except ValueError as error:
-            answers.append(f"{repository}: {error}")
-        except Exception as error:  # errors of the hub's HTTP library, which differs between hub versions
-            answers.append(f"the hub does not answer ({_one_line(error)})")
-            break
-        else:
-            return folder, f"{identifier}@{sha}"
-    identifier = _split(repositories[0])[0]
-    included = " ".join(f"--include '{pattern}'" for pattern in patterns)
-    raise ValueError(
-        f"model '{name}' is not in the cache {constants.HF_HUB_CACHE} (looked for {', '.join(repositories)}) and could "
-        f"not be fetched: {'; '.join(answers)}. Where the hub can be reached, run: hf download {identifier} "
-        f"{included} --local-dir {identifier.rpartition('/')[2]} - and give that folder as the model"
-    )
 
 
 def _one_line(error: Exception) -> str:

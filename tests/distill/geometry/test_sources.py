@@ -100,7 +100,7 @@ def test_pickled_weights_are_refused_and_not_fetched(tmp_path: Path, fake_hub: F
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model is no geometry estimator: missing config\.json, model\.safetensors$"):
         find_estimator(str(_write(tmp_path / "model", ["README.md"])))
-    assert choose_files(FILES[:3], "here") == ["config.json", "model.safetensors"]
+    assert choose_files(FILES[:3]) == ["config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["teeny", "./nowhere", "/no/such/model", "~/none", "", "a/b/c"])

@@ -117,11 +117,11 @@ def test_weights_are_exact(precision: str, tmp_path: Path) -> None:
     assert estimate.text_encoders == 4 * clips + positions + made.text_encoder_3.num_parameters() * 4 // half
 
 
-def test_the_total_is_the_worst_moment() -> None:
+def test_a_step_takes_what_its_worst_moment_takes() -> None:
     weights = {"denoiser": 100, "autoencoder": 10}
-    assert MemoryEstimate(weights, 50, kept=1, encode=2, predict=30, decode=4, backward=5).total == 140
-    assert MemoryEstimate(weights, 50, kept=1, encode=2, predict=30, decode=0, backward=60).total == 170
-    assert MemoryEstimate(weights, 500, kept=1, encode=2, predict=3, decode=4, backward=5).total == 510
+    assert MemoryEstimate(weights, 50, kept=1, encode=2, predict=30, decode=4, backward=5).step == 140
+    assert MemoryEstimate(weights, 50, kept=1, encode=2, predict=30, decode=0, backward=60).step == 170
+    assert MemoryEstimate(weights, 500, kept=1, encode=20, predict=3, decode=4, backward=5).step == 130
 
 
 def test_live_bytes_counts_what_is_alive() -> None:
@@ -153,7 +153,7 @@ def test_meta_attention_never_holds_the_matrix() -> None:
     torch.testing.assert_close(fused_attention(real, real, real), attention(real, real, real))
 
 
-def test_the_twin_shares_nothing_and_moves_no_weights(tmp_path: Path) -> None:
+def test_the_meta_copy_shares_nothing_and_moves_no_weights(tmp_path: Path) -> None:
     prior = _prior(save_tiny_model(tmp_path), "StableDiffusionPipeline")
     meta = prior.on_meta()
     assert {str(p.device) for part in meta.parts.values() for p in part.parameters()} == {"meta"}

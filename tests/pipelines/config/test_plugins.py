@@ -21,7 +21,7 @@ from steindreamer.pipelines.priors import PRIORS
 from steindreamer.representations import REPRESENTATIONS, register_representation
 
 SAMPLE = Path(__file__).parents[2] / "support" / "sample_plugin.py"
-VOXELS = Path(__file__).parents[3] / "examples" / "voxels.py"
+VOXELS = Path(__file__).parents[3] / "examples" / "02_your_representation.py"
 TINY = ["stages.coarse.steps=2", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16"]
 QUICK = [*TINY, "output.turntable_frames=0", "output.image_size=16", "export.enabled=false"]
 
@@ -41,26 +41,28 @@ def test_a_representation_from_a_file_is_trained_and_resumed_only_with_it(
     captured = capsys.readouterr().err
     assert f"add --plugin {VOXELS}\n" in captured and len(captured.splitlines()) == 1
     assert "voxels" not in REPRESENTATIONS, "what a run's folder names is not run"
-    elsewhere = tmp_path / "voxels.py"
+    elsewhere = tmp_path / VOXELS.name
     elsewhere.write_text(VOXELS.read_text())
     assert run(["--resume", "--plugin", str(elsewhere), *out]) == 0, capsys.readouterr().err
 
 
 def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plugin = ["--plugin", str(SAMPLE)]
+    file = tmp_path / "06_my-method.v2.py"  # not the name of a module
+    file.write_text(SAMPLE.read_text())
+    plugin = ["--plugin", str(file)]
     call = [
         "--methods", "calm", "--prompts", "a red mug",
         "--seeds", "0", "--prior", "lonely", "--repr", "dots", "--score", "psnr", "--measurements", "1",
-        "--tuples", "0", "--views", "1", "--size", "16", "--jobs", "1", "--out", str(tmp_path),
+        "--tuples", "0", "--views", "1", "--size", "16", "--jobs", "1", "--out", str(tmp_path / "compared"),
         "--settings", *TINY, "prior.unconditional_objects=1",
     ]  # fmt: skip
     assert compare([*plugin, *call]) == 0, capsys.readouterr().err
-    with (tmp_path / "runs.csv").open() as file:
-        assert [row["method"] for row in csv.DictReader(file)] == ["calm"]
-    finished = tmp_path / "runs" / "calm--a-red-mug--0"
+    with (tmp_path / "compared" / "runs.csv").open() as table:
+        assert [row["method"] for row in csv.DictReader(table)] == ["calm"]
+    finished = tmp_path / "compared" / "runs" / "calm--a-red-mug--0"
     assert probe([*plugin, str(finished), "--method", "calm", "--tuples", "4", "--learn", "0"]) == 0
     assert "calm" in capsys.readouterr().out
-    assert probe([str(finished)]) == 2 and f"add --plugin {SAMPLE}\n" in capsys.readouterr().err
+    assert probe([str(finished)]) == 2 and f"add --plugin {file}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,14 @@ def test_a_file_is_run_once_whatever_it_is_called(tmp_path: Path, monkeypatch: p
     (other / "mine.py").write_text("VALUE = 2\n")
     plugins.load_plugins([other / "mine.py"])
     assert {module.__name__.rsplit("_", 1)[1] for module in plugins.LOADED.values()} == {"mine"}
+
+
+def test_any_file_name_makes_a_module(tmp_path: Path) -> None:
+    path = tmp_path / "01 my-file.v2.py"
+    path.write_text("VALUE = 1\n")
+    plugins.load_plugins([path])
+    (module,) = plugins.LOADED.values()
+    assert module.__name__.isidentifier() and module.__name__.endswith("_01_my_file_v2")
 
 
 def test_a_name_in_settings_runs_nothing(tmp_path: Path) -> None:

@@ -461,7 +461,7 @@ def test_everything_registered_passes(representation: str, method: str) -> None:
 
 
 def test_the_example_passes() -> None:
-    example = Path(__file__).parents[3] / "examples" / "voxels.py"
+    example = Path(__file__).parents[3] / "examples" / "02_your_representation.py"
     runpy.run_path(str(example))
     assert _first("representation.samples=16", representation="voxels")
 

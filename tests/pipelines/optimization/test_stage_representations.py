@@ -35,7 +35,7 @@ from steindreamer.representations import (
 from steindreamer.representations.fields import HashGridConfig, RadianceFieldConfig
 from steindreamer.representations.nerf import surface_fit
 
-VOXELS = Path(__file__).parents[3] / "examples" / "voxels.py"
+VOXELS = Path(__file__).parents[3] / "examples" / "02_your_representation.py"
 SMALL = [
     "prompt=a red mug", "prior.name=world", "prior.objects=1", "representation.count=300", "representation.opacity=0.5",
     *(f"stages.{name}.{setting}" for name in ("coarse", "geometry", "texture") for setting in (

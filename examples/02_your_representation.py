@@ -1,8 +1,9 @@
 """A representation of one's own: a voxel grid, distilled by SSD into a GLB.
 
-python examples/voxels.py "a red mug"
-python pipelines/run.py --plugin examples/voxels.py --repr voxels --prompt "a red mug"
-python pipelines/run.py --plugin examples/voxels.py --prompt "a red mug" stages.geometry.representation.name=voxels
+python examples/02_your_representation.py "a red mug"
+python pipelines/run.py --plugin examples/02_your_representation.py --repr voxels --prompt "a red mug"
+python pipelines/run.py --plugin examples/02_your_representation.py --prompt "a red mug" \
+    stages.geometry.representation.name=voxels
 """
 
 from __future__ import annotations

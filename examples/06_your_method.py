@@ -1,6 +1,6 @@
 """A method of one's own: SSD with little guidance, from much noise to little.
 
-python pipelines/run.py --plugin examples/calm_method.py --method calm --prompt "a red mug"
+python pipelines/run.py --plugin examples/06_your_method.py --method calm --prompt "a red mug"
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A prior of one's own: from every side the object looks like one image, give or take a standard deviation.
 
-python pipelines/run.py --plugin examples/one_image.py --prior one-image prior.file=logo.png --no-refine
+python pipelines/run.py --plugin examples/03_your_prior.py --prior one-image prior.file=logo.png --no-refine
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A family of text-to-image models added by a plugin: latent consistency models (2310.04378).
 
-python pipelines/run.py --plugin examples/latent_consistency.py --prior SimianLuo/LCM_Dreamshaper_v7 \
+python pipelines/run.py --plugin examples/07_your_family.py --prior SimianLuo/LCM_Dreamshaper_v7 \
     prior.embedded_guidance=7.5 method.guidance_scale=1 --preset stable_diffusion
 """
 
