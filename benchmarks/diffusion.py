@@ -48,6 +48,7 @@ from splatting import hardware
 from steindreamer.pipelines.config.run_config import RunConfig, compose, preset_layers
 from steindreamer.pipelines.geometry_models import SHIPPED, load_estimator
 from steindreamer.pipelines.optimization.stage import Stage, StepInfo
+from steindreamer.representations import Buildable
 
 RESULTS = Path(__file__).parent / "results"
 TINY = {"batches": [1], "pixels": 32, "count": 200, "warmup": 1, "steps": 3}
@@ -215,6 +216,7 @@ def start(config: RunConfig, prior: Any, embedding: Any) -> Stage:
     generator, method = torch.Generator().manual_seed(config.seed), config.methods["coarse"]
     estimator = load_estimator(config.estimator, prior.device) if method.needs_estimator else None
     distiller = method.build(prior, estimator).to(prior.device)
+    assert isinstance(config.representation, Buildable)
     scene = config.representation.build(generator, prior.device)
     return Stage(scene, distiller, prior, embedding, config.stages["coarse"], generator)
 
