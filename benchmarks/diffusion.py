@@ -48,6 +48,7 @@ from splatting import hardware
 from steindreamer.pipelines.config.run_config import RunConfig, compose, preset_layers
 from steindreamer.pipelines.geometry_models import SHIPPED, load_estimator
 from steindreamer.pipelines.optimization.stage import Stage, StepInfo
+from steindreamer.representations import Buildable
 
 RESULTS = Path(__file__).parent / "results"
 TINY = {"batches": [1], "pixels": 32, "count": 200, "warmup": 1, "steps": 3}
@@ -79,14 +80,13 @@ class Method:
 
 
 SDS = Method("SDS", "sds")
-SPECTRAL = Method("SSD, spectral", "ssd", {"method": {"control_variates": {"terms": ["spectral"]}}}, 1.02)
+SPECTRAL = Method("SSD, spectral", "ssd", {"method": {"baseline": ["spectral"]}}, 1.02)
 VSD = Method("VSD", "vsd")
 
 
 def with_depth(name: str, folder: Path | str) -> Method:
     """The paper's baseline beside the term that is SDS, judged by this estimator."""
-    terms = {"control_variates": {"terms": ["noise", "depth"]}}
-    settings = {"method": terms, "estimator": {"model": str(folder)}}
+    settings = {"method": {"baseline": ["noise", "depth"]}, "estimator": {"model": str(folder)}}
     return Method(f"SSD, depth by {name}", "ssd", settings, 1.05)
 
 
@@ -216,8 +216,8 @@ def start(config: RunConfig, prior: Any, embedding: Any) -> Stage:
     generator, method = torch.Generator().manual_seed(config.seed), config.methods["coarse"]
     estimator = load_estimator(config.estimator, prior.device) if method.needs_estimator else None
     distiller = method.build(prior, estimator).to(prior.device)
-    representation: Any = config.representation
-    scene = representation.build(generator, prior.device)
+    assert isinstance(config.representation, Buildable)
+    scene = config.representation.build(generator, prior.device)
     return Stage(scene, distiller, prior, embedding, config.stages["coarse"], generator)
 
 
