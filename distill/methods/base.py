@@ -87,7 +87,7 @@ class MethodConfig(ABC):
 
 
 @dataclass
-class ControlledMethodConfig(MethodConfig, ABC):
+class ControlledMethodConfig(MethodConfig):
     """Base of the methods that take control variates; by default none: the method as published."""
 
     control_variates: ControlVariateConfig = field(default_factory=lambda: ControlVariateConfig(terms=[]))
@@ -103,7 +103,7 @@ class ControlledMethodConfig(MethodConfig, ABC):
 
 
 @dataclass
-class ResidualConfig(ControlledMethodConfig, ABC):
+class ResidualConfig(ControlledMethodConfig):
     """Base of the methods that consist of a residual; control variates can be added, with coefficients that start at 0.
 
     A method of your own is a dataclass that extends this class, with a method `residual`.
