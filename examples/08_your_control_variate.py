@@ -1,6 +1,7 @@
 """Control variates of one's own: the Stein term of a function, and a term that is zero-mean by construction.
 
-python pipelines/run.py --plugin examples/08_your_control_variate.py "method.control_variates.terms=[spectral,brightness,shifted]"
+python pipelines/run.py --plugin examples/08_your_control_variate.py \
+    "method.control_variates.terms=[spectral,brightness,shifted]"
 """
 
 from __future__ import annotations
