@@ -20,6 +20,7 @@ from steindreamer.distill import (
     Distiller,
     GeometryBuffers,
     GeometryEstimator,
+    MethodConfig,
     NoiseRequest,
     SDSConfig,
     SSDConfig,
