@@ -27,9 +27,9 @@ class VSDConfig(ControlledMethodConfig):
 
     rank: Annotated[int, Interval(ge=1, le=1024)] = 4
     """Rank of the low-rank updates of the LoRA denoiser."""
-    copy_rate: Annotated[float, Interval(gt=0, le=100)] = 1e-4
+    lora_rate: Annotated[float, Interval(gt=0, le=100)] = 1e-4
     """Learning rate of the LoRA denoiser (AdamW)."""
-    copy_steps: Annotated[int, Interval(ge=0, le=1000)] = 1
+    lora_steps: Annotated[int, Interval(ge=0, le=1000)] = 1
     """Training steps of the LoRA denoiser per step of the scene, each with its own noise."""
     camera: bool = True
     """Whether the LoRA denoiser is conditioned on the camera."""
@@ -54,8 +54,8 @@ class VSDConfig(ControlledMethodConfig):
         score = LearnedScore(
             prior,
             rank=self.rank,
-            learning_rate=self.copy_rate,
-            steps=self.copy_steps,
+            learning_rate=self.lora_rate,
+            steps=self.lora_steps,
             camera=self.camera,
             camera_weight=self.camera_weight,
             camera_dropout=self.camera_dropout,

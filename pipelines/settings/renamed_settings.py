@@ -28,6 +28,8 @@ A section includes all of its keys: `texture` -> `texturing` rejects `texture` a
 
 RENAMED_IN_METHOD: Mapping[str, str] = {
     "baseline": "control_variates.terms",
+    "copy_rate": "lora_rate",
+    "copy_steps": "lora_steps",
     **{
         name: f"control_variates.{name}"
         for name in (
@@ -36,7 +38,7 @@ RENAMED_IN_METHOD: Mapping[str, str] = {
         )
     },
 }
-"""Old key -> new key of the methods with control variates, in `method` and `stages.*.method`."""
+"""Old key -> new key of the methods, in `method` and `stages.*.method`."""
 
 NOTES: Mapping[str, str] = {
     "stages.*.scene": ": dmtet for mesh, textured_mesh for texture; in the place of coarse write representation: null",

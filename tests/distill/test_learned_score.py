@@ -162,7 +162,7 @@ def test_at_first_only_guidance_is_left(pipeline: str, scene_of: Callable[..., S
 
 @pytest.mark.parametrize("pipeline", ["StableDiffusionPipeline", "StableDiffusion3Pipeline", "IFPipeline"])
 def test_training_learns_the_scene_and_leaves_the_prior_alone(pipeline: str, scene_of: Callable[..., Scene]) -> None:
-    scene = scene_of(pipeline, copy_rate=2e-2)
+    scene = scene_of(pipeline, lora_rate=2e-2)
     denoiser, sample = scene.prior.denoiser, scene.sample()
     weights = {name: (p.data_ptr(), p.clone()) for name, p in denoiser.named_parameters()}
     before = noise_pair(scene.prior, sample, scene.condition)
@@ -219,7 +219,7 @@ def test_the_camera_weight_mixes_with_and_without_camera(weight: float, scene_of
 
 @pytest.mark.parametrize(("dropout", "least", "most"), [(0.0, 1.0, 1.0), (0.3, 0.6, 0.8), (1.0, 0.0, 0.0)])
 def test_cameras_are_left_out_image_by_image(dropout: float, least: float, most: float) -> None:
-    scene = small(camera_dropout=dropout, copy_steps=100)
+    scene = small(camera_dropout=dropout, lora_steps=100)
     scene.score.learn(scene.batch())
     cameras = torch.cat([camera for camera in scene.prior.cameras if camera is not None])
     assert len(cameras) == 200
@@ -265,8 +265,8 @@ def test_steins_terms_join_and_begin_at_zero() -> None:
 def test_a_restored_run_continues_to_the_bit(pipeline: str, scene_of: Callable[..., Scene]) -> None:
     def make() -> Scene:
         settings: dict[str, Any] = {
-            "copy_rate": 1e-2,
-            "copy_steps": 2,
+            "lora_rate": 1e-2,
+            "lora_steps": 2,
             "control_variates": ControlVariateConfig(["noise"]),
         }
         return scene_of(pipeline, **settings) if pipeline else small(**settings)
@@ -356,8 +356,8 @@ def test_what_cannot_be_is_refused(prior: TwoModes) -> None:
     with pytest.raises(ValueError, match="TwoModes has none: give a text-to-image model with --prior"):
         VSDConfig().build(prior)
     for settings, message in (
-        ({"copy_rate": 0.0}, "need a learning rate > 0 and steps >= 0 of the learned score, got 0.0, 1"),
-        ({"copy_steps": -1}, "steps >= 0 of the learned score, got 0.0001, -1"),
+        ({"lora_rate": 0.0}, "need a learning rate > 0 and steps >= 0 of the learned score, got 0.0, 1"),
+        ({"lora_steps": -1}, "steps >= 0 of the learned score, got 0.0001, -1"),
         ({"camera_dropout": 1.5}, "camera_dropout is a fraction between 0 and 1, got 1.5"),
         ({"camera_weight": 0.5, "camera_dropout": 0.0}, "camera_weight=0.5 mixes predictions with and without camera"),
         ({"camera_weight": 0.5, "camera": False}, "set camera=true and camera_dropout above 0"),

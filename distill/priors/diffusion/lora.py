@@ -42,7 +42,7 @@ class LoRADenoiser(nn.Module):
         """
         super().__init__()
         if rank < 1:
-            raise ValueError(f"a low-rank copy needs rank >= 1, got {rank}")
+            raise ValueError(f"a LoRA denoiser needs rank >= 1, got {rank}")
         # Neither it nor its layers are submodules: their weights do not belong in this module's state.
         object.__setattr__(self, "denoiser", denoiser)
         self.denoiser: Any
@@ -71,7 +71,7 @@ class LoRADenoiser(nn.Module):
         Raises ValueError for cameras if it was created without the camera condition.
         """
         if camera is not None and self.camera is None:
-            raise ValueError("this low-rank copy was made with camera=False and is not camera-conditioned")
+            raise ValueError("this LoRA denoiser was made with camera=False and is not camera-conditioned")
         handles = [layer.register_forward_hook(_adding(update)) for layer, update in self._updates]
         if self.camera is not None:
             handles.append(_time_embedding(self.denoiser).register_forward_hook(_adding_camera(self.camera, camera)))

@@ -1,4 +1,4 @@
-"""The low-rank copy of every family's denoiser: exact while off, peft's while on, trained by Eq. 3's denoising loss."""
+"""The LoRA denoiser of every family: exact while off, peft's while on, trained by Eq. 3's denoising loss."""
 
 from __future__ import annotations
 

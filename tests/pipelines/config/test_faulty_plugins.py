@@ -88,7 +88,8 @@ FAULTS = {
     "method: asks for what is not there": (_method("def __call__(self, draw): return draw.predict('promt')"),
                                            r"Half\.__call__: unknown prompt 'promt'"),
     "method: no residual": ("class HalfConfig(HalfConfig):\n    def residual(self): return None\n"
-                            "del METHODS['half']\nMETHODS['half'] = dataclass(HalfConfig)\n", r"must return a Residual, got a NoneType"),
+                            "del METHODS['half']\nMETHODS['half'] = dataclass(HalfConfig)\n",
+                            r"must return a Residual, got a NoneType"),
     "method: no texts": ("HalfConfig.texts = lambda self, prompt, negative: None\n",
                          r"HalfConfig\.texts must return prompt and negative prompt, got None"),
     "method: AttributeError in a step": (_method(LATE_HALF.format("self.scale")),

@@ -119,7 +119,7 @@ def test_vsd_is_as_published() -> None:
         for stage in stages:
             method = load_config(name).methods[stage]
             assert isinstance(method, VSDConfig) and method.control_variates.terms == []
-            assert (method.rank, method.copy_rate, method.copy_steps) == (4, 1e-4, 1)
+            assert (method.rank, method.lora_rate, method.lora_steps) == (4, 1e-4, 1)
             assert (method.camera, method.camera_weight, method.camera_dropout) == (True, 1, 0.1)
     assert type(load_config("prolificdreamer").methods["geometry"]) is SDSConfig
 
