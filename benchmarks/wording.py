@@ -34,8 +34,10 @@ from steindreamer.world.wording import model_wording
 
 FOLDER = Path(__file__).parent
 PROMPTS = FOLDER / "plain_prompts.json"
-AZIMUTHS, ELEVATION, DISTANCE = (20.0, 110.0, 200.0, 290.0), 20.0, 3.2
-SAMPLING_STEPS = 40
+AZIMUTHS, ELEVATION, DISTANCE = (20.0, 200.0), 20.0, 3.2
+SAMPLING_STEPS = 25
+OBJECTS = 4
+"""Objects of a caption in the exact prior."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,15 @@ def samples(prior: WorldPrior, prompt: str, generator: torch.Generator) -> Float
 
 @torch.no_grad()
 def judged(prompts: Sequence[Meant], readings: Sequence[Reading | None]) -> dict[str, str]:
-    """Return the caption that the scorer finds in the samples of every prompt that was read."""
-    scorer, prior = WorldScorer.load(), WorldPrior(WorldPriorConfig())
+    """Return the caption that the scorer finds in the samples of every prompt that was read; alike ones share them."""
+    scorer, prior = WorldScorer.load(), WorldPrior(WorldPriorConfig(objects=OBJECTS, unconditional_objects=1))
     generator, found = torch.Generator().manual_seed(0), dict[str, str]()
-    for meant, reading in zip(prompts, readings, strict=True):
-        if reading is not None:
-            logits = scorer.score(samples(prior, meant.prompt, generator), scorer.known)
-            found[meant.prompt] = scorer.known[int(logits.log_softmax(1).mean(0).argmax())].text
-    return found
+    for reading in readings:
+        if reading is not None and reading.caption.text not in found:
+            logits = scorer.score(samples(prior, reading.text, generator), scorer.known)
+            found[reading.caption.text] = scorer.known[int(logits.log_softmax(1).mean(0).argmax())].text
+    pairs = zip(prompts, readings, strict=True)
+    return {meant.prompt: found[reading.caption.text] for meant, reading in pairs if reading is not None}
 
 
 def page(name: str, prompts: Sequence[Meant], readings: Sequence[Reading | None], seen: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ NOUNS: dict[str, str] = {
     "mushroom": "toad stool, fly agaric",
     "pumpkin": "gourd, halloween pumpkin",
     "cupcake": "cup cake, fairy cake",
-    "ice cream": "ice cream sundae, sundae, gelato, soft serve, ice cream cornet",
+    "ice cream": "ice cream sundae, sundae, soft serve, ice cream cornet",
     "donut": "dough nut",
     "house": "mansion, villa, bungalow, farmhouse, chalet",
     "castle": "chateau, citadel, fort, stronghold",
