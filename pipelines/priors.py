@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 from annotated_types import Interval
@@ -14,9 +15,10 @@ from steindreamer.distill import Prior
 from steindreamer.distill.priors.diffusion import DiffusersPrior, FamilyOptions
 from steindreamer.distill.priors.diffusion.layouts import OTHER_FILES
 from steindreamer.distill.priors.diffusion.model_sources import MODELS, is_hub_id, local_path
-from steindreamer.distill.priors.diffusion.prior import Precision
+from steindreamer.distill.priors.diffusion.prior import Precision, ViewEmbedding
 from steindreamer.registry import Registry
 from steindreamer.world.prior import WorldPriorConfig
+from steindreamer.world.wording import model_wording
 
 
 @runtime_checkable
@@ -86,6 +88,36 @@ class DiffusersPriorConfig:
         )
 
 
+class TinyPrior(DiffusersPrior):
+    """A model trained on captions of the procedural world, which reads free text as one of them.
+
+    Text for a model whose kinds are not of this world is passed on as it is.
+    """
+
+    def __init__(self, model: str, device: torch.device, *, strict_words: bool = False, **options: Any) -> None:
+        """Load the model; see `DiffusersPrior`.
+
+        Args:
+            model: Folder of the model.
+            device: Device of the networks.
+            strict_words: Whether words without effect are refused.
+            **options: Options of `DiffusersPrior`.
+        """
+        super().__init__(model, device, **options)
+        self.wording = model_wording(self.folder, strict=strict_words)
+
+    def embed(self, prompt: str, negative_prompt: str = "") -> ViewEmbedding:
+        """Embed the captions that the prompts mean. Raises ValueError for a text without a known object."""
+        if self.wording is None:
+            return super().embed(prompt, negative_prompt)
+        reading, negative = self.wording.read_both(prompt, negative_prompt)
+        return super().embed(reading.caption.text, negative.caption.text if negative else "")
+
+    def prompt_notes(self, prompt: str, negative_prompt: str = "") -> Sequence[str]:
+        """Return how the prompts are read, a line each. Raises ValueError for a text without a known object."""
+        return self.wording.notes(prompt, negative_prompt) if self.wording else []
+
+
 @dataclass
 class TinyPriorConfig:
     """A small shipped diffusion model, conditioned on prompt and camera: few kinds of objects at few pixels, on any
@@ -104,13 +136,16 @@ class TinyPriorConfig:
     compile: bool = False
     """Whether the denoiser is compiled with torch.compile. The first steps are slow; the speed of later ones is not
     measured."""
+    strict_words: bool = False
+    """Whether a prompt with words that have no effect is refused; false: they are named at the start and ignored."""
 
     def build(self, device: torch.device) -> Prior:
         """Load the model. Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""
         shipped = importlib.resources.files("steindreamer.assets") / "tiny_world_prior"
-        return DiffusersPrior(
+        return TinyPrior(
             self.model or str(shipped),
             device,
+            strict_words=self.strict_words,
             precision=self.precision,
             view_dependent=False,
             micro_batch=self.micro_batch,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .captions import Caption, UnknownPromptError, caption_of, known_words, parse_caption, random_caption
+from .captions import Caption, UnknownPromptError, caption_of, random_caption
 from .colors import COLORS
 from .kinds import KINDS, Kind
+from .wording import Reading, Wording, parse_caption
 
 if TYPE_CHECKING:
     from .sampling import sample_object
@@ -19,9 +20,10 @@ __all__ = [
     "KINDS",
     "Caption",
     "Kind",
+    "Reading",
     "UnknownPromptError",
+    "Wording",
     "caption_of",
-    "known_words",
     "parse_caption",
     "random_caption",
     "sample_object",

@@ -19,10 +19,11 @@ from steindreamer.distill.priors.base import CameraBatch
 from steindreamer.distill.priors.mixture import ExactPrior, GaussianMixture, MixtureCondition
 from steindreamer.representations import Cameras, TriangleMesh
 
-from .captions import Caption, parse_caption, random_caption
+from .captions import Caption, random_caption
 from .kinds import KINDS
 from .sampling import sample_object
 from .views import render_all, shade
+from .wording import Wording
 
 
 @dataclass
@@ -39,6 +40,8 @@ class WorldPriorConfig:
     """Samples per pixel side in the images of the objects."""
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     """Seed that selects the objects."""
+    strict_words: bool = False
+    """Whether a prompt with words that have no effect is refused; false: they are named at the start and ignored."""
 
     def build(self, device: torch.device) -> WorldPrior:
         """Build the prior, which renders on the CPU for every `device`. Raises ValueError for invalid settings."""
@@ -83,15 +86,21 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
                 "the world prior needs objects, unconditional_objects and supersample >= 1, bandwidth > 0 and "
                 f"seed >= 0, got {self.config}"
             )
+        self.wording = Wording(strict=self.config.strict_words)
 
     def embed(self, prompt: str, negative_prompt: str = "") -> WorldEmbedding:
-        """Build the objects of the prompts. Raises ValueError naming the unknown words."""
-        own = self._objects([parse_caption(prompt)] * self.config.objects, stream=0)
-        unwanted = [parse_caption(negative_prompt)] * self.config.objects if negative_prompt else []
+        """Build the objects of the prompts. Raises ValueError for a text without a known object."""
+        reading, negative = self.wording.read_both(prompt, negative_prompt)
+        own = self._objects([reading.caption] * self.config.objects, stream=0)
+        unwanted = [negative.caption] * self.config.objects if negative else []
         rng = np.random.default_rng((self.config.seed, 3))
         kinds = rng.permutation(list(KINDS)).tolist()
         captions = [random_caption(rng, kinds[i % len(kinds)]) for i in range(self.config.unconditional_objects)]
         return WorldEmbedding(own, self._objects(captions, stream=1), self._objects(unwanted, stream=2))
+
+    def prompt_notes(self, prompt: str, negative_prompt: str = "") -> Sequence[str]:
+        """Return how the prompts are read, a line each. Raises ValueError for a text without a known object."""
+        return self.wording.notes(prompt, negative_prompt)
 
     @torch.no_grad()
     def condition(

@@ -23,7 +23,7 @@ from steindreamer.distill.files.digests import check_contents
 from steindreamer.distill.files.json_files import parse_json_object, read_file, settings_from_json
 from steindreamer.distill.files.weights import fill, in_half_precision
 
-from . import COLORS, KINDS, Caption, caption_of, parse_caption
+from . import COLORS, KINDS, Caption, Wording, caption_of
 
 SIZE = 64
 """Input size of the network, in pixels per side; other images are resized."""
@@ -120,9 +120,9 @@ class WorldScorer(nn.Module):
     def embed_captions(self, captions: Sequence[Caption | str]) -> Float[Tensor, "c e"]:
         """Embed captions; returns unit vectors.
 
-        Raises UnknownPromptError, a ValueError, for captions that cannot be parsed.
+        Raises UnknownPromptError, a ValueError, for a text without a known object.
         """
-        parsed = [parse_caption(caption) if isinstance(caption, str) else caption for caption in captions]
+        parsed = [_read(caption) for caption in captions]
         foreign = [caption.text for caption in parsed if caption.kind not in self.config.kinds]
         if foreign:
             raise ValueError(f"the scorer knows nothing of {', '.join(foreign)}; known: {', '.join(self.config.kinds)}")
@@ -136,10 +136,10 @@ class WorldScorer(nn.Module):
 
         Args:
             images: sRGB in [0, 1], of any size.
-            captions: Captions of the world.
+            captions: Captions of the world, or texts that are read as prompts.
 
         Raises:
-            ValueError: A caption cannot be parsed.
+            ValueError: A text names no known object.
         """
         return self.log_scale.exp() * self.embed_images(images) @ self.embed_captions(captions).T
 
@@ -163,7 +163,7 @@ class WorldScorer(nn.Module):
         Raises:
             ValueError: There is not exactly one caption of one of the kinds per image.
         """
-        truth = [parse_caption(caption) if isinstance(caption, str) else caption for caption in captions]
+        truth = [_read(caption) for caption in captions]
         known = [caption for caption in self.known if kinds is None or caption.kind in kinds]
         index = {(caption.kind, caption.color): i for i, caption in enumerate(known)}
         absent = [caption.text for caption in truth if (caption.kind, caption.color) not in index]
@@ -208,6 +208,10 @@ class _Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return F.relu(x + self.layers(x))
+
+
+def _read(caption: Caption | str) -> Caption:
+    return Wording().read(caption).caption if isinstance(caption, str) else caption
 
 
 def _share(hits: Tensor) -> float:

@@ -161,6 +161,15 @@ class MicroBatched(Protocol):
     """Images per call of the prior's networks; 0: all. Results agree up to rounding."""
 
 
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """A prior that maps free text to the captions that it knows."""
+
+    def prompt_notes(self, prompt: str, negative_prompt: str = "") -> Sequence[str]:
+        """Lines for the log: how each text is read, and which of its words have no effect."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoRAPrediction:
     """The output of a LoRA denoiser for noisy images, float32."""

@@ -7,8 +7,6 @@ are left to the run.
 from __future__ import annotations
 
 import importlib.resources
-import json
-import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -47,44 +45,23 @@ def check_named_files(config: Any) -> None:
 
 
 def check_words(prior: str, settings: Any, prompt: str, negative_prompt: str = "") -> None:
-    """Raises UserError for a prompt with words that the prior does not know. Only the shipped priors are checked.
+    """Raises UserError for a prompt that the prior cannot read. Only the shipped priors are checked.
 
     Args:
         prior: name of the prior.
         settings: the prior's section.
     """
+    from steindreamer.world.wording import UnknownPromptError, Wording, model_wording
+
+    wording = None
     if prior == "world":
-        from steindreamer.world.captions import UnknownPromptError, parse_caption
-
-        try:
-            for text in filter(None, (prompt, negative_prompt)):
-                parse_caption(text)
-        except UnknownPromptError as error:
-            raise UserError(str(error)) from None
+        wording = Wording(strict=settings.strict_words)
     elif prior == "tiny" and not settings.model:
-        _check_tiny(prompt, negative_prompt)
-
-
-def _check_tiny(prompt: str, negative_prompt: str) -> None:
-    """Check the prompt with the tokenizer and the object kinds of the shipped model, as the camera-conditioned family
-    does.
-    """
-    folder = importlib.resources.files("steindreamer.assets") / TINY
+        shipped = importlib.resources.files("steindreamer.assets") / TINY
+        wording = model_wording(shipped, strict=settings.strict_words)
+    if wording is None:
+        return  # the run reports what is wrong
     try:
-        tokenizer = json.loads((folder / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
-        kinds = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["kinds"]
-        vocabulary = tokenizer["model"]["vocab"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # the run reports the error
-    knows = f"It knows {', '.join(sorted(kinds))}, and their colors; `--prior world` knows more objects"
-    for text in (prompt, negative_prompt):
-        unknown = [repr(word) for word in _words(text) if word not in vocabulary]
-        if unknown:
-            raise UserError(f"{text!r} holds words that the model was not trained on: {', '.join(unknown)}. {knows}")
-    nouns = {noun for words in kinds.values() for noun in words}
-    if not any(f" {noun} " in f" {' '.join(_words(prompt))} " for noun in nouns):
-        raise UserError(f"{prompt!r} names no object; name one. {knows}")
-
-
-def _words(text: str) -> list[str]:
-    return re.findall("[a-z0-9]+", text.lower())
+        wording.read_both(prompt, negative_prompt)
+    except UnknownPromptError as error:
+        raise UserError(str(error)) from None

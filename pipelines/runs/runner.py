@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from steindreamer.distill.priors.base import ReadsPrompts
 from steindreamer.representations import Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
@@ -352,6 +353,9 @@ def _announce(pipeline: Pipeline, folder: Path) -> None:
     logger.info(
         f"'{config.prompt}' as {config.first_representation}{scenes} by {names['method']} with prior '{names['prior']}'"
     )
+    if isinstance(prior, ReadsPrompts):
+        for line in prior.prompt_notes(config.prompt, config.negative_prompt):
+            logger.info(line)
     description = getattr(prior, "description", "")
     if description:
         logger.info(f"prior: {description}")

@@ -1,4 +1,4 @@
-"""The grammar of prompts."""
+"""Captions, and texts that mean them word for word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from steindreamer.world import (
     Caption,
     UnknownPromptError,
     caption_of,
-    known_words,
     parse_caption,
     random_caption,
 )
@@ -71,7 +70,6 @@ def test_names_are_unambiguous() -> None:
         ("a white snowman with a green scarf and a black hat", "a snowman with a green scarf"),
         ("a yellow duck with an orange beak", "a yellow duck"),
         ("a red mushroom with white spots", "a mushroom with a red cap"),
-        ("green castle with red roofs", "a castle with red roofs"),
     ],
 )
 def test_prompts(prompt: str, text: str) -> None:
@@ -83,37 +81,8 @@ def test_the_order_of_words_does_not_matter() -> None:
         assert parse_caption(" ".join(words)) == Caption("rocket", "blue", "a blue rocket")
 
 
-def test_unknown_words_are_named_with_the_nearest_known_ones() -> None:
-    with pytest.raises(UnknownPromptError) as caught:
-        parse_caption("a red zebra on a castel")
-    message = str(caught.value)
-    assert "'zebra'" in message and "'castel' (did you mean castle" in message
-    assert all(name in message for name in (*KINDS, *COLORS))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "complaint"),
-    [
-        ("", "names no object"),
-        ("something red".replace("something ", ""), "names no object"),
-        ("a duck in a mug", "names 2 objects, duck and mug: name one"),
-        ("a red blue mug", "names 2 colors, blue and red: a mug takes one, as in 'a white mug'"),
-        ("a mug with a roof", "a mug has no roof; its parts: handle"),
-        ("a black umbrella", "no black umbrella: it comes in red, orange"),
-    ],
-)
-def test_unclear_prompts_are_refused(prompt: str, complaint: str) -> None:
-    with pytest.raises(UnknownPromptError, match=complaint):
-        parse_caption(prompt)
-
-
 def test_the_error_is_a_value_error() -> None:
     assert issubclass(UnknownPromptError, ValueError)
-
-
-def test_known_words_are_understood_and_sorted() -> None:
-    words = known_words()
-    assert list(words) == sorted(set(words)) and {"mug", "cup", "red", "crimson", "roof"} <= set(words)
 
 
 def test_random_captions_cover_every_kind_and_repeat_with_the_seed() -> None:

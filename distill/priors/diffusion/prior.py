@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -182,6 +183,11 @@ class DiffusersPrior:
     def label(self) -> str:
         """Folder, or repository and revision, of the model."""
         return self._files.label
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the model's files."""
+        return self._files.folder
 
     @property
     def channels(self) -> int:

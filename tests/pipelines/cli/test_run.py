@@ -53,6 +53,19 @@ def test_everything_written_is_known_and_linked(finished: Path) -> None:
     assert page.count("<polyline") == 3, "loss, and the variance of both estimators"
 
 
+def test_how_the_prompt_is_read_is_one_line_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, prompt = tmp_path / "run", "A hyperrealistic crimson cup, side view"
+    given = [*TINY, "--prompt", prompt, "export.enabled=false", "stages.coarse.steps=1", "output.turntable_frames=0"]
+    assert main(["--out", str(folder), *given, "prior.strict_words=true"]) == 1
+    captured = capsys.readouterr()
+    assert "'hyperrealistic'" in captured.err and len(captured.err.splitlines()) == 1 and not folder.exists()
+    assert main(["--out", str(folder), *given]) == 0
+    said = capsys.readouterr().out
+    assert said.count("the prompt is read as 'a red mug'; ignored: 'hyperrealistic'\n") == 1
+    assert f"prompt: {prompt}\n" in (folder / "config.yaml").read_text()
+    assert f"<h1>{prompt}</h1>" in (folder / "report.html").read_text()
+
+
 def test_the_asset_names_the_weights_it_was_distilled_from() -> None:
     pipeline = Pipeline.__new__(Pipeline)
     pipeline.config = load_config("cpu")

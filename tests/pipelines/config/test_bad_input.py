@@ -108,7 +108,7 @@ CASES: list[tuple[Sequence[str], str, Callable[[Path], None]]] = [
     (["--prompt", "a\nmug"], "control characters", _nothing),
     (["--prompt", "../../etc/passwd"], "passwd", _nothing),
     (["--prompt", "a flux capacitor"], "capacitor", _nothing),
-    (["--prompt", "a mug and a car"], "car", _nothing),
+    (["--prompt", "a mug and a car", "prior.strict_words=true"], "'car'", _nothing),
     (["--out", "taken"], "is a file", _file("taken", "mine")),
     (["--out", "full"], "is not empty", _file("full/mine.txt", "mine")),
     (["--out", "full", "--overwrite"], "does not hold an earlier run", _file("full/mine.txt", "mine")),

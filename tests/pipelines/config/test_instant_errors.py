@@ -176,6 +176,30 @@ def test_shipped_priors_refuse_the_words_that_are_refused_at_once() -> None:
         assert refused >= 5
 
 
+@pytest.mark.parametrize("name", ["tiny", "world"])
+def test_both_priors_ignore_words_that_they_do_not_know(name: str) -> None:
+    kind: Any = CHOICES["prior"][name]
+    prompt = "a hyperrealistic toadstool with white dots, side view"
+    check_words(name, kind(), prompt)
+    with pytest.raises(UserError, match="'hyperrealistic'"):
+        check_words(name, kind(strict_words=True), prompt)
+    prior = kind().build(torch.device("cpu"))
+    assert prior.prompt_notes(prompt) == [
+        "the prompt is read as 'a mushroom with a red cap'; ignored: 'hyperrealistic'"
+    ]
+    with pytest.raises(ValueError, match="'hyperrealistic'"):
+        kind(strict_words=True).build(torch.device("cpu")).embed(prompt)
+
+
+def test_the_tiny_prior_is_given_the_caption() -> None:
+    settings: Any = CHOICES["prior"]["tiny"](cache_text=False)
+    prior = settings.build(torch.device("cpu"))
+    free, plain = prior.embed("An 8k render of a crimson cup", "scary ducks"), prior.embed("a red mug", "a yellow duck")
+    for name in ("views", "negative", "null"):
+        rows, others = getattr(free, name).tensors, getattr(plain, name).tensors
+        assert all(torch.equal(rows[key], others[key]) for key in others)
+
+
 def test_a_model_of_the_users_own_may_know_other_words(tmp_path: Path) -> None:
     check_words("tiny", CHOICES["prior"]["tiny"](model=str(tmp_path)), "a giraffe")
     check_words("diffusers", CHOICES["prior"]["diffusers"](), "a giraffe")
