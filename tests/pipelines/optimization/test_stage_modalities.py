@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from steindreamer.distill.priors.modalities import MODALITIES, encode_depth, enc
 from steindreamer.pipelines.cli.main import main
 from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.errors import SettingsError, UserError
+from steindreamer.pipelines.optimization.component_checks import built_prior
 from steindreamer.pipelines.optimization.modalities import draw_modality
 from steindreamer.pipelines.optimization.shading import ShadingConfig
 from steindreamer.pipelines.optimization.stage import Stage
@@ -257,6 +259,29 @@ def test_a_prior_without_color_says_so() -> None:
         made(prior)
     with pytest.raises(SettingsError, match=r"set stages\.coarse\.normals_as_color=false"):
         made(prior, modalities={"normal": 1}, normals_as_color=True)
+
+
+@dataclass
+class Given:
+    """A prior's configuration that builds this prior."""
+
+    prior: Any
+
+    def build(self, device: torch.device) -> Any:
+        return self.prior
+
+
+def test_a_prior_that_misstates_its_modalities_is_refused() -> None:
+    strange, silent = MultiPrior(), ColorPrior()
+    strange.modalities = ("color", "heat")  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(
+        UserError, match=r"MultiPrior.modalities is \('color', 'heat'\); a tuple of some of color, albedo"
+    ):
+        built_prior(Given(strange), torch.device("cpu"))
+    assert built_prior(Given(silent), torch.device("cpu")) is silent
+    silent.modalities = ("color", "normal")  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UserError, match=r"ColorPrior.condition\(.* cannot be called as its contract says: too many"):
+        built_prior(Given(silent), torch.device("cpu"))
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
