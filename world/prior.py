@@ -17,12 +17,13 @@ from torch import Tensor
 from steindreamer.distill.noise.schedule import NoiseSchedule
 from steindreamer.distill.priors.base import CameraBatch
 from steindreamer.distill.priors.mixture import ExactPrior, GaussianMixture, MixtureCondition
+from steindreamer.distill.priors.modalities import MODALITIES, OVER_BACKGROUND, background_of, encode
 from steindreamer.representations import Cameras, TriangleMesh
 
 from .captions import Caption, random_caption
 from .kinds import KINDS
 from .sampling import sample_object
-from .views import render_all, shade
+from .views import Light, render_all, render_surfaces, shade
 from .wording import Wording
 
 
@@ -51,7 +52,7 @@ class WorldPriorConfig:
 
 @dataclass(frozen=True)
 class WorldEmbedding:
-    """Lit objects of a prompt, ready to render."""
+    """Unlit objects of a prompt, ready to render."""
 
     objects: Sequence[TriangleMesh]
     others: Sequence[TriangleMesh]
@@ -64,7 +65,8 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
     """Exact score of the procedural world's images in closed form, for tests and offline demonstrations.
 
     Images of a caption are `mean_k N(X_k, bandwidth^2)`, where X_k is the k-th object of the caption, rendered with
-    exactly the requested cameras, image size and background; see `GaussianMixture` for the noise prediction. All
+    exactly the requested cameras, image size, background and modality; see `GaussianMixture` for the noise prediction.
+    Each modality is a mixture of its own: a normal map says nothing about which object a color image shows. All
     captions are equally likely, so the unconditional mixture gives the prompt's caption as much weight as any other
     single object.
 
@@ -75,6 +77,9 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
         "exact score of a small procedural world, computed from renderings of its own objects; "
         "a test bench and offline demonstration, not a learned model"
     )
+
+    modalities = MODALITIES
+    """It knows them all; color is lit by the default `Light`."""
 
     def __init__(self, config: WorldPriorConfig | None = None, schedule: NoiseSchedule | None = None) -> None:
         """Build the prior. Raises ValueError for settings out of range."""
@@ -104,19 +109,27 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
 
     @torch.no_grad()
     def condition(
-        self, embedding: WorldEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
+        self, embedding: WorldEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"], modality: str = "color"
     ) -> MixtureCondition:
-        """Render the mixture components at these views; those of the other mixtures are rendered at their first use."""
+        """Render the mixture components at these views; those of the other mixtures are rendered at their first use.
+
+        Raises ValueError for an unknown modality.
+        """
         views = Cameras(cameras.camera_to_world, cameras.intrinsics, cameras.height, cameras.width)
-        means = self._draw(embedding.objects, views, background)
+        behind = background_of(modality, background)
+
+        def means_of(objects: Sequence[TriangleMesh]) -> Float[Tensor, "b k 3 h w"]:
+            return self._draw(objects, views, behind, modality)
+
+        means = means_of(embedding.objects)
 
         @cache
         def negative() -> GaussianMixture:
-            return self._mixture(self._draw(embedding.negatives, views, background))
+            return self._mixture(means_of(embedding.negatives))
 
         @cache
         def null() -> GaussianMixture:
-            others = self._draw(embedding.others, views, background)
+            others = means_of(embedding.others)
             captions = 1 + len(embedding.others)
             own = torch.full((len(embedding.objects),), -math.log(captions * len(embedding.objects)))
             rest = torch.full((len(embedding.others),), -math.log(captions))
@@ -127,12 +140,20 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
     def _objects(self, captions: Iterable[Caption], stream: int) -> list[TriangleMesh]:
         """Build objects; streams are independent, so the prompt's objects do not depend on what else is drawn."""
         rng = np.random.default_rng((self.config.seed, stream))
-        return [shade(sample_object(caption, rng)) for caption in captions]
+        return [sample_object(caption, rng) for caption in captions]
 
     def _draw(
-        self, objects: Sequence[TriangleMesh], cameras: Cameras, background: Float[Tensor, "b 3"]
+        self, objects: Sequence[TriangleMesh], cameras: Cameras, background: Float[Tensor, "b 3"], modality: str
     ) -> Float[Tensor, "b k 3 h w"]:
-        images = render_all(objects, cameras, background, supersample=self.config.supersample)
+        """Images of each object in one modality, in the prior's space."""
+        samples = self.config.supersample
+        if modality in OVER_BACKGROUND:
+            drawn = [shade(mesh) for mesh in objects] if modality == "color" else objects
+            images = render_all(drawn, cameras, background, supersample=samples)
+        else:
+            surfaces = [render_surfaces(mesh, Light(), cameras, supersample=samples) for mesh in objects]
+            encoded = [encode(modality, cameras=cameras, **each.buffers) for each in surfaces]
+            images = torch.stack(encoded, 1)
         return self.encode(images.flatten(0, 1)).reshape(images.shape)
 
     def _mixture(self, means: Float[Tensor, "b k 3 h w"]) -> GaussianMixture:

@@ -132,6 +132,18 @@ class Surfaces:
     albedo: Float[Tensor, "b 3 h w"]
     """Unlit sRGB color, pre-multiplied by opacity like `render.rgb`."""
 
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The images by name, as `modalities.encode` takes them."""
+        render = self.render
+        return {
+            "rgb": render.rgb,
+            "albedo": self.albedo,
+            "normal": render.normal,
+            "depth": render.depth,
+            "opacity": render.opacity,
+        }
+
 
 def render_surfaces(mesh: TriangleMesh, light: Light, cameras: Cameras, *, supersample: int = 2) -> Surfaces:
     """Render one object under one light with every camera: lit and unlit colors and all outputs of `render_mesh`.

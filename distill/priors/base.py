@@ -101,6 +101,26 @@ class Prior(Protocol[Embedding, Condition]):
         ...
 
 
+@runtime_checkable
+class MultimodalPrior(Prior[Embedding, Condition], Protocol[Embedding, Condition]):
+    """A prior that says which images of an object it knows, see `modalities`; any other prior knows color alone."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that it knows, some of `modalities.MODALITIES`."""
+        ...
+
+    def condition(
+        self, embedding: Embedding, cameras: CameraBatch, background: Float[Tensor, "b 3"], modality: str = "color"
+    ) -> Condition:
+        """The conditioning for images of one modality at given views. Raises ValueError for one that it does not know.
+
+        Args:
+            background: color behind the object in these images; black for normal and depth maps.
+        """
+        ...
+
+
 def predict_noise(
     prior: Prior[Any, Condition], requests: Sequence[NoiseRequest], condition: Condition
 ) -> list[Float[Tensor, "b c h w"]]:

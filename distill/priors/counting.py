@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..noise.schedule import NoiseSchedule, NoisySample
 from .base import CameraBatch, Condition, Denoiser, Embedding, LoRAPrediction, LoRAPrior, NoiseRequest, Prior
+from .modalities import condition, known_modalities
 
 
 class CountingPrior(Generic[Embedding, Condition]):
@@ -37,8 +38,14 @@ class CountingPrior(Generic[Embedding, Condition]):
     def embed(self, prompt: str, negative_prompt: str = "") -> Embedding:
         return self.prior.embed(prompt, negative_prompt)
 
-    def condition(self, embedding: Embedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> Condition:
-        return self.prior.condition(embedding, cameras, background)
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return known_modalities(self.prior)
+
+    def condition(
+        self, embedding: Embedding, cameras: CameraBatch, background: Float[Tensor, "b 3"], modality: str = "color"
+    ) -> Condition:
+        return condition(self.prior, embedding, cameras, background, modality)
 
     def encode(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
         return self.prior.encode(image)

@@ -1,6 +1,6 @@
-"""Modalities of a prior besides color, such as normal and depth maps, and the encoding of geometry as such images.
+"""Modalities of a prior, such as color, normal and depth maps, and the encoding of rendered buffers as such images.
 
-Training data and distilled renderings use the same functions, so that they agree.
+Training data, exact priors and distilled renderings use the same functions, so that they agree.
 
 - color: sRGB under light, over any background.
 - albedo: sRGB without light, over any background.
@@ -13,15 +13,19 @@ Training data and distilled renderings use the same functions, so that they agre
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .base import CameraBatch
+from .base import CameraBatch, Condition, MultimodalPrior, Prior
 from .camera_features import CAMERA_FEATURES, camera_features
 
-MODALITIES: tuple[str, ...] = ("color", "albedo", "normal", "depth")
+Modality = Literal["color", "albedo", "normal", "depth"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+OVER_BACKGROUND: tuple[Modality, ...] = ("color", "albedo")
+"""Modalities whose images have any background; the others are over black."""
 _PREFIX = "modality "
 _BALL = 1.0
 """Radius in meters of the ball around the origin that holds every object."""
@@ -63,6 +67,16 @@ def encode_normal(
     return (0.5 + 0.5 * torch.einsum("bij,bihw->bjhw", axes, normal)) * opacity
 
 
+def encode_normal_as_color(
+    normal: Float[Tensor, "b 3 h w"], opacity: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b 3 h w"]:
+    """World-space normal map in [0, 1] over black, as Fantasia3D (2303.13873) gives it to a prior of color alone.
+
+    World-space colors do not change with the camera, so that the map resembles a painted object. It is no modality.
+    """
+    return (0.5 * normal + 0.5) * opacity
+
+
 def encode_depth(
     depth: Float[Tensor, "b 1 h w"], opacity: Float[Tensor, "b 1 h w"], cameras: CameraBatch
 ) -> Float[Tensor, "b 3 h w"]:
@@ -78,7 +92,33 @@ def encode_depth(
 def background_of(modality: str, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
     """The color behind the object in an image of the modality: the given one, or black for normal and depth maps."""
     _check_modality(modality, MODALITIES)
-    return background if modality in ("color", "albedo") else torch.zeros_like(background)
+    return background if modality in OVER_BACKGROUND else torch.zeros_like(background)
+
+
+def known_modalities(prior: Prior[Any, Any]) -> tuple[str, ...]:
+    """The modalities that a prior knows; color alone if it does not say."""
+    return tuple(prior.modalities) if isinstance(prior, MultimodalPrior) else ("color",)
+
+
+def condition(
+    prior: Prior[Any, Condition],
+    embedding: Any,
+    cameras: CameraBatch,
+    background: Float[Tensor, "b 3"],
+    modality: str = "color",
+) -> Condition:
+    """The prior's conditioning for images of one modality at given views.
+
+    Raises ValueError for a modality that the prior does not know.
+
+    Args:
+        background: sRGB in [0, 1] behind the object; normal and depth maps are over black instead.
+    """
+    _check_modality(modality, known_modalities(prior))
+    behind = background_of(modality, background)
+    if isinstance(prior, MultimodalPrior):
+        return prior.condition(embedding, cameras, behind, modality)
+    return prior.condition(embedding, cameras, behind)
 
 
 def view_feature_names(modalities: Sequence[str]) -> tuple[str, ...]:

@@ -44,7 +44,8 @@ def probe_run(
 
     A candidate of the run's own method without settings uses the coefficients of the checkpoint. All others first learn
     their coefficients on `learn` samples at this scene. SDS is plain, with the guidance, the timesteps and the
-    weighting of the run. Without given methods, the run's own method is measured, labeled "own".
+    weighting of the run. Without given methods, the run's own method is measured, labeled "own". Images are of the most
+    frequent modality of the stage.
 
     Args:
         folder: Folder of the run.
@@ -101,7 +102,7 @@ def _distiller(candidate: Candidate, config: RunConfig, stage: Stage, learn: int
         raise SettingsError(f"{candidate.label}: {' '.join(str(error).split())}") from error
     generator = torch.Generator().manual_seed(1)
     for _ in range(learn):
-        view = stage.render_views(stage.config.views, generator)
+        view = stage.render_views(stage.config.views, generator, stage.modality)
         distillation = distiller(
             view.image.detach(), view.geometry, view.condition, progress=stage.progress, generator=generator
         )

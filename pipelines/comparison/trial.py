@@ -19,6 +19,7 @@ from steindreamer.distill.variance.probe import EstimatorVariance
 from steindreamer.representations import Representation, TriangleMesh, particles_of
 from steindreamer.world.prior import WorldEmbedding
 from steindreamer.world.truth import chamfer_millimeters, held_out_psnr, mean_normal_error, view_consistency
+from steindreamer.world.views import shade
 
 from ..command import Parser, exit_status
 from ..config.plugins import load_plugins
@@ -266,10 +267,10 @@ def _distances(scene: Representation, truth: TriangleMesh, trial: Trial) -> dict
 
 
 def _truth(stage: Stage) -> TriangleMesh | None:
-    """Return the object of the prior if it holds exactly one, else None."""
+    """Return the object of the prior, lit as in its color images, if it holds exactly one, else None."""
     embedding = stage.embedding
     if isinstance(embedding, WorldEmbedding) and len(embedding.objects) == 1:
-        return embedding.objects[0]
+        return shade(embedding.objects[0])
     return None
 
 

@@ -100,8 +100,8 @@ class _Maker:
                 return self.dataclass_of(name)
             case {"list": item}:
                 return list[self._kind(item)]
-            case {"dict": item}:
-                return dict[str, self._kind(item)]
+            case {"dict": item, **rest}:
+                return dict[self._kind(rest.get("keys", "str")), self._kind(item)]
             case {"either": kinds}:
                 return Union[tuple(map(self._kind, kinds))]  # noqa: UP007 - of a number that is not known here
             case {"one_of": words}:

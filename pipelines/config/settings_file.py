@@ -82,8 +82,9 @@ def _written(kind: Any, classes: dict[str, Any]) -> Any:
         return {"section": kind.__name__}
     if origin is list:
         return {"list": _written(inner[0], classes)}
-    if origin is dict and inner[0] is str:
-        return {"dict": _written(inner[1], classes)}
+    if origin is dict:
+        keys = {} if inner[0] is str else {"keys": _written(inner[0], classes)}
+        return {"dict": _written(inner[1], classes), **keys}
     if origin in (Union, UnionType):
         return {"either": [_written(part, classes) for part in inner]}
     raise ValueError(f"a setting is a {kind}, which outline.py cannot tell; teach it to")

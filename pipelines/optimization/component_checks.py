@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -40,11 +40,13 @@ from steindreamer.distill import (
 from steindreamer.distill.control_variates.terms import SteinTerm
 from steindreamer.distill.distiller import checked_terms
 from steindreamer.distill.priors.base import encode, predict_noise
+from steindreamer.distill.priors.modalities import MODALITIES, background_of, condition
 from steindreamer.representations import Cameras, RenderOutput, Representation, SceneContext, TakesOver, particles_of
 
 from ..errors import SettingsError, UserError
 from ..foreign_code import culprit
 from ..settings.schema import INITIAL_FILES
+from .modalities import conditioned_as, modality_image
 from .out_of_memory import is_out_of_memory
 from .render_checks import (
     check_gradients,
@@ -69,7 +71,7 @@ _BACKGROUNDS = ((0.9, 0.7, 0.4), (0.1, 0.3, 0.8))
 _LONGEST = 400
 """Maximum length of a message, in characters."""
 _PRIOR_METHODS = {"embed": 2, "condition": 3, "encode": 1, "decode": 1, "predict_noise": 2}
-"""Number of arguments of the methods of a prior."""
+"""Number of arguments of the methods of a prior; `condition` of a `MultimodalPrior` has one more."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Rehearsal:
         self._size = first.warmup_resolution if first.warmup else first.resolution
         self._drawn: _Drawn | None = None
         self._first: _Drawn | None = None
-        self._trials: dict[tuple[int, int], _Trial] = {}
-        self._tried: list[MethodConfig] = []
+        self._trials: dict[tuple[int, int, str, bool], _Trial] = {}
+        self._tried: list[tuple[MethodConfig, str]] = []
         self._costly = False
         self._estimator_is_fine = estimator is None
 
@@ -127,15 +129,21 @@ class Rehearsal:
         if self._drawn is None:
             return
         self._check_regularizers(stage, is_complete)
-        if method in self._tried or (self._costly and type(method) in map(type, self._tried)):
+        for modality in stage.config.fractions:
+            self._check_method(stage, method, modality)
+
+    def _check_method(self, stage: Stage, method: SDSConfig, modality: str) -> None:
+        """Run a stage's method on images of one modality, unless that was done before."""
+        tried = {type(each) for each, _ in self._tried}
+        if (method, modality) in self._tried or (self._costly and type(method) in tried):
             return
-        self._tried.append(method)
-        distiller = stage.distiller
+        self._tried.append((method, modality))
+        distiller = stage.distillers[modality]
         functions = [term.baseline for term in distiller.control_variates if isinstance(term, SteinTerm)]
         with self._apart(stage.representation, distiller, distiller.residual, *distiller.control_variates, *functions):
             start = time.perf_counter()
             try:
-                self._try_method(stage)
+                self._try_method(stage, modality)
             except torch.OutOfMemoryError:
                 return  # more views than fit into memory; a step finds out how many fit
             self._costly |= time.perf_counter() - start > _COSTLY
@@ -151,7 +159,7 @@ class Rehearsal:
                 with torch.no_grad():
                     particle.render(cameras[0], background[:1])
                 return
-            output = self._draw(particle, cameras, background, normals_only=config.normals == 1)
+            output = self._draw(particle, cameras, background, config.fractions)
             if scene is not particle:
                 output = scene.render(cameras, background)
         self._drawn = _Drawn(cameras, background, output)
@@ -164,13 +172,13 @@ class Rehearsal:
             yield
 
     def _draw(
-        self, scene: Representation, cameras: Cameras, background: Float[Tensor, "2 3"], *, normals_only: bool
+        self, scene: Representation, cameras: Cameras, background: Float[Tensor, "2 3"], modalities: Iterable[str]
     ) -> RenderOutput:
         _check_parameters(scene, self._prior.device)
         output = scene.render(cameras, background)
         check_images(scene, output, cameras, background)
         check_singles(scene, output, cameras, background)
-        check_gradients(scene, output, normals_only=normals_only)
+        check_gradients(scene, output, modalities)
         check_regularizers(scene)
         return output
 
@@ -185,38 +193,38 @@ class Rehearsal:
             for name, value in found.items():
                 check_scalar(f"the regularizer '{name}'", value)
 
-    def _try_method(self, stage: Stage) -> None:
-        distillation, trial = self._distil(stage)
-        self._check_distillation(stage.distiller, distillation, trial)
-        for variate in stage.distiller.control_variates:
+    def _try_method(self, stage: Stage, modality: str) -> None:
+        distillation, trial = self._distil(stage, modality)
+        self._check_distillation(stage.distillers[modality], distillation, trial)
+        for variate in stage.distillers[modality].control_variates:
             self._check_independence(variate, distillation, trial)
         if not self._estimator_is_fine:
             self._check_estimator(trial)
             self._estimator_is_fine = True
 
-    def _distil(self, stage: Stage) -> tuple[Distillation, _Trial]:
+    def _distil(self, stage: Stage, modality: str) -> tuple[Distillation, _Trial]:
         """Distill two images, or as many as a step has if two fail: a prior may need several views of a scene."""
         try:
-            return self._distil_of(stage, 2)
+            return self._distil_of(stage, modality, 2)
         except torch.OutOfMemoryError:
             raise
         except Exception:
             if stage.config.views.per_step > 2:
                 with suppress(Exception):
-                    return self._distil_of(stage, stage.config.views.per_step)
+                    return self._distil_of(stage, modality, stage.config.views.per_step)
             raise
 
-    def _distil_of(self, stage: Stage, count: int) -> tuple[Distillation, _Trial]:
-        trial = self._trial(stage.embedding, count)
+    def _distil_of(self, stage: Stage, modality: str, count: int) -> tuple[Distillation, _Trial]:
+        trial = self._trial(stage, modality, count)
         timestep = torch.full((count,), int(_LEVEL * self._prior.schedule.steps), device=self._prior.device)
         generator = torch.Generator().manual_seed(0)
-        distillation = stage.distiller(
+        distillation = stage.distillers[modality](
             trial.image, trial.geometry, trial.condition, progress=0.0, generator=generator, timestep=timestep
         )
         return distillation, trial
 
-    def _trial(self, embedding: Any, count: int) -> _Trial:
-        key = id(embedding), count
+    def _trial(self, stage: Stage, modality: str, count: int) -> _Trial:
+        key = id(stage.embedding), count, modality, stage.config.normals_as_color
         if key not in self._trials:
             assert self._first is not None
             rows = torch.arange(count, device=self._prior.device) % 2
@@ -226,11 +234,12 @@ class Rehearsal:
             def enlarged(name: str) -> Tensor:
                 return F.interpolate(getattr(output, name).detach(), (size, size))[rows]
 
-            geometry = GeometryBuffers(
-                enlarged("opacity"), enlarged("depth"), enlarged("normal"), cameras.camera_to_world
-            )
-            condition = self._prior.condition(embedding, cameras, background)
-            self._trials[key] = _Trial(enlarged("rgb").clamp(0, 1).requires_grad_(), geometry, condition)
+            images = RenderOutput(enlarged("rgb"), enlarged("opacity"), enlarged("depth"), enlarged("normal"))
+            geometry = GeometryBuffers(images.opacity, images.depth, images.normal, cameras.camera_to_world)
+            image = modality_image(modality, images, cameras, stage.config).clamp(0, 1).requires_grad_()
+            behind, known_as = background_of(modality, background), conditioned_as(modality, stage.config)
+            conditions = condition(self._prior, stage.embedding, cameras, behind, known_as)
+            self._trials[key] = _Trial(image, geometry, conditions)
         return self._trials[key]
 
     def _check_distillation(self, distiller: Distiller, distillation: Distillation, trial: _Trial) -> None:
@@ -330,11 +339,23 @@ def built_prior(config: Any, device: torch.device) -> Prior:
             raise UserError(
                 f"{type(config).__name__}.build returned a {name}, which is no prior: it lacks {', '.join(missing)}"
             )
+        known = _checked_modalities(prior)
         for method, count in _PRIOR_METHODS.items():
+            count += method == "condition" and known != ("color",)
             _check_call(f"{name}.{method}", getattr(prior, method), count)
         _check_device(name, prior.device)
         _check_schedule(name, prior.schedule)
     return prior
+
+
+def _checked_modalities(prior: Any) -> tuple[str, ...]:
+    """The modalities that a prior knows. Raises UserError for names that there are not."""
+    given = getattr(prior, "modalities", ("color",))
+    if not isinstance(given, tuple | list) or not given or not set(given) <= set(MODALITIES):
+        raise UserError(
+            f"{type(prior).__name__}.modalities is {given!r}; a tuple of some of {', '.join(MODALITIES)} is needed"
+        )
+    return tuple(given)
 
 
 def built_scene(config: Any, generator: torch.Generator, device: torch.device, section: str) -> Representation:

@@ -35,7 +35,7 @@ class Objective:
     def __init__(
         self,
         representation: Representation,
-        distiller: Distiller,
+        distillers: Mapping[str, Distiller],
         weights: Mapping[str, Any],
         estimator: GeometryEstimator | None = None,
     ) -> None:
@@ -43,14 +43,14 @@ class Objective:
 
         Args:
             representation: the scene, for its own regularizers.
-            distiller: turns rendered images into a loss.
+            distillers: turn rendered images into a loss, by modality.
             weights: number or schedule per regularizer (`StageConfig.regularizers`); those of 0 are left out.
             estimator: used by the regularizers of `ESTIMATED`.
 
         Raises UserError for a regularizer that this scene does not have, ValueError if the estimator is missing.
         """
         self.representation = representation
-        self.distiller = distiller
+        self.distillers = distillers
         self.weights = _schedules(weights, representation)
         self._on_images = REGULARIZERS | (estimated_regularizers(estimator) if estimator is not None else {})
         if missing := self.weights.keys() & ESTIMATED.keys() - self._on_images.keys():
@@ -60,11 +60,12 @@ class Objective:
         """The distillation of a rendered view.
 
         Args:
-            view: the rendered images with their condition and geometry.
+            view: the rendered images with their modality, condition and geometry.
             progress: fraction of the stage that is done, in [0, 1].
             generator: source of timestep and noise.
         """
-        return self.distiller(view.image, view.geometry, view.condition, progress=progress, generator=generator)
+        distiller = self.distillers[view.modality]
+        return distiller(view.image, view.geometry, view.condition, progress=progress, generator=generator)
 
     def regularize(self, output: RenderOutput, cameras: Cameras, progress: float) -> dict[str, Weighted]:
         """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return."""

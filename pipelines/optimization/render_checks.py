@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from steindreamer.representations import Cameras, RenderOutput, Representation
 from ..errors import UserError
 
 IMAGES = ("rgb", "opacity", "depth", "normal")
+_IMAGE_OF = {"color": "rgb", "albedo": "rgb", "normal": "normal", "depth": "depth"}
+"""The image that a modality shows."""
 _RANGE = 0.01
 """Tolerance of values outside [0, 1], for rounding."""
 _SAME = 1e-3
@@ -64,21 +67,27 @@ def check_singles(
     )
 
 
-def check_gradients(scene: Representation, output: RenderOutput, *, normals_only: bool) -> None:
+def check_gradients(scene: Representation, output: RenderOutput, modalities: Iterable[str]) -> None:
     """Check that gradients reach the trained parameters and are finite. Raises UserError.
 
     Args:
         scene: the scene that was rendered.
         output: its images, with their graph.
-        normals_only: whether only the normals are distilled.
+        modalities: the modalities that are distilled; images that none of them shows are not checked.
     """
+    for image in dict.fromkeys(_IMAGE_OF[modality] for modality in modalities):
+        _check_gradient(scene, output, image)
+
+
+def _check_gradient(scene: Representation, output: RenderOutput, image: str) -> None:
     parameters = {name: p for name, p in scene.named_parameters() if p.requires_grad}
-    image = "normal" if normals_only else "rgb"
     rendered, name = getattr(output, image), f"{type(scene).__name__}.render"
     found: tuple[Tensor | None, ...] = ()
     if rendered.requires_grad and parameters:
         weights = torch.linspace(-1, 1, rendered.numel(), device=rendered.device).view_as(rendered)
-        found = torch.autograd.grad((rendered * weights).sum(), list(parameters.values()), allow_unused=True)
+        found = torch.autograd.grad(
+            (rendered * weights).sum(), list(parameters.values()), retain_graph=True, allow_unused=True
+        )
     if all(gradient is None for gradient in found):
         raise UserError(
             f"{name} drew {image} that does not depend on any parameter of learning_rates() "

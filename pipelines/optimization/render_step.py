@@ -12,10 +12,12 @@ from torch import Tensor
 
 from steindreamer.distill import GeometryBuffers, Prior
 from steindreamer.distill.control_variates.coefficients import Gram
+from steindreamer.distill.priors.modalities import OVER_BACKGROUND, background_of, condition
 from steindreamer.distill.variance.pullback import Pullback
 from steindreamer.representations import Cameras, RenderOutput, Representation
 from steindreamer.representations.background import Environment, composite
 
+from .modalities import conditioned_as, draw_modality, modality_image
 from .shading import shade
 from .stage_config import StageConfig
 from .train_state import snapshot_buffers
@@ -30,13 +32,15 @@ class TrainingView:
     output: RenderOutput
     """Output of the representation, with its graph, before shading and learned background."""
     image: Float[Tensor, "b 3 h w"]
-    """The image to distill, with its graph: display sRGB, or normals as colors, in [0, 1]."""
+    """The image to distill, with its graph, in [0, 1]."""
     geometry: GeometryBuffers
     """Rendered geometry, detached."""
     condition: Any
-    """The prior's conditioning on the prompt and these cameras, of the prior's own type."""
+    """The prior's conditioning on the prompt, these cameras and the modality, of the prior's own type."""
     render_again: Callable[[], Float[Tensor, "b 3 h w"]]
     """Function that renders `image` from the current parameters, with the same cameras and random numbers."""
+    modality: str = "color"
+    """The modality of the image."""
 
 
 class ViewRenderer:
@@ -56,7 +60,7 @@ class ViewRenderer:
             representation: the scene to render, on the prior's device.
             prior: provides the conditioning; cameras and backgrounds are created on its device.
             embedding: the prompt, as `prior.embed` returned it.
-            config: resolutions, shading and the fraction of steps that distill normals; `config.views` is not used.
+            config: resolutions, shading and the fractions of the modalities; `config.views` is not used.
             environment: a learned background, which replaces the random colors.
         """
         self.representation = representation
@@ -65,25 +69,30 @@ class ViewRenderer:
         self.config = config
         self.environment = environment
 
-    def __call__(self, views: ViewsConfig, progress: float, generator: torch.Generator) -> TrainingView:
+    def __call__(
+        self, views: ViewsConfig, progress: float, generator: torch.Generator, modality: str | None = None
+    ) -> TrainingView:
         """Render a batch of views from random cameras.
 
         Args:
             views: distribution of the cameras and background colors, and the number of views.
             progress: fraction of the stage that is done, in [0, 1].
             generator: source of all random numbers.
+            modality: the modality of the images; drawn if None.
         """
         config = self.config
         resolution = config.warmup_resolution if progress < config.warmup else config.resolution
         cameras, background = sample_views(views, resolution, generator, progress)
         cameras, background = cameras.to(self.prior.device), background.to(self.prior.device)
-        render = self._rendering(cameras, background, progress, generator)
+        modality = modality or draw_modality(config.fractions, generator)
+        render = self._rendering(cameras, background_of(modality, background), modality, progress, generator)
         output, image, behind = render()
         geometry = GeometryBuffers(
             output.opacity.detach(), output.depth.detach(), output.normal.detach(), cameras.camera_to_world
         )
-        condition = self.prior.condition(self.embedding, cameras, behind)
-        return TrainingView(cameras, output, image, geometry, condition, lambda: render()[1])
+        known_as = conditioned_as(modality, config)
+        conditions = condition(self.prior, self.embedding, cameras, behind, known_as)
+        return TrainingView(cameras, output, image, geometry, conditions, lambda: render()[1], modality)
 
     def gram(self, view: TrainingView) -> Gram:
         """The map v -> J J^T v, with J = d encoded image / d parameters at the current parameters (Eq. 11)."""
@@ -100,27 +109,30 @@ class ViewRenderer:
         return gram
 
     def _rendering(
-        self, cameras: Cameras, background: Float[Tensor, "b 3"], progress: float, generator: torch.Generator
+        self,
+        cameras: Cameras,
+        background: Float[Tensor, "b 3"],
+        modality: str,
+        progress: float,
+        generator: torch.Generator,
     ) -> Callable[[], tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
         """Draw the random choices of a step. The returned function renders (output, image, mean background color) with
         them.
         """
-        fraction = self.config.normals
-        normals = fraction == 1 or (fraction > 0 and float(torch.rand((), generator=generator)) < fraction)
-        shading, environment = self.config.shading, self.environment
+        shading = self.config.shading
+        environment = self.environment if modality in OVER_BACKGROUND else None
         seed = int(torch.randint(2**62, (), generator=generator)) if shading.enabled else 0
 
         def render() -> tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]:
-            black = torch.zeros_like(background)
-            behind = black if normals or environment is not None else background
-            output = self.representation.render(cameras, behind)
-            if normals:
-                return output, (0.5 * output.normal + 0.5) * output.opacity, black
-            rgb = shade(output, cameras, behind, shading, progress, torch.Generator().manual_seed(seed))
+            behind = background if environment is None else torch.zeros_like(background)
+            output = lit = self.representation.render(cameras, behind)
+            if modality == "color":
+                random = torch.Generator().manual_seed(seed)
+                lit = replace(output, rgb=shade(output, cameras, behind, shading, progress, random))
+            image = modality_image(modality, lit, cameras, self.config)
             if environment is None:
-                return output, rgb, background
+                return output, image, background
             surroundings = environment(cameras)
-            image = composite(replace(output, rgb=rgb), surroundings)
-            return output, image, surroundings.detach().mean((2, 3))
+            return output, composite(replace(output, rgb=image), surroundings), surroundings.detach().mean((2, 3))
 
         return render

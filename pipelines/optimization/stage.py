@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steindreamer.distill import Distiller, GeometryEstimator, Prior
 from steindreamer.distill.variance.probe import (
@@ -24,6 +24,7 @@ from steindreamer.representations.background import Environment, EnvironmentConf
 
 from ..errors import UserError
 from ..foreign_code import culprit
+from .modalities import check_modalities
 from .objective import Objective, total_loss
 from .oom_retry import retry_with_smaller_micro_batch
 from .optimizers import check_still_optimized, optimizer_groups, set_learning_rates
@@ -52,6 +53,8 @@ class StepInfo:
     """Reason why the step was skipped; empty if it was not."""
     notes: tuple[str, ...] = ()
     """Further lines for the user, such as a smaller micro-batch."""
+    modality: str = "color"
+    """The modality that the step distilled."""
 
 
 class Stage:
@@ -60,7 +63,7 @@ class Stage:
     def __init__(
         self,
         representation: Representation,
-        distiller: Distiller,
+        distiller: Distiller | Mapping[str, Distiller],
         prior: Prior,
         embedding: Any,
         config: StageConfig,
@@ -74,8 +77,9 @@ class Stage:
 
         Args:
             representation: the scene, on the prior's device; trained in place.
-            distiller: estimates the gradient of the rendered images; its learned state is part of the stage's state.
-            prior: the frozen diffusion model that `distiller` evaluates.
+            distiller: estimates the gradient of the rendered images; one for each modality of `config.fractions`, or a
+                single one for a stage of one modality. Its learned state is part of the stage's state.
+            prior: the frozen diffusion model that the distillers evaluate.
             embedding: the prompt, as `prior.embed` returned it.
             config: number of steps, views, regularizers, optimizer.
             generator: the source of all random numbers; advanced by every step.
@@ -83,12 +87,14 @@ class Stage:
             offset: number of steps of the previous stages.
             estimator: for regularizers that compare rendered with estimated geometry; not needed without them.
 
-        Raises UserError for a regularizer that this scene does not have, ValueError if the estimator is missing.
+        Raises UserError for a regularizer that this scene does not have or a modality that the prior does not know,
+        ValueError if the estimator or the distiller of a modality is missing.
         """
+        check_modalities(name, config, prior)
         self.name = name
         self.offset = offset
         self.representation = representation
-        self.distiller = distiller
+        self.distillers = _by_modality(distiller, config)
         self.prior = prior
         self.embedding = embedding
         self.config = config
@@ -97,9 +103,20 @@ class Stage:
         if config.environment:
             environment = Environment(EnvironmentConfig(), generator).to(prior.device)
         self.renderer = ViewRenderer(representation, prior, embedding, config, environment)
-        self.objective = Objective(representation, distiller, config.regularizers, estimator)
+        self.objective = Objective(representation, self.distillers, config.regularizers, estimator)
         self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
-        self.state = TrainState(representation, distiller, self.optimizer, generator, environment, steps=config.steps)
+        learned = nn.ModuleDict(self.distillers)
+        self.state = TrainState(representation, learned, self.optimizer, generator, environment, steps=config.steps)
+
+    @property
+    def modality(self) -> str:
+        """The most frequent modality of the stage's steps, the first of `MODALITIES` among equals."""
+        return max(self.config.fractions, key=self.config.fractions.__getitem__)
+
+    @property
+    def distiller(self) -> Distiller:
+        """The distiller of the most frequent modality."""
+        return self.distillers[self.modality]
 
     @property
     def done(self) -> int:
@@ -164,16 +181,19 @@ class Stage:
         values = {name: float(term.value.detach()) for name, term in regularizers.items()}
         values.update(distillation.diagnostics)
         distilled = float(distillation.loss.detach())
+        if len(self.distillers) > 1:
+            values[f"loss/{view.modality}"] = distilled
         if quantity := not_finite_step({"distillation": distilled, **values}, self.representation):
-            return self._skip(quantity, values)
+            return self._skip(quantity, values, view.modality)
         self.state.consecutive_skips = 0
         if config.probe_every and self.done % config.probe_every == 0:
             values |= self._measure_variance(view, progress)
         # The gradient is done, so the coefficients may now learn from this step, with the same parameters.
-        self.distiller.update(distillation, self.renderer.gram(view) if self.distiller.needs_gram else None)
-        return StepInfo(self.total, self.name, distilled, values)
+        distiller = self.distillers[view.modality]
+        distiller.update(distillation, self.renderer.gram(view) if distiller.needs_gram else None)
+        return StepInfo(self.total, self.name, distilled, values, modality=view.modality)
 
-    def _skip(self, quantity: str, values: dict[str, float]) -> StepInfo:
+    def _skip(self, quantity: str, values: dict[str, float], modality: str) -> StepInfo:
         self.state.skipped += 1
         self.state.consecutive_skips += 1
         if self.state.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
@@ -181,14 +201,19 @@ class Stage:
                 f"the {quantity} was not finite for {MAX_CONSECUTIVE_SKIPS} steps in a row (step {self.total}); "
                 "lower the learning rates or the guidance scale"
             )
-        return StepInfo(self.total, self.name, math.nan, values, skipped=f"the {quantity} is not finite")
+        reason = f"the {quantity} is not finite"
+        return StepInfo(self.total, self.name, math.nan, values, skipped=reason, modality=modality)
 
-    def render_views(self, views: ViewsConfig, generator: torch.Generator) -> TrainingView:
-        """Render the current scene as a step does, from random cameras of `views`."""
-        return self.renderer(views, self.progress, generator)
+    def render_views(self, views: ViewsConfig, generator: torch.Generator, modality: str | None = None) -> TrainingView:
+        """Render the current scene as a step does, from random cameras of `views`; the modality is drawn if None."""
+        return self.renderer(views, self.progress, generator, modality)
 
     def probe(
-        self, distillers: Mapping[str, Distiller], tuples: int, generator: torch.Generator
+        self,
+        distillers: Mapping[str, Distiller],
+        tuples: int,
+        generator: torch.Generator,
+        modality: str | None = None,
     ) -> dict[str, EstimatorVariance]:
         """Variance of the gradients of `distillers`, and of SDS as "sds", for the current scene and the same random
         tuples.
@@ -197,14 +222,15 @@ class Stage:
             distillers: the distillers to measure, by name.
             tuples: number of draws of timestep, camera and noise.
             generator: source of all draws; nothing else changes. See `probe_variance`.
+            modality: the modality of the images; the most frequent one of the stage if None.
         """
-        views = replace(self.config.views, per_step=1)
+        views, modality = replace(self.config.views, per_step=1), modality or self.modality
 
         def draw(generator: torch.Generator) -> ProbeView:
-            view = self.render_views(views, generator)
+            view = self.render_views(views, generator, modality)
             return ProbeView(view.image, view.geometry, view.condition)
 
-        distillers = {REFERENCE: sds_like(self.distiller), **distillers}
+        distillers = {REFERENCE: sds_like(self.distillers[modality]), **distillers}
         parameters = [p for p in self.representation.parameters() if p.requires_grad]
         restore = snapshot_buffers(self.representation)
         try:
@@ -220,8 +246,9 @@ class Stage:
         The variance is over the noise, of the weighted residual summed over the latent (mean over views); with
         `probe_tuples` also of the gradient with respect to the parameters.
         """
+        distiller = self.distillers[view.modality]
         probe = probe_noise_variance(
-            self.distiller,
+            distiller,
             view.image.detach(),
             view.geometry,
             view.condition,
@@ -232,7 +259,7 @@ class Stage:
         if self.config.probe_tuples:
             fork = torch.Generator()
             fork.set_state(self.generator.get_state())
-            found = self.probe({"own": self.distiller}, self.config.probe_tuples, fork)
+            found = self.probe({"own": distiller}, self.config.probe_tuples, fork, view.modality)
             for name, variance in found.items():
                 for moment in ("within", "between", "signal", "cosine"):
                     values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
@@ -254,3 +281,13 @@ class Stage:
                 "diverged. This state is not saved, the checkpoints before it are kept (--resume goes on from "
                 f"them); lower stages.{self.name}.rates, the scene's own learning rates or the guidance scale"
             )
+
+
+def _by_modality(given: Distiller | Mapping[str, Distiller], config: StageConfig) -> dict[str, Distiller]:
+    """The distiller of each modality of a stage. Raises ValueError if one is missing."""
+    wanted = config.fractions
+    if isinstance(given, Distiller):
+        given = dict.fromkeys(wanted if len(wanted) == 1 else (), given)
+    if missing := [modality for modality in wanted if modality not in given]:
+        raise ValueError(f"each modality of a stage needs a distiller of its own, and none was given for {missing}")
+    return {modality: given[modality] for modality in wanted}

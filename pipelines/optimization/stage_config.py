@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
+from steindreamer.distill.priors.modalities import MODALITIES, Modality
+
 from ..settings.schedules import parse_schedule
 from .estimated_geometry import ESTIMATED
 from .optimizers import OptimizerConfig
@@ -39,9 +41,12 @@ class StageConfig:
     warmup: Annotated[float, Interval(ge=0, le=1)] = 0.3
     """Fraction of the steps at `warmup_resolution`, in [0, 1]."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    normals: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Fraction of the steps that distill the image of the normals (on black) instead of the colors, in [0, 1]
-    (Fantasia3D)."""
+    modalities: dict[Modality, Annotated[float, Interval(ge=0, le=1e6)]] = field(default_factory=dict)
+    """Fractions of the steps that distill each modality, which the prior must know; normalized, so that
+    `{color: 1, normal: 2}` is one third color. Empty: color alone. `shading` concerns color only."""
+    normals_as_color: bool = False
+    """Whether the prior is asked about normal maps as if they were color images (Fantasia3D): world-space normals over
+    black, for a prior that knows color alone."""
     shading: ShadingConfig = field(default_factory=ShadingConfig)
     environment: bool = False
     """Whether to train a background that depends on the view direction, instead of the plain colors of `views`."""
@@ -67,7 +72,21 @@ class StageConfig:
         """Whether a regularizer uses the geometry estimator."""
         return any(self.regularizers.get(name) for name in ESTIMATED)
 
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Fractions of the modalities that the stage distills, in the order of `MODALITIES`; they sum to 1."""
+        given = self.modalities or {"color": 1.0}
+        total = sum(given.values())
+        return {name: given[name] / total for name in MODALITIES if given.get(name)}
+
     def __post_init__(self) -> None:
+        if self.modalities and not any(self.modalities.values()):
+            raise ValueError("modalities are all 0; give at least one of them a fraction above 0")
+        if self.normals_as_color and not self.modalities.get("normal"):
+            raise ValueError(
+                "normals_as_color concerns normal maps, and `modalities` has none; set modalities={normal: 1}, or "
+                "normals_as_color=false"
+            )
         if self.probe_tuples % 2 or self.probe_tuples == 2:
             raise ValueError(f"probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0")
         for name, weight in self.regularizers.items():

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from steindreamer.distill import Distiller
 from steindreamer.representations import Representation
 from steindreamer.representations.background import Environment
 
@@ -26,7 +25,7 @@ class TrainState:
     def __init__(
         self,
         representation: Representation,
-        distiller: Distiller,
+        distillers: nn.ModuleDict,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         environment: Environment | None = None,
@@ -36,14 +35,14 @@ class TrainState:
         """Start counting at step 0; the components are referenced, not copied.
 
         Args:
-            representation, distiller, environment: modules whose state is included; all parameters of the
+            representation, distillers, environment: modules whose state is included; all parameters of the
                 representation and of the environment are.
             optimizer: has one parameter per group, with a `name`.
             generator: the source of all random numbers of a step.
             steps: length of the stage.
         """
         self.representation = representation
-        self.distiller = distiller
+        self.distillers = distillers
         self.optimizer = optimizer
         self.generator = generator
         self.environment = environment
@@ -59,7 +58,7 @@ class TrainState:
         """The complete state by name; parameters, buffers and the optimizer's moments are not copied."""
         out = {f"representation.{k}": v for k, v in self.representation.named_parameters()}
         out |= {f"representation.{k}": v for k, v in self.representation.named_buffers()}
-        out |= {f"distiller.{k}": v for k, v in self.distiller.state_dict().items()}
+        out |= {f"distiller.{k}": v for k, v in self.distillers.state_dict().items()}
         if self.environment is not None:
             out |= {f"environment.{k}": v for k, v in self.environment.state_dict().items()}
         out |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
@@ -75,7 +74,7 @@ class TrainState:
 
         try:
             self.representation.load_tensors(under("representation."))
-            self.distiller.load_state_dict(under("distiller."))
+            self.distillers.load_state_dict(under("distiller."))
             if self.environment is not None:
                 self.environment.load_state_dict(under("environment."))
             load_optimizer_tensors(self.optimizer, under("optimizer."))
@@ -96,13 +95,13 @@ class TrainState:
         drawn, counted = self.generator.get_state(), (self.done, self.skipped, self.consecutive_skips)
         # Renderers accumulate statistics in buffers, such as the gradients for the densification of Gaussians.
         restore_buffers = snapshot_buffers(self.representation)
-        learned = {name: tensor.clone() for name, tensor in self.distiller.state_dict().items()}
+        learned = {name: tensor.clone() for name, tensor in self.distillers.state_dict().items()}
 
         def restore() -> None:
             self.generator.set_state(drawn)
             self.done, self.skipped, self.consecutive_skips = counted
             restore_buffers()
-            self.distiller.load_state_dict(learned)
+            self.distillers.load_state_dict(learned)
 
         return restore
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from steindreamer.distill import Prior
+from steindreamer.distill.priors.modalities import OVER_BACKGROUND
 from steindreamer.representations import (
     REPRESENTATIONS,
     Buildable,
@@ -53,6 +54,7 @@ class Pipeline:
         self.stages = stages_of(config)
         for name in self.stages:
             _check_place(config, name)
+            _check_trainable(config, name)
         self.generator = torch.Generator().manual_seed(config.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with _users_errors():
@@ -145,14 +147,17 @@ class Pipeline:
 
     def _stage(self, name: str, scene: Representation, generator: torch.Generator) -> Stage:
         config = self.stages[name]
-        distiller = built_distiller(self.config.methods[name], self.prior, self._estimator).to(self.prior.device)
+        method, device = self.config.methods[name], self.prior.device
+        distillers = {
+            modality: built_distiller(method, self.prior, self._estimator).to(device) for modality in config.fractions
+        }
         steps = [stage.steps for stage in self.stages.values()]
         offset = sum(steps[: list(self.stages).index(name)])
         embedding = self._embedding_of(name)
         check_scene_rates(scene)
         return Stage(
             scene,
-            distiller,
+            distillers,
             self.prior,
             embedding,
             config,
@@ -251,6 +256,17 @@ def _check_place(config: RunConfig, stage: str) -> None:
     if not isinstance(chosen.config, ability):
         known = [name for name, kind in REPRESENTATIONS.items() if issubclass(kind, ability)]
         raise SettingsError(f"{chosen.path}.name is '{chosen.name}', which {lack}; name one of {', '.join(known)}")
+
+
+def _check_trainable(config: RunConfig, stage: str) -> None:
+    """Check that a stage's scene can learn from its modalities. Raises SettingsError."""
+    chosen = config.representation_of(stage)
+    if not getattr(chosen.config, "trains_shape", True):
+        for modality in config.stages[stage].fractions.keys() - OVER_BACKGROUND:
+            raise SettingsError(
+                f"stages.{stage}.modalities asks for '{modality}', and a {chosen.name} trains colors alone; "
+                f"{' and '.join(OVER_BACKGROUND)} are accepted here"
+            )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,10 @@ class TrainingLog:
         if not self._pending:
             return
         taken = [info for info in self._pending if not info.skipped]
-        line: dict[str, float | int | str] = {"step": self._pending[-1].step, "stage": self._pending[-1].stage}
+        line: dict[str, Any] = {"step": self._pending[-1].step, "stage": self._pending[-1].stage}
         if taken:
             line["loss"] = sum(info.loss for info in taken) / len(taken)
+            line["modalities"] = dict(Counter(info.modality for info in taken))
             for name in sorted({name for info in taken for name in info.values}):
                 values = [info.values[name] for info in taken if name in info.values]
                 line[name] = sum(values) / len(values)

@@ -12,6 +12,7 @@ RENAMED: Mapping[str, str] = {
     "texture": "stages.texture.representation",
     "stages.*.scene": "stages.*.representation.name",
     "stages.*.regularisers": "stages.*.regularizers",
+    "stages.*.normals": "stages.*.modalities.normal",
     "output.picture_size": "output.image_size",
     "prior.picture_size": "prior.image_size",
     "export.colour_source": "export.color_source",
@@ -44,6 +45,8 @@ NOTES: Mapping[str, str] = {
     "stages.*.scene": ": dmtet for mesh, textured_mesh for texture; in the place of coarse write representation: null",
     "stages.*.regularisers": "; its weights stand beside a loss that is summed over the latent: multiply earlier ones "
     "by 3 h w of the views, 12288 at 64 pixels (docs/stages.md)",
+    "stages.*.normals": " (0.5 is modalities: {color: 0.5, normal: 0.5}), and for a prior that knows color alone "
+    "normals_as_color: true",
 }
 """Additional notes on renamed keys, by old name."""
 

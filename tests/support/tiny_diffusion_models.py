@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from steindreamer.distill.priors.camera_features import CAMERA_FEATURES
 from steindreamer.distill.priors.diffusion.camera_pipeline import CameraConditionedPipeline
+from steindreamer.distill.priors.modalities import view_feature_names
 from steindreamer.distill.third_party.torchvision_compat import prepare_torchvision
 from steindreamer.training.prior.wording import build_tokenizer
 
@@ -259,7 +259,12 @@ def pixart_sigma() -> Any:
 
 
 def camera_conditioned() -> Any:
+    return camera_conditioned_of(("color",))
+
+
+def camera_conditioned_of(modalities: Sequence[str]) -> Any:
     """As `training/prior` makes them, with the tokens of its wording."""
+    features = view_feature_names(modalities)
     kinds = {"mug": ["mug", "cup"], "rocket": ["rocket", "rocket ship"], "sailboat": ["sailboat", "ship"]}
     tokenizer = build_tokenizer(sorted({"a", "red", "blurry", "mug", "cup", "rocket", "ship", "sailboat"}))
     transformers = library("transformers")
@@ -279,7 +284,7 @@ def camera_conditioned() -> Any:
         addition_embed_type="text",
         addition_embed_type_num_heads=2,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=len(CAMERA_FEATURES),
+        projection_class_embeddings_input_dim=len(features),
         resnet_time_scale_shift="scale_shift",
     )
     return CameraConditionedPipeline(
@@ -288,7 +293,7 @@ def camera_conditioned() -> Any:
         blocks,
         scaled_linear(prediction_type="sample"),
         patch_size=4,
-        camera_features=list(CAMERA_FEATURES),
+        camera_features=list(features),
         kinds=kinds,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from steindreamer.distill import Prior
 from steindreamer.distill.priors.mixture import MixtureCondition
-from steindreamer.representations import Cameras
+from steindreamer.distill.priors.modalities import MODALITIES, background_of, encode
+from steindreamer.representations import Cameras, render_mesh
 from steindreamer.world import prior as world_prior
 from steindreamer.world.prior import WorldPrior, WorldPriorConfig
+from steindreamer.world.views import shade
 
 CAMERAS = Cameras.orbit([0.0, 120.0], [10.0, 30.0], height=32)
 BACKGROUND = torch.tensor([[1.0, 1, 1], [0.2, 0.4, 0.6]])
@@ -152,3 +154,43 @@ def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
 
 def test_the_config_is_one_that_pydantic_reads() -> None:
     assert TypeAdapter(WorldPriorConfig).validate_python(asdict(WorldPriorConfig())) == WorldPriorConfig()
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_every_modality_is_what_the_renderer_would_distill(prior: WorldPrior, modality: str) -> None:
+    """The components are the objects' own buffers, encoded as those of a scene that is distilled."""
+    embedding = prior.embed("a red mug")
+    means = prior.condition(embedding, CAMERAS, BACKGROUND, modality).positive.means
+    behind = background_of(modality, BACKGROUND)
+    for index, mesh in enumerate(embedding.objects):
+        plain, lit = (render_mesh(each, CAMERAS, behind, supersample=2) for each in (mesh, shade(mesh)))
+        expected = encode(
+            modality,
+            rgb=lit.rgb,
+            albedo=plain.rgb,
+            normal=plain.normal,
+            depth=plain.depth,
+            opacity=plain.opacity,
+            cameras=CAMERAS,
+        )
+        torch.testing.assert_close(prior.decode(means[:, index]), expected, atol=2e-5, rtol=0)
+
+
+def test_modalities_differ_and_color_is_the_default(prior: WorldPrior) -> None:
+    embedding = prior.embed("a red mug")
+    means = {name: prior.condition(embedding, CAMERAS, BACKGROUND, name).positive.means for name in MODALITIES}
+    assert means["color"].equal(prior.condition(embedding, CAMERAS, BACKGROUND).positive.means)
+    for one, other in combinations(MODALITIES, 2):
+        assert float((means[one] - means[other]).abs().max()) > 0.1
+    with pytest.raises(ValueError, match="no modality 'heat': available: color, albedo, normal, depth"):
+        prior.condition(embedding, CAMERAS, BACKGROUND, "heat")
+
+
+def test_a_normal_map_is_recognized_by_its_own_noise_prediction(prior: WorldPrior, generator: torch.Generator) -> None:
+    condition = prior.condition(prior.embed("a red mug"), CAMERAS, BACKGROUND, "normal")
+    noise = torch.randn(2, 3, 32, 32, generator=generator)
+    sample = prior.schedule.add_noise(condition.positive.means[:, 2], noise, torch.tensor([20, 20]))
+    predicted, _ = noise_pair(prior, sample, condition)
+    assert float((predicted - noise).square().mean()) < float(noise.square().mean())
+    unconditional = condition.negative()
+    assert unconditional.means[:, :4].equal(condition.positive.means) and unconditional.means.shape[1] == 10

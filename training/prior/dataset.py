@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from steindreamer.distill.priors.modalities import MODALITIES, encode, view_features
+from steindreamer.distill.priors.modalities import MODALITIES, OVER_BACKGROUND, encode, view_features
 from steindreamer.representations import Cameras
 from steindreamer.world import KINDS, Caption, caption_of, sample_object
 from steindreamer.world.views import Light, Surfaces, random_light, render_surfaces
@@ -33,7 +33,6 @@ _SUPERSAMPLE = 3
 _CHUNK = 32
 _CHANNELS = {"color": 3, "albedo": 3, "normal": 3, "depth": 1, "opacity": 1}
 """Numbers of channels of the stored layers, each rendered over black."""
-_OVER_BACKGROUND = ("color", "albedo")
 """Modalities that are composited over any background; the others are over black."""
 
 DEFAULT_KINDS = (
@@ -108,7 +107,7 @@ class ViewSettings:
     @property
     def layers(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the stored layers of a round by name: (groups, objects, channels, height, width)."""
-        over_background = any(name in _OVER_BACKGROUND for name in self.modalities)
+        over_background = any(name in OVER_BACKGROUND for name in self.modalities)
         names = [*self.modalities, *(["opacity"] if over_background else [])]
         counts = self.groups_per_round, self.objects_per_set
         return {name: (*counts, _CHANNELS[name], self.size, self.size) for name in names}
@@ -309,7 +308,7 @@ def draw_batch(
     for i, (group, name) in enumerate(zip(groups.tolist(), modalities, strict=True)):
         image = np.roll(cache.layer(name, group), -int(first[i]), 0).astype(np.float32)
         image *= 2 / 255
-        if name in _OVER_BACKGROUND:
+        if name in OVER_BACKGROUND:
             opacity = np.roll(cache.layer("opacity", group), -int(first[i]), 0).astype(np.float32)
             image += (1 - opacity / 255) * (2 * background[i])[:, None, None]
         else:

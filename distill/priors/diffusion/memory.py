@@ -62,7 +62,7 @@ def estimate_memory(
     size = prior.image_size
     # Perp-Neg has the most negative prompts for views between front and side.
     rows = ViewEmbedding(*(each.to(_META, torch.float32) for each in (embedding.views, embedding.negative)))
-    condition = meta.condition(rows, StandInCameras(views, size), torch.zeros(views, 3))
+    condition = meta.condition(rows, StandInCameras(views, size), torch.zeros(views, 3), prior.modalities[0])
     image = torch.empty(views, 3, size, size, device="meta", requires_grad=True)
     with counted() as live:
         encoded, encode = _peak(live, lambda: meta.encode(image))

@@ -36,7 +36,8 @@ def rehearse(prior: Any, embedding: Any) -> None:
     sample = prior.schedule.add_noise(clean, noise, half_way)
     # Compiling for a size that the run does not use is not worthwhile.
     with foreign_errors(f"the parts of {prior.label} do not fit together"), torch.compiler.set_stance("force_eager"):
-        condition = prior.condition(embedding, StandInCameras(1, size * prior.reduction), torch.ones(1, 3))
+        cameras = StandInCameras(1, size * prior.reduction)
+        condition = prior.condition(embedding, cameras, torch.ones(1, 3), prior.modalities[0])
         predicted = prior.predict_noise([NoiseRequest(sample), NoiseRequest(sample, "negative")], condition)
     if not all(bool(torch.isfinite(row).all()) for row in predicted):
         raise ValueError(

@@ -173,6 +173,11 @@ class DiffusersPrior:
         return self._device
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the model was trained on."""
+        return self.family.modalities
+
+    @property
     def description(self) -> str:
         """Description of the weights, by which they can be found again, and of how they are used."""
         precision = str(self._dtype).removeprefix("torch.")
@@ -246,9 +251,20 @@ class DiffusersPrior:
         return embedding
 
     def condition(
-        self, embedding: ViewEmbedding, cameras: CameraBatch, background: Float[Tensor, "b 3"]
+        self,
+        embedding: ViewEmbedding,
+        cameras: CameraBatch,
+        background: Float[Tensor, "b 3"],
+        modality: str = "color",
     ) -> TextCondition:
-        """The text embeddings of each view, and the family's other conditions on the camera."""
+        """The text embeddings of each view, and the family's other conditions on the camera and the modality.
+
+        Raises ValueError for a modality that the model was not trained on.
+        """
+        if modality not in self.modalities:
+            raise ValueError(f"{self._files.label} knows no {modality} images; it knows {', '.join(self.modalities)}")
+        # A family of color alone may define `view` without a modality.
+        of_modality = () if modality == "color" else (modality,)
         weights = view_weights(cameras).to(self._device)
         if len(embedding.views) == 1:
             weights = weights.sum(1, keepdim=True)
@@ -258,7 +274,7 @@ class DiffusersPrior:
             embedding.negative.expand(len(weights)),
             embedding.views,
             negative_weights,
-            TextRows(self.family.view(cameras, background)).to(self._device, torch.float32),
+            TextRows(self.family.view(cameras, background, *of_modality)).to(self._device, torch.float32),
             None if embedding.null is None else embedding.null.expand(len(weights)),
         )
 

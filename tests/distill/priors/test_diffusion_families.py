@@ -12,13 +12,14 @@ import pytest
 import torch
 from predicted_noise import noise_pair, positive_noise
 from small_world import make_geometry
-from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, edit_json, save_tiny_model
+from tiny_diffusion_models import IMAGE_SIZE, PIPELINES, camera_conditioned_of, edit_json, save_tiny_model
 from torch import Tensor
 
 from steindreamer.distill import METHODS, NoisySample, Prior
 from steindreamer.distill.noise.parameterization import noise_from_output
 from steindreamer.distill.priors.camera_features import camera_features
-from steindreamer.distill.priors.diffusion import FAMILIES, DiffusersPrior, FamilyOptions
+from steindreamer.distill.priors.diffusion import FAMILIES, DiffusersPrior, FamilyOptions, register_family
+from steindreamer.distill.priors.diffusion.families import StableDiffusion
 from steindreamer.distill.priors.diffusion.families.camera_conditioned import named_kinds
 from steindreamer.distill.priors.diffusion.families.flux import pack, positions, unpack
 from steindreamer.distill.priors.diffusion.model_sources import find_model
@@ -373,3 +374,52 @@ def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:
     edit_json(folder / "model_index.json", camera_features=["roll"])
     with pytest.raises(ValueError, match=r"wants the camera as \['roll'\]"):
         DiffusersPrior(str(folder), CPU)
+
+
+def test_a_model_with_modality_features_knows_these_modalities(tmp_path: Path, generator: torch.Generator) -> None:
+    folder = tmp_path / "model"
+    camera_conditioned_of(("color", "normal")).save_pretrained(folder)
+    prior = DiffusersPrior(str(folder), CPU, cache_text=False)
+    assert prior.modalities == ("color", "normal")
+    embedding, white = prior.embed(PROMPT), torch.ones(1, 3)
+    clean, noise = torch.randn(2, 1, 3, 16, 16, generator=generator)
+    sample = prior.schedule.add_noise(clean, noise, torch.tensor([800]))
+    predicted = {}
+    for modality in prior.modalities:
+        condition = prior.condition(embedding, CAMERAS, white, modality)
+        labels = condition.camera.tensors["class_labels"]
+        assert labels[0, -2:].tolist() == [float(modality == "color"), float(modality == "normal")]
+        assert (labels[0, -5:-2] == (1 if modality == "color" else -1)).all(), "normal maps are over black"
+        predicted[modality] = noise_pair(prior, sample, condition)[0]
+    assert float((predicted["color"] - predicted["normal"]).abs().max()) > 1e-3
+    with pytest.raises(ValueError, match="knows no depth images; it knows color, normal"):
+        prior.condition(embedding, CAMERAS, white, "depth")
+
+
+class NormalDiffusion(StableDiffusion):
+    """Stable Diffusion fine-tuned to normal maps, as a plugin would add it."""
+
+    modalities = ("normal",)
+
+    @staticmethod
+    def pipeline_class(name: str) -> Any:
+        return StableDiffusion.pipeline_class("StableDiffusionPipeline")
+
+
+def test_a_model_of_another_modality_is_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model(tmp_path, "StableDiffusionPipeline")
+    edit_json(folder / "model_index.json", _class_name="NormalPipeline")
+    monkeypatch.setitem(FAMILIES, "NormalPipeline", NormalDiffusion)
+    prior = DiffusersPrior(str(folder), CPU, cache_text=False)
+    assert prior.modalities == ("normal",)
+    embedding = prior.embed(PROMPT)
+    assert not prior.condition(embedding, CAMERAS, torch.ones(1, 3), "normal").camera.tensors
+    with pytest.raises(ValueError, match="knows no color images; it knows normal"):
+        prior.condition(embedding, CAMERAS, torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("given", [(), ("normals",)])
+def test_a_family_of_unknown_modalities_is_refused(given: tuple[str, ...]) -> None:
+    kind = type("Strange", (StableDiffusion,), {"modalities": given})
+    with pytest.raises(ValueError, match="a tuple of color, albedo, normal, depth is accepted"):
+        register_family("StrangePipeline")(kind)

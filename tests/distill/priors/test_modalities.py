@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from analytic_scene import RenderedScene, sphere
+from small_world import TwoModes
 
+from steindreamer.distill.priors.base import MultimodalPrior
 from steindreamer.distill.priors.camera_features import CAMERA_FEATURES, camera_features
+from steindreamer.distill.priors.counting import counting
 from steindreamer.distill.priors.modalities import (
     background_of,
+    condition,
     encode,
     encode_depth,
     encode_normal,
+    encode_normal_as_color,
+    known_modalities,
     modalities_of,
     view_feature_names,
     view_features,
@@ -122,3 +132,69 @@ def test_modalities_are_told_one_by_one() -> None:
 def test_other_features_are_refused(names: list[str] | None) -> None:
     with pytest.raises(ValueError, match="wants the camera as"):
         modalities_of(names)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+def test_a_rendered_sphere_is_encoded_as_the_closed_form(alpha: float) -> None:
+    """Buffers are not multiplied by the opacity, so a faint sphere's images are multiplied by it exactly once."""
+    radius, cameras = 0.6, Cameras.orbit([0.0, 130.0, -50.0], [0.0, 40.0, -30.0], distance=3.0, height=24)
+    drawn = RenderedScene(sphere(radius), opacity=alpha).render(cameras, torch.zeros(3, 3))
+    rays = cameras.rays()
+    unit = rays / rays.norm(dim=1, keepdim=True)
+    # |eye + t u| = radius, the nearer solution; the distance of the eye from the center is 3.
+    along = (cameras.position[:, :, None, None] * unit).sum(1, keepdim=True)
+    discriminant = along.square() - 9 + radius**2
+    solid = discriminant > 0.01
+    length = -along - discriminant.clamp(min=0).sqrt()
+    point = cameras.position[:, :, None, None] + length * unit
+    axes = cameras.camera_to_world[:, :3, :3]
+    x, down, ahead = torch.einsum("bij,bihw->jbhw", axes, point / radius)
+    normal = alpha * (0.5 + 0.5 * torch.stack([x, -down, -ahead], 1))
+    z = torch.einsum("bi,bihw->bhw", axes[:, :, 2], length * unit)[:, None]
+    depth = alpha * (0.5 - 0.5 * (z - 3.0)).expand(-1, 3, -1, -1)
+    inside = solid.expand(-1, 3, -1, -1)
+    layers = {"rgb": drawn.rgb, "albedo": drawn.rgb, "normal": drawn.normal, "depth": drawn.depth}
+    for name, expected in (("normal", normal), ("depth", depth)):
+        image = encode(name, opacity=drawn.opacity, cameras=cameras, **layers)
+        assert int(solid.sum()) > 100
+        torch.testing.assert_close(image[inside], expected[inside], atol=5e-3, rtol=0)
+        assert not image[(discriminant < -0.01).expand(-1, 3, -1, -1)].any()
+
+
+def test_normals_as_colors_are_in_world_space() -> None:
+    normal, opacity = facing(torch.tensor([[1.0, 0.0, 0.0]] * 3)), torch.full((3, 1, 8, 8), 0.5)
+    image = encode_normal_as_color(normal, opacity)
+    torch.testing.assert_close(image[:, :, 0, 0], torch.tensor([[0.5, 0.25, 0.25]] * 3))
+
+
+class Asked(TwoModes):
+    """A prior of color alone, as plugins are."""
+
+    def condition(self, embedding: None, cameras: object, background: torch.Tensor) -> Any:
+        return background
+
+
+class AskedForAll(TwoModes):
+    modalities = ("color", "depth")
+
+    def condition(self, embedding: None, cameras: object, background: torch.Tensor, modality: str = "color") -> Any:
+        return background, modality
+
+
+def test_a_prior_that_does_not_say_knows_color_alone() -> None:
+    white, prior = torch.ones(3, 3), Asked()
+    assert known_modalities(prior) == ("color",) and not isinstance(prior, MultimodalPrior)
+    assert condition(prior, None, CAMERAS, white) is white
+    with pytest.raises(ValueError, match="no modality 'depth': available: color"):
+        condition(prior, None, CAMERAS, white, "depth")
+
+
+@pytest.mark.parametrize("wrap", [lambda prior: prior, counting])
+def test_a_prior_that_says_is_given_the_modality_and_its_background(wrap: Callable[[Any], Any]) -> None:
+    prior, white = wrap(AskedForAll()), torch.ones(3, 3)
+    assert known_modalities(prior) == ("color", "depth")
+    assert condition(prior, None, CAMERAS, white)[1] == "color"
+    background, modality = condition(prior, None, CAMERAS, white, "depth")
+    assert modality == "depth" and not background.any()
+    with pytest.raises(ValueError, match="no modality 'normal': available: color, depth"):
+        condition(prior, None, CAMERAS, white, "normal")

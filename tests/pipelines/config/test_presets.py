@@ -130,9 +130,9 @@ def test_stages_and_what_they_train(name: str) -> None:
     assert config.names["prior"] == "stable-diffusion"
     assert list(config.active_stages()) == STAGES[name]
     normals = {("prolificdreamer", "geometry"), ("fantasia3d", "coarse")}
-    assert {(name, stage) for stage, its in config.stages.items() if its.normals} == {
-        pair for pair in normals if pair[0] == name
-    }
+    for stage, its in config.stages.items():
+        wanted = "normal" if (name, stage) in normals else "color"
+        assert (its.fractions, its.normals_as_color) == ({wanted: 1.0}, wanted == "normal")
 
 
 def _first_images(name: str, generator: torch.Generator) -> tuple[Cameras, RenderOutput]:

@@ -66,7 +66,7 @@ def test_what_stands_for_names_keeps_its_order() -> None:
 def test_new_names_exist_and_old_ones_are_gone() -> None:
     keys = {setting.key.replace("stages.coarse.", "stages.*.") for setting in every_setting()}
     known = {".".join(key.split(".")[:end]) for key in keys for end in range(1, key.count(".") + 2)}
-    known |= {"stages.*.regularizers", "stages.*.representation.name"}
+    known |= {"stages.*.regularizers", "stages.*.representation.name", "stages.*.modalities.normal"}
     known |= {
         new for new in RENAMED.values() if new.startswith("stages.*.representation.")
     }  # sections with keys of the user's own

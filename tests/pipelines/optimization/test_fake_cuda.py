@@ -20,6 +20,7 @@ import steindreamer.distill.priors.diffusion.prior as diffusers_prior
 import steindreamer.distill.priors.diffusion.text_encoding as text_encoding
 from steindreamer.distill import METHODS, NoiseRequest, NoiseSchedule, NoisySample
 from steindreamer.distill.priors.diffusion import DiffusersPrior
+from steindreamer.distill.priors.modalities import MODALITIES
 from steindreamer.pipelines.optimization.shading import ShadingConfig
 from steindreamer.pipelines.optimization.stage import Stage
 from steindreamer.pipelines.optimization.stage_config import StageConfig
@@ -40,8 +41,9 @@ SIDE = 16
 
 
 class Toy:
-    """A `Prior` on CUDA."""
+    """A `Prior` on CUDA, which knows one image for all modalities."""
 
+    modalities = MODALITIES
     schedule = NoiseSchedule.scaled_linear()
     device = torch.device("cuda")
 
@@ -51,7 +53,7 @@ class Toy:
     def embed(self, prompt: str, negative_prompt: str = "") -> None:
         return None
 
-    def condition(self, embedding: None, cameras: Any, background: Tensor) -> None:
+    def condition(self, embedding: None, cameras: Any, background: Tensor, modality: str = "color") -> None:
         assert cameras.position.is_cuda and background.is_cuda
 
     def encode(self, image: Tensor) -> Tensor:
@@ -102,8 +104,8 @@ def steps(stage: Stage, count: int = 2) -> None:
 def stage(name: str, method: Any, **settings: Any) -> Stage:
     representation, prior = scene(name), Toy()
     config = StageConfig(steps=2, resolution=SIDE, warmup_resolution=SIDE, views=ViewsConfig(per_step=2), **settings)
-    distiller = method.build(prior).to(prior.device)
-    return Stage(representation, distiller, prior, None, config, torch.Generator().manual_seed(1))
+    distillers = {modality: method.build(prior).to(prior.device) for modality in config.fractions}
+    return Stage(representation, distillers, prior, None, config, torch.Generator().manual_seed(1))
 
 
 REGULARIZERS = {"normal_consistency": 0.1, "normal_smoothness": 0.1, "transparency": 0.1}
@@ -131,6 +133,13 @@ def test_scenes_take_steps(name: str) -> None:
 def test_methods_take_steps(method: str) -> None:
     with fake_cuda():
         steps(stage("gaussians", METHODS[method](), probe_every=2))
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("name", ["gaussians", "nerf", "mesh"])
+def test_modalities_take_steps(name: str, modality: Any) -> None:
+    with fake_cuda():
+        steps(stage(name, METHODS["sds"](), modalities={modality: 1.0}, probe_every=1), 1)
 
 
 @pytest.mark.parametrize("family", PIPELINES)

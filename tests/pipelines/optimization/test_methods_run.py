@@ -52,10 +52,10 @@ def test_a_saved_sampler_goes_on_as_it_was() -> None:
     stage, again = (first_stage("csd", *overrides) for _ in range(2))
     stage.step()
     again.load_tensors({name: tensor.detach().clone() for name, tensor in stage.tensors().items()})
-    assert stage.tensors()["distiller.sampler.square"].sum() > 0
+    assert stage.tensors()["distiller.color.sampler.square"].sum() > 0
     for each in (stage, again):
         each.step()
-    assert stage.tensors()["distiller.sampler.square"].equal(again.tensors()["distiller.sampler.square"])
+    assert stage.tensors()["distiller.color.sampler.square"].equal(again.tensors()["distiller.color.sampler.square"])
 
 
 @pytest.mark.parametrize(("method", "word"), [("nfsd", "unrealistic"), ("bridge", "detailed")])

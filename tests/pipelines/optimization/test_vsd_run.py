@@ -42,7 +42,7 @@ def test_a_resumed_run_ends_in_the_same_bits(pipeline: str, tmp_path: Path) -> N
         for folder in (whole, broken)
     ]
     assert lines[0] == lines[1] and lines[0][0] == 0 and min(lines[0][1:]) > 0
-    moments = [name for name in first if name.startswith("distiller.learned_score.optimizer.")]
+    moments = [name for name in first if name.startswith("distiller.color.learned_score.optimizer.")]
     assert any(first[name].abs().max() > 0 for name in moments)
 
     part = "unet" if pipeline == "StableDiffusionPipeline" else "transformer"
@@ -52,13 +52,13 @@ def test_a_resumed_run_ends_in_the_same_bits(pipeline: str, tmp_path: Path) -> N
     denoiser.load_lora_adapter(
         str(whole / "checkpoints"),
         weight_name="000004.safetensors",
-        prefix="distiller.learned_score.lora.layers",
+        prefix="distiller.color.learned_score.lora.layers",
     )
     loaded = {name: p for name, p in denoiser.named_parameters() if "lora_" in name}
-    mine = [name for name in first if name.startswith("distiller.learned_score.lora.layers.")]
+    mine = [name for name in first if name.startswith("distiller.color.learned_score.lora.layers.")]
     assert len(loaded) == len(mine) > 0
     name, parameter = next((name, p) for name, p in loaded.items() if "lora_B" in name)
-    saved = first[f"distiller.learned_score.lora.layers.{name.replace('.default_0', '')}"]
+    saved = first[f"distiller.color.learned_score.lora.layers.{name.replace('.default_0', '')}"]
     assert parameter.abs().max() > 0 and parameter.equal(saved)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from steindreamer.registry import Registry
 
+from ...modalities import MODALITIES
 from .base import Family, FamilyOptions, TextEncoder
 from .camera_conditioned import CameraConditioned
 from .deepfloyd_if import DeepFloydIF
@@ -17,6 +18,10 @@ from .stable_diffusion_xl import StableDiffusionXL
 def _family(name: str, given: Any) -> type[Family]:
     if not (isinstance(given, type) and issubclass(given, Family)):
         raise ValueError(f"family {name!r} must be a subclass of Family, got {given!r}")
+    if not given.modalities or not set(given.modalities) <= set(MODALITIES):
+        raise ValueError(
+            f"family {name!r} has modalities={given.modalities!r}; a tuple of {', '.join(MODALITIES)} is accepted"
+        )
     return given
 
 

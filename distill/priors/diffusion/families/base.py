@@ -76,6 +76,9 @@ class Family(ABC):
     """Class in diffusers of the autoencoder in the folder `vae`; None: the denoiser works on pixels in [-1, 1]."""
     camera_conditioned: ClassVar[bool] = False
     """Whether `view` provides the camera, so that the prompt need not name the view."""
+    modalities: tuple[str, ...] = ("color",)
+    """The modalities of the images that it was trained on, encoded as by `modalities.encode`; `("normal",)` for a model
+    of normal maps."""
     text_encoders: ClassVar[Mapping[str, TextEncoder]]
     """Text encoders by folder."""
 
@@ -182,13 +185,16 @@ class Family(ABC):
         """The denoiser's text conditions of one negative prompt, by name; "" is none."""
         return self.encode_text(pipeline, [prompt], device)
 
-    def view(self, cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> dict[str, Tensor]:
+    def view(
+        self, cameras: CameraBatch, background: Float[Tensor, "b 3"], modality: str = "color"
+    ) -> dict[str, Tensor]:
         """The denoiser's conditions on each view besides the prompt, by name, one row per camera.
 
         Args:
             background: sRGB in [0, 1].
+            modality: one of `modalities`; left out for color.
         """
-        del cameras, background
+        del cameras, background, modality
         return {}
 
     def time(self, sample: NoisySample) -> Tensor:
@@ -236,15 +242,6 @@ class FlowFamily(Family):
     @property
     def multiple(self) -> int:
         return 2
-
-    def view(self, cameras: CameraBatch, background: Float[Tensor, "b 3"]) -> dict[str, Tensor]:
-        """The denoiser's conditions on each view besides the prompt, by name, one row per camera.
-
-        Args:
-            background: sRGB in [0, 1].
-        """
-        del cameras, background
-        return {}
 
     def time(self, sample: NoisySample) -> Tensor:
         return sample.sigma.flatten() * _TIMESTEPS
