@@ -132,7 +132,7 @@ class Rehearsal:
         for modality in stage.config.fractions:
             self._check_method(stage, method, modality)
 
-    def _check_method(self, stage: Stage, method: SDSConfig, modality: str) -> None:
+    def _check_method(self, stage: Stage, method: MethodConfig, modality: str) -> None:
         """Run a stage's method on images of one modality, unless that was done before."""
         tried = {type(each) for each, _ in self._tried}
         if (method, modality) in self._tried or (self._costly and type(method) in tried):
