@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from steindreamer.distill import METHODS, Distiller, NoiseRequest, NoiseSchedule, SSDConfig
+from steindreamer.distill import METHODS, ControlVariateConfig, Distiller, NoiseRequest, NoiseSchedule, SSDConfig
 from steindreamer.distill.priors.modalities import MODALITIES, encode_depth, encode_normal
 from steindreamer.pipelines.cli.main import main
 from steindreamer.pipelines.config.run_config import load_config
@@ -218,7 +218,7 @@ def test_the_probe_measures_one_modality() -> None:
 def test_second_moment_coefficients_learn_from_the_image_of_the_step() -> None:
     prior, scene = MultiPrior(), Wall()
     config = StageConfig(steps=10, resolution=16, warmup_resolution=16, modalities={"depth": 1})
-    distiller = SSDConfig(coefficients="second_moment", baseline=["noise"]).build(prior, None)
+    distiller = SSDConfig(control_variates=ControlVariateConfig(["noise"], "second_moment")).build(prior, None)
     stage = Stage(scene, distiller, prior, None, config, torch.Generator().manual_seed(0))
     view = stage.render_views(config.views, torch.Generator().manual_seed(0))
     ones = torch.ones_like(view.image)

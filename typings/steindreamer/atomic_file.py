@@ -1,0 +1,1 @@
+../../steindreamer/atomic_file.py
