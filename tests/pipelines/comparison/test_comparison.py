@@ -393,7 +393,7 @@ def test_a_probe_tells_what_it_passed_over(finished: Path, tmp_path: Path, capsy
     newest.write_bytes(b"damaged")
     assert probe([str(run), "--method", "sds", "--tuples", "4"]) == 0, capsys.readouterr().err
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("passed over: checkpoint") and newest.stem in lines[0] and "after 2 steps" in lines[1]
+    assert lines[0].startswith("skipped: checkpoint") and newest.stem in lines[0] and "after 2 steps" in lines[1]
     for path in (run / "checkpoints").glob("*.safetensors"):
         path.write_bytes(b"damaged")
     assert probe([str(run)]) == 1 and "damaged" in capsys.readouterr().err

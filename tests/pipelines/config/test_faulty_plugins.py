@@ -151,4 +151,4 @@ def test_a_fault_is_one_line_that_names_the_component(fault: str, outcomes: dict
         assert (status, captured) == (0, "")
         return
     assert status == 1 and captured.count("\n") == 1 and re.search(message, captured), captured
-    assert "fault of the program" not in captured
+    assert "bug in steindreamer" not in captured
