@@ -137,7 +137,7 @@ class TinyPriorConfig:
     """Whether the denoiser is compiled with torch.compile. The first steps are slow; the speed of later ones is not
     measured."""
     strict_words: bool = False
-    """Whether a prompt with words that have no effect is refused; false: they are named at the start and ignored."""
+    """Whether a prompt with words that have no effect is rejected; false: they are logged at the start and ignored."""
 
     def build(self, device: torch.device) -> Prior:
         """Load the model. Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""

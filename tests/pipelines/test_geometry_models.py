@@ -26,7 +26,7 @@ def test_the_estimator_ships() -> None:
 
 def test_a_missing_estimator_is_the_users_to_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
-    with pytest.raises(UserError, match=r"cannot be loaded.*install steindreamer again"):
+    with pytest.raises(UserError, match=r"cannot be loaded.*reinstall steindreamer"):
         load_estimator(EstimatorConfig(), CPU)
 
 
@@ -37,7 +37,7 @@ def test_a_damaged_estimator_is_the_users_to_fix(monkeypatch: pytest.MonkeyPatch
     (folder / CONFIG_FILE).write_bytes(shipped.joinpath(CONFIG_FILE).read_bytes())
     (folder / WEIGHTS_FILE).write_bytes(shipped.joinpath(WEIGHTS_FILE).read_bytes()[:1000])
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
-    with pytest.raises(UserError, match=r"cannot be loaded.*install steindreamer again"):
+    with pytest.raises(UserError, match=r"cannot be loaded.*reinstall steindreamer"):
         load_estimator(EstimatorConfig(), CPU)
 
 

@@ -228,7 +228,7 @@ def test_a_foreign_representation_of_a_later_stage_is_tried_before_the_first_ste
             return Dark().to(device)
 
     REPRESENTATIONS["dark"] = DarkConfig
-    with pytest.raises(UserError, match=r"Dark.render drew rgb .* divide by 255"):
+    with pytest.raises(UserError, match=r"Dark.render rendered rgb .* divide by 255"):
         Pipeline(_config("stages.geometry.representation.name=dark")).first()
 
 

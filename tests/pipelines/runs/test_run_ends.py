@@ -69,7 +69,7 @@ def test_a_scene_that_draws_what_is_not_finite_is_an_error(tmp_path: Path, monke
             )
 
     config = load_config("cpu", prompt="a red mug", prior="world", refine=False, overrides=SETTINGS)
-    with pytest.raises(UserError, match="what the scene draws is not finite any more"):
+    with pytest.raises(UserError, match="the scene rendered an image that is not finite"):
         generate(config, tmp_path / "run", watch=watch)
     assert not (tmp_path / "run" / "previews" / "final.png").exists()
 
