@@ -131,7 +131,7 @@ def test_what_is_finished_is_kept_and_what_was_interrupted_ends_the_same(
     assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 0
     assert "2 runs, 2 already finished" in capsys.readouterr().out and len(steps) == 8
     assert compare([*METHODS, *TINY, "--out", str(tmp_path), "--views", "3"]) == 1
-    assert "made with other settings" in capsys.readouterr().err
+    assert "made with different settings" in capsys.readouterr().err
 
 
 def test_a_run_in_a_process_of_its_own_and_its_failure(finished: Path, tmp_path: Path) -> None:

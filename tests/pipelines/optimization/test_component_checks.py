@@ -169,7 +169,7 @@ IMAGE_CASES = {
     "0 to 255": (_set(rgb=lambda x: 255 * x), r"Card.render rendered rgb from 2.* to 2.*divide by 255"),
     "below 0": (_set(rgb=lambda x: 2 * x - 1), r"rgb from -.*\[0, 1\]"),
     "opacity in percent": (_set(opacity=lambda x: 100 * x), "opacity from 0 to 100"),
-    "float64": (_set(rgb=lambda x: x.double()), "torch.float64 on cpu; float32"),
+    "float64": (_set(rgb=lambda x: x.double()), "torch.float64 on cpu; it must be float32"),
     "NaN": (_set(depth=lambda x: x * math.nan), "depth with .* not finite"),
     "negative depth": (_set(depth=lambda x: -x), "a depth of -3"),
     "depth where empty": (_set(depth=lambda x: x + 1), "depth of 1 where the opacity is 0"),
@@ -473,4 +473,6 @@ def test_a_fault_is_one_line_and_leaves_no_folder(
     names = ["--repr", "card", "--method", "sds", "--prior", "one-color"]
     assert main(["--out", str(tmp_path / "run"), *names, *TINY]) == 1, capsys.readouterr().err
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Card.render rendered a different rgb" in error and not (tmp_path / "run").exists()
+    assert (
+        error.count("\n") == 1 and "Card.render rendered a different rgb" in error and not (tmp_path / "run").exists()
+    )

@@ -280,7 +280,9 @@ def test_a_prior_that_misstates_its_modalities_is_refused() -> None:
         built_prior(Given(strange), torch.device("cpu"))
     assert built_prior(Given(silent), torch.device("cpu")) is silent
     silent.modalities = ("color", "normal")  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(UserError, match=r"ColorPrior.condition\(.* cannot be called as its protocol requires: too many"):
+    with pytest.raises(
+        UserError, match=r"ColorPrior.condition\(.* cannot be called as its protocol requires: too many"
+    ):
         built_prior(Given(silent), torch.device("cpu"))
 
 
@@ -301,7 +303,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ("stages.coarse.modalities.norml=1", r"stages\.coarse\.modalities.*norml.*color, albedo, normal"),
         ("stages.coarse.modalities={depth: -1}", r"stages\.coarse\.modalities\.depth is -1"),
         ("stages.coarse.modalities={depth: 0}", r"stages\.coarse\.modalities are all 0"),
-        ("stages.coarse.normals=0.5", r"'stages\.coarse\.normals' is called 'stages\.coarse\.modalities\.normal' now"),
+        ("stages.coarse.normals=0.5", r"'stages\.coarse\.normals' was renamed to 'stages\.coarse\.modalities\.normal'"),
     ],
 )
 def test_bad_settings_name_the_key(override: str, message: str) -> None:
@@ -349,6 +351,6 @@ def test_a_run_that_cannot_be_is_refused_before_its_first_step() -> None:
     assert "stages.geometry.modalities asks for 'normal', but DiffusersPrior supports color" in refused(
         "stages.geometry.modalities={color: 1, normal: 1}"
     )
-    assert "stages.texture.modalities asks for 'depth', and a textured_mesh trains colors alone" in refused(
+    assert "stages.texture.modalities asks for 'depth', but textured_mesh only trains colors" in refused(
         "stages.texture.modalities={albedo: 1, depth: 1}", prior="world"
     )
