@@ -292,7 +292,7 @@ def test_a_geometric_baseline_looks_through_the_decoder(
     ("part", "values", "message"),
     [
         ("unet", {"in_channels": 9}, "an inpainting, depth or upscaling model"),
-        ("unet", {"class_embed_type": "timestep"}, "wants more than a text embedding"),
+        ("unet", {"class_embed_type": "timestep"}, "needs more conditions than a text embedding"),
         ("scheduler", {"prediction_type": "flow_prediction"}, "predicts 'flow_prediction'; known"),
     ],
 )

@@ -169,7 +169,7 @@ def test_what_was_put_there_under_another_name_is_not_trusted(
         path.write_bytes(content)
         caplog.clear()
         assert _equal(_prior(folder).embed("a mug").views, first)
-        assert "damaged or of something else" in caplog.text and path.read_bytes() == whole
+        assert "damaged or belongs to another prompt" in caplog.text and path.read_bytes() == whole
     path.unlink()
     victim = tmp_path / "victim"
     victim.write_bytes(foreign)
