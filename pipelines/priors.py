@@ -32,7 +32,7 @@ class PriorConfig(Protocol):
 
 @dataclass
 class DiffusersPriorConfig:
-    """A pretrained text-to-image model through diffusers; wants a CUDA GPU. Stable Diffusion 1.5, 2.1, XL and 3,
+    """A pretrained text-to-image model through diffusers; needs a CUDA GPU. Stable Diffusion 1.5, 2.1, XL and 3,
     FLUX.1, PixArt, DeepFloyd IF: docs/models.md.
 
     `--prior PATH` and `--prior OWNER/NAME` are short for `--prior diffusers prior.model=...`.

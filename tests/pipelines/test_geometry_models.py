@@ -84,8 +84,10 @@ def test_bad_settings_are_refused(override: str, message: str) -> None:
 
 
 def test_what_cannot_be_loaded_is_told_with_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^estimator\.model=/no/such/folder: no folder and no hub id"):
+    with pytest.raises(
+        UserError, match=r"^estimator\.model=/no/such/folder: '/no/such/folder' is neither a folder nor the hub id"
+    ):
         load_estimator(EstimatorConfig(model="/no/such/folder"), CPU)
-    with pytest.raises(UserError, match=r"is no geometry estimator: missing config\.json") as error:
+    with pytest.raises(UserError, match=r"is not a geometry estimator: missing config\.json") as error:
         load_estimator(EstimatorConfig(model=str(tmp_path)), CPU)
     assert "\n" not in str(error.value)

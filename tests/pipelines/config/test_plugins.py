@@ -76,7 +76,7 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
         ("from steindreamer.distill import METHODS\nMETHODS['x'] = int\n", "METHODS['x'] must be a dataclass"),
         (
             "from steindreamer.distill import SDSConfig, register_method as r\nr('a/b', SDSConfig)\n",
-            "a method was to be called 'a/b'; letters, digits",
+            "'a/b' is not a valid name of a method; letters, digits",
         ),
         ("from steindreamer.distill import SDSConfig, register_method as r\nr('ssd', SDSConfig)\n", "exists already"),
         (

@@ -343,7 +343,7 @@ def test_baselines_that_break_the_contract() -> None:
         _sees_all_geometry: "'own' mixes the images of a batch",
         _dropped: "'own' returns different values for the same images",
         _not_a_number: "'own' returned",
-        _scalar: "baseline 'own' must answer with one number per image",
+        _scalar: "baseline 'own' must return one floating-point number per image",
         _careless: "_careless raised AttributeError",
     }
     for function, message in faults.items():
@@ -354,7 +354,7 @@ def test_baselines_that_break_the_contract() -> None:
 
 @pytest.mark.parametrize("name", ["noise", "spectral", "learned", "low_rank", "depth", "", "two words", "a,b"])
 def test_names_that_a_baseline_cannot_have(name: str) -> None:
-    with pytest.raises(ValueError, match=r"choose another name|accepted in a name"):
+    with pytest.raises(ValueError, match=r"choose another name|is not a valid name"):
         register_control_variate(name)(_mean_of_all)
 
 
