@@ -173,7 +173,7 @@ def test_flux_without_the_guidance_input_reads_half_as_much(tmp_path: Path) -> N
     folder = save_tiny_model(tmp_path, "FluxPipeline", guidance_embeds=False)
     prior = _prior(folder, "FluxPipeline")
     assert prior.embed(PROMPT).views.tensors["encoder_hidden_states"].shape[1] == 256
-    with pytest.raises(ValueError, match=r"makes 30\d tokens .* reads 256"):
+    with pytest.raises(ValueError, match=r"has 30\d tokens .* reads 256"):
         prior.embed("mug " * 75)
 
 

@@ -175,7 +175,7 @@ def test_the_text_encoder_is_gone_after_embedding(prior: DiffusersPrior, monkeyp
 
 
 def test_a_prompt_too_long_to_be_read_is_refused(prior: DiffusersPrior) -> None:
-    with pytest.raises(ValueError, match=r"makes \d+ tokens .* reads 77; shorten"):
+    with pytest.raises(ValueError, match=r"has \d+ tokens .* reads 77; shorten"):
         prior.embed("a mug " * 40)
 
 

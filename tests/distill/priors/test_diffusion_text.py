@@ -213,7 +213,7 @@ def test_cached_tensors_keep_their_types() -> None:
 def test_a_prompt_is_refused_only_if_nothing_reads_it(folders: dict[str, Path]) -> None:
     """CLIP reads 77 tokens, the T5 of Stable Diffusion 3 reads 256."""
     prompt = "a mug " * 20
-    with pytest.raises(ValueError, match=r"makes \d+ tokens .* reads 77; shorten"):
+    with pytest.raises(ValueError, match=r"has \d+ tokens .* reads 77; shorten"):
         _prior(folders["StableDiffusionPipeline"]).embed(prompt)
     prior = _prior(folders["StableDiffusion3Pipeline"])
     prior.embed(prompt)

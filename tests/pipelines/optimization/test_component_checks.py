@@ -218,7 +218,7 @@ def test_images_of_wrong_shapes_cannot_be_returned(image: str, value: Any, messa
 def test_rates_parameters_and_regularizers(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Card, "rate", math.nan)
-        assert "gives nan for 'color'" in _refused()
+        assert "returned nan for 'color'" in _refused()
     with monkeypatch.context() as patch:
         patch.setattr(Card, "regularizer", torch.zeros(2))
         assert "must be a tensor of shape (), got (2,)" in _refused()
