@@ -73,7 +73,7 @@ class LearnedScore(nn.Module, Generic[Condition]):
                 f"need a learning rate > 0 and steps >= 0 of the learned score, got {learning_rate}, {steps}"
             )
         if not 0 <= camera_dropout <= 1:
-            raise ValueError(f"camera_dropout is a fraction between 0 and 1, got {camera_dropout}")
+            raise ValueError(f"camera_dropout must be a fraction between 0 and 1, got {camera_dropout}")
         if camera_weight != 1 and not (camera and camera_dropout):
             raise ValueError(
                 f"camera_weight={camera_weight} mixes predictions with and without camera: "

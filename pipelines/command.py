@@ -20,7 +20,7 @@ from .streams import complain, output_lost, put
 DONE, ERROR, USAGE = 0, 1, 2
 """Exit statuses. A process that is stopped by a signal exits with 128 + the signal's number."""
 
-PLUGIN_HELP = "run this file first, which registers components of your own; may be given again"
+PLUGIN_HELP = "Python file that registers custom components, run first; may be repeated"
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,7 +73,7 @@ def exit_status(work: Callable[[], object], *, debug: bool, stopped: str, progre
         if debug:
             raise
         who = culprit(stop) or "a component"
-        complain(f"error: {who} called sys.exit({stop.code!r}) in the middle of the work; it must raise an error")
+        complain(f"error: {who} called sys.exit({stop.code!r}) during the run; it must raise an exception instead")
         return ERROR
     except Exception as error:
         if debug:
@@ -82,7 +82,7 @@ def exit_status(work: Callable[[], object], *, debug: bool, stopped: str, progre
         return USAGE if isinstance(error, SettingsError) else ERROR
     lost = output_lost()
     if lost:
-        complain(f"error: standard output cannot be written: {lost}")
+        complain(f"error: cannot write to standard output: {lost}")
         return ERROR
     return DONE
 
@@ -96,7 +96,7 @@ def _told(error: Exception) -> str:
         what = f"{error.filename}: " if error.filename is not None else ""
         return in_one_line(f"cannot read or write {what}{error.strerror or error}")
     name = f"{type(error).__name__}: {in_one_line(error)}"
-    message = f"{who} raised {name}" if (who := culprit(error)) else f"this is a fault of the program: {name}"
+    message = f"{who} raised {name}" if (who := culprit(error)) else f"this is a bug in steindreamer: {name}"
     return f"{message} ({_keep_traceback(error)})"
 
 

@@ -21,7 +21,7 @@ def append_text(path: Path, text: str) -> None:
     with open(descriptor, "a", encoding="utf-8", newline="\n") as file:
         status = _regular(file.fileno(), path)
         if status.st_nlink > 1:
-            raise OSError(errno.EMLINK, "it has a second name elsewhere (hard link)", str(path))
+            raise OSError(errno.EMLINK, "it has another hard link", str(path))
         file.write(text)
 
 
@@ -38,7 +38,7 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
 def _regular(descriptor: int, path: Path) -> os.stat_result:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return status
 
 

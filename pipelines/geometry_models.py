@@ -48,7 +48,7 @@ def _load_shipped() -> nn.Module:
         return load_tiny_estimator(folder)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the geometry estimator in {folder} cannot be loaded ({error}): install steindreamer again, "
+            f"the geometry estimator in {folder} cannot be loaded ({error}): reinstall steindreamer, "
             'or choose a method without one, such as method.control_variates.terms=["spectral"]'
         ) from error
 

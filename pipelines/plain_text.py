@@ -19,7 +19,7 @@ _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f")
 _REFUSED = {
     "Cc": "control characters",
     "Cf": "invisible formatting characters",
-    "Cs": "halves of characters, for it was no UTF-8",
+    "Cs": "surrogates (it was not valid UTF-8)",
     "Zl": "line breaks",
     "Zp": "line breaks",
 }
@@ -40,9 +40,9 @@ def why_refused(text: str) -> str:
     for character in _FLAG.sub("", text):
         kind = _REFUSED.get(unicodedata.category(character), "")
         if _is_noncharacter(character):
-            kind = "codes that are no characters"
+            kind = "noncharacters"
         if kind and character not in JOINERS:
-            return f"it holds {kind} (U+{ord(character):04X}); give one line of plain text"
+            return f"it contains {kind} (U+{ord(character):04X}); give one line of plain text"
     return ""
 
 

@@ -32,7 +32,7 @@ class PriorConfig(Protocol):
 
 @dataclass
 class DiffusersPriorConfig:
-    """A pretrained text-to-image model through diffusers; wants a CUDA GPU. Stable Diffusion 1.5, 2.1, XL and 3,
+    """A pretrained text-to-image model through diffusers; needs a CUDA GPU. Stable Diffusion 1.5, 2.1, XL and 3,
     FLUX.1, PixArt, DeepFloyd IF: docs/models.md.
 
     `--prior PATH` and `--prior OWNER/NAME` are short for `--prior diffusers prior.model=...`.
@@ -137,7 +137,7 @@ class TinyPriorConfig:
     """Whether the denoiser is compiled with torch.compile. The first steps are slow; the speed of later ones is not
     measured."""
     strict_words: bool = False
-    """Whether a prompt with words that have no effect is refused; false: they are named at the start and ignored."""
+    """Whether a prompt with words that have no effect is rejected; false: they are logged at the start and ignored."""
 
     def build(self, device: torch.device) -> Prior:
         """Load the model. Raises ValueError for a model that cannot be found or used, ImportError without diffusers."""

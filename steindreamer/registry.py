@@ -93,8 +93,8 @@ class Registry(MutableMapping[str, Entry]):
     def __setitem__(self, name: str, entry: Entry) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
-                f"a {self.kind} was to be called {name!r}; letters, digits, '_', '-', '.' and '+' are accepted in a "
-                "name, with a letter or digit first"
+                f"{name!r} is not a valid name of a {self.kind}; letters, digits, '_', '-', '.' and '+' are accepted, "
+                "with a letter or digit first"
             )
         if name in self._entries:
             raise ValueError(f"a {self.kind} named {name!r} exists already: choose another name")

@@ -29,7 +29,7 @@ from .wording import Wording
 
 @dataclass
 class WorldPriorConfig:
-    """The exact score of a small procedural world: a test bench and an offline demonstration, not a learned model."""
+    """The exact score of a small procedural world, for tests and offline demonstrations; not a learned model."""
 
     objects: Annotated[int, Interval(ge=1, le=1000)] = 8
     """Number of objects drawn from the prompt's caption; more objects make the prior more varied."""
@@ -42,7 +42,7 @@ class WorldPriorConfig:
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     """Seed that selects the objects."""
     strict_words: bool = False
-    """Whether a prompt with words that have no effect is refused; false: they are named at the start and ignored."""
+    """Whether a prompt with words that have no effect is rejected; false: they are logged at the start and ignored."""
 
     def build(self, device: torch.device) -> WorldPrior:
         """Build the prior, which renders on the CPU for every `device`. Raises ValueError for invalid settings."""
@@ -74,8 +74,8 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
     """
 
     description = (
-        "exact score of a small procedural world, computed from renderings of its own objects; "
-        "a test bench and offline demonstration, not a learned model"
+        "exact score of a small procedural world, computed from renderings of its own objects; for tests and offline "
+        "demonstrations, not a learned model"
     )
 
     modalities = MODALITIES

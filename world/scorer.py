@@ -101,7 +101,7 @@ class WorldScorer(nn.Module):
         try:
             scorer = cls(settings_from_json(ScorerConfig, given))
         except ValueError as error:
-            raise ValueError(f"{folder} holds no scorer: {error}") from error
+            raise ValueError(f"{folder} does not contain a scorer: {error}") from error
         fill(scorer, contents[_WEIGHTS], Path(str(folder)) / _WEIGHTS, "scorer")
         return scorer.requires_grad_(False).eval()
 
@@ -168,7 +168,7 @@ class WorldScorer(nn.Module):
         index = {(caption.kind, caption.color): i for i, caption in enumerate(known)}
         absent = [caption.text for caption in truth if (caption.kind, caption.color) not in index]
         if len(truth) != len(images) or not truth or absent:
-            what = f"not to choose from: {', '.join(absent)}" if absent else f"{len(truth)} captions"
+            what = f"not among the known captions: {', '.join(absent)}" if absent else f"{len(truth)} captions"
             raise ValueError(f"need one known caption for each of {len(images)} images; {what}")
         names = tuple(dict.fromkeys(caption.kind for caption in known))
         logits = torch.cat([self.score(part, known) for part in images.split(batch)])

@@ -120,9 +120,9 @@ class Wording:
         reading = _interpret(text, tokens, kind, self.colors[kind])
         if self.strict and reading.ignored:
             raise UnknownPromptError(
-                f"the {what} {_shown(text)} holds words that have no effect: {', '.join(reading.ignored)}; it would be "
-                f"read as {reading.caption.text!r}. Leave them out, set prior.strict_words=false, or use a prior that "
-                "was trained on them (docs/models.md)"
+                f"the {what} {_shown(text)} contains words that have no effect: {', '.join(reading.ignored)}; it "
+                f"would be read as {reading.caption.text!r}. Leave them out, set prior.strict_words=false, or use a "
+                "prior that was trained on them (docs/models.md)"
             )
         return reading
 
@@ -138,8 +138,8 @@ class Wording:
         negative = self.read(negative_prompt, "negative prompt")
         if negative.caption == own.caption:
             raise UnknownPromptError(
-                f"the negative prompt {_shown(negative_prompt)} means {own.caption.text!r}, as the prompt does: name "
-                "another object or color, or leave it empty"
+                f"the negative prompt {_shown(negative_prompt)} means the same as the prompt, {own.caption.text!r}: "
+                "name another object or color, or leave it empty"
             )
         return own, negative
 
@@ -174,8 +174,8 @@ class Wording:
         more = "" if self.colors.keys() >= KINDS.keys() else "`--prior world` knows more objects; "
         colors = [color for color in COLORS if any(color in known for known in self.colors.values())]
         return (
-            f"Known objects: {', '.join(sorted(self.colors))}. Known colors: {', '.join(colors)}. {more}"
-            "any other object takes a text-to-image model (docs/models.md)"
+            f"Known objects: {', '.join(sorted(self.colors))}. Known colors: {', '.join(colors)}. {more}any other "
+            "object needs a text-to-image model (docs/models.md)"
         )
 
 

@@ -70,8 +70,8 @@ class ControlVariateConfig:
         stein = [name for name in known if known[name].is_stein]
         if self.variant != "corrected" and not set(self.terms) & set(stein):
             raise ValueError(
-                f"variant {self.variant!r} concerns Stein terms, and terms={self.terms} has none: "
-                f"list one of {', '.join(stein)}"
+                f"variant {self.variant!r} applies to Stein terms, but terms={self.terms} has none: list one of "
+                f"{', '.join(stein)}"
             )
         odd = [name for name in self.terms if known[name].is_odd]
         if odd and antithetic:

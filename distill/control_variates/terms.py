@@ -121,7 +121,7 @@ class SteinTerm:
             whole = isinstance(phi, Tensor) and phi.is_floating_point() and phi.device == noisy.device
             if not whole or phi.shape != sample.timestep.shape:
                 raise ValueError(
-                    f"baseline {self.name!r} must answer with one number per image, floating-point of shape "
+                    f"baseline {self.name!r} must return one floating-point number per image, of shape "
                     f"{tuple(sample.timestep.shape)} on {noisy.device}; got {described(phi)}"
                 )
             gradient = torch.autograd.grad(phi.sum(), noisy, allow_unused=True)[0] if phi.requires_grad else None

@@ -61,7 +61,9 @@ def checked_digests(folder: Path, files: Collection[str]) -> dict[str, str]:
     for name, digest in found.items():
         blob = (folder / name).resolve()
         if blob.parent.name == "blobs" and _HASH.fullmatch(blob.name) and blob.name != digest:
-            raise ValueError(f"{folder / name} is damaged: its SHA-256 is {digest}; delete {blob} and fetch it again")
+            raise ValueError(
+                f"{folder / name} is damaged: its SHA-256 is {digest}; delete {blob} and download it again"
+            )
     return found
 
 
@@ -75,8 +77,8 @@ def check_manifest(folder: Traversable, digests: Mapping[str, str]) -> None:
         if listed.get(name) != digest:
             what = "is damaged or was changed" if name in listed else "was added later"
             raise ValueError(
-                f"{folder}/{name} {what}: its SHA-256 is not what {MANIFEST} says; copy or install the folder again, "
-                f"or delete {folder}/{MANIFEST} if the change is your own"
+                f"{folder}/{name} {what}: its SHA-256 does not match {MANIFEST}; copy or install the folder again, or "
+                f"delete {folder}/{MANIFEST} if the change is your own"
             )
 
 

@@ -68,11 +68,11 @@ def download(what: str, names: Sequence[str], patterns: Iterable[str], choose: C
             replies.append(f"{name}: gated; accept its license at {page}, then run: hf auth login")
         except HfHubHTTPError as error:
             status = f"status {error.response.status_code}" if error.response is not None else "no status"
-            replies.append(f"{name}: not there, or not public ({status})")
+            replies.append(f"{name}: not found, or not public ({status})")
         except ValueError as error:
             replies.append(f"{name}: {error}")
         except Exception as error:  # errors of the hub's HTTP library, which differs between hub versions
-            replies.append(f"the hub does not answer ({' '.join(str(error).split())[:200] or type(error).__name__})")
+            replies.append(f"the hub does not respond ({' '.join(str(error).split())[:200] or type(error).__name__})")
             break
     repository = split_revision(names[0])[0]
     included = " ".join(f"--include '{pattern}'" for pattern in patterns)

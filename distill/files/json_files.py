@@ -43,7 +43,7 @@ def parse_json_object(text: str | bytes, name: str) -> dict[str, Any]:
     except ValueError as error:  # also raised for bytes that are not UTF-8
         raise ValueError(f"{name} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{name} must hold a JSON object, got {str(found)[:100]}")
+        raise ValueError(f"{name} must contain a JSON object, got {str(found)[:100]}")
     return found
 
 

@@ -38,7 +38,8 @@ def tensor_files(paths: Iterable[Path]) -> dict[str, Path]:
         for name, kind in kinds.items():
             if kind not in _FLOATS and not name.endswith(_TABLES):
                 raise ValueError(
-                    f"{path} holds '{name}' as {kind}; weights as {', '.join(_FLOATS)} are accepted, quantized ones not"
+                    f"{path} stores '{name}' as {kind}; only weights as {', '.join(_FLOATS)} are accepted, not "
+                    "quantized ones"
                 )
             found[name] = path
     return found
@@ -51,7 +52,7 @@ def check_shard_index(index: Path, shards: Collection[str]) -> None:
         raise ValueError(f"{index} has no weight_map that says which file holds which tensor")
     strange = next((f"{name!r} is in {file!r}" for name, file in listed.items() if file not in set(shards)), None)
     if strange:
-        raise ValueError(f"{index} says that {strange}, which is none of {', '.join(sorted(shards))}")
+        raise ValueError(f"{index} says that {strange}, which is not one of {', '.join(sorted(shards))}")
 
 
 def check_report(where: object, report: Mapping[str, Any], harmless: Collection[str] = ()) -> None:
@@ -69,12 +70,14 @@ def check_report(where: object, report: Mapping[str, Any], harmless: Collection[
     ]
     missing = sorted(report["missing_keys"])
     if missing:
-        raise ValueError(f"{where} lacks {_some(missing)}: it is incomplete or of another model; fetch it again")
+        raise ValueError(
+            f"{where} lacks {_some(missing)}: it is incomplete or belongs to another model; download it again"
+        )
     mismatched = sorted(str(each[0]) if isinstance(each, tuple) else str(each) for each in report["mismatched_keys"])
     if mismatched:
-        raise ValueError(f"{where} holds {_some(mismatched)} in another shape than config.json says")
+        raise ValueError(f"{where} has {_some(mismatched)} in a different shape than config.json specifies")
     if left:
-        raise ValueError(f"{where} holds {_some(sorted(left))}, which the model of its config.json does not have")
+        raise ValueError(f"{where} contains {_some(sorted(left))}, which the model of its config.json does not have")
 
 
 def fill(model: nn.Module, content: bytes, where: Path, what: str) -> None:
@@ -86,7 +89,7 @@ def fill(model: nn.Module, content: bytes, where: Path, what: str) -> None:
 
     Raises ValueError naming the file unless it holds exactly the network's tensors and all their numbers are finite.
     """
-    with foreign_errors(f"{where} is damaged, or no {what}"):
+    with foreign_errors(f"{where} is damaged, or is not a {what}"):
         tensors = load(content)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     check_finite(model.state_dict().items(), where)
@@ -114,8 +117,8 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]], where: Mapping[str, Path
         least, most = torch.aminmax(tensor.detach())
         if not (torch.isfinite(least) and torch.isfinite(most)):
             path = where if isinstance(where, Path) else _file_of(name, where)
-            half = " in float16; another precision may do" if tensor.dtype == torch.float16 else ""
-            raise ValueError(f"{path} holds numbers in '{name}' that are not finite{half}")
+            half = " in float16; try another precision" if tensor.dtype == torch.float16 else ""
+            raise ValueError(f"{path} has values in '{name}' that are not finite{half}")
 
 
 def _file_of(name: str, files: Mapping[str, Path]) -> Path:

@@ -27,12 +27,12 @@ def find_estimator(name: str) -> Path:
         try:
             choose_files({path.name for path in folder.iterdir()})
         except ValueError as error:
-            raise ValueError(f"{folder} is no geometry estimator: {error}") from None
+            raise ValueError(f"{folder} is not a geometry estimator: {error}") from None
         return folder
     owner, slash, repository = name.partition("/")
     if not slash or owner in ("", ".", "..", "~") or not repository or "/" in repository or "\\" in name:
         raise ValueError(
-            f"no folder and no hub id '{name}' of an estimator; give 'tiny', a hub id such as {EXAMPLE}, "
+            f"'{name}' is neither a folder nor the hub id of an estimator; give 'tiny', a hub id such as {EXAMPLE}, "
             "or the path of a folder"
         )
     cached = cached_folder(name, REQUIRED)
@@ -48,7 +48,8 @@ def choose_files(available: Collection[str]) -> list[str]:
     pickled = sorted(name for name in available if name.endswith(PICKLED))
     if REQUIRED[1] in missing and pickled:
         raise ValueError(
-            f"{pickled[0]} is pickled and could run any code when loaded; only safetensors are accepted: {REQUIRED[1]}"
+            f"{pickled[0]} is pickled and could run arbitrary code when loaded; only safetensors are accepted: "
+            f"{REQUIRED[1]}"
         )
     if missing:
         raise ValueError(f"missing {', '.join(missing)}")

@@ -107,7 +107,7 @@ def _read_preprocessing(folder: Traversable) -> Preprocessing:
     try:
         return Preprocessing.from_json(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} does not say how images are prepared: {error}") from error
+        raise ValueError(f"{file} does not specify how images are preprocessed: {error}") from error
 
 
 def _says_depth(config: Any) -> bool:
@@ -122,8 +122,9 @@ def _square_only(config: Any) -> bool:
 def _check_independence(config: Any, folder: Path) -> None:
     if len(getattr(config, "bin_configurations", ())) > 1:
         raise ValueError(
-            f"{folder} chooses between {len(config.bin_configurations)} heads by a vote of all images together, and "
-            "every image must be treated on its own: use a ZoeDepth with one head, such as Intel/zoedepth-nyu"
+            f"{folder} chooses between {len(config.bin_configurations)} heads by a vote over the whole batch, but "
+            "every image must be processed independently: use a ZoeDepth model with one head, such as "
+            "Intel/zoedepth-nyu"
         )
 
 
@@ -138,7 +139,7 @@ def _check_complete(model: Any, missing: set[str], preprocessing: Preprocessing,
     for value in parameters.values():
         value.requires_grad_(True)
     side = preprocessing.input_size(preprocessing.height, preprocessing.width)
-    with torch.enable_grad(), foreign_errors(f"{folder} holds a model that takes no image"):
+    with torch.enable_grad(), foreign_errors(f"{folder} contains a model that does not take an image"):
         answer = model(pixel_values=torch.zeros(1, 3, *side)).predicted_depth.sum()
     gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
     if answer.requires_grad:
@@ -146,4 +147,4 @@ def _check_complete(model: Any, missing: set[str], preprocessing: Preprocessing,
     model.requires_grad_(False)
     used = [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
     if used:
-        raise ValueError(f"{folder} lacks {len(used)} of the model's weights, such as {used[0]}: fetch it again")
+        raise ValueError(f"{folder} lacks {len(used)} of the model's weights, such as {used[0]}: download it again")

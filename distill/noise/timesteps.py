@@ -53,8 +53,8 @@ class TimestepConfig:
             raise ValueError(f"unknown timesteps.order {self.order!r}: use one of {', '.join(ORDERS)}")
         if self.order != "random" and (self.stratified or self.importance):
             raise ValueError(
-                f"timesteps.order={self.order} draws nothing; set stratified=false and importance=false, "
-                "or order=random"
+                f"timesteps.order={self.order} is deterministic; set stratified=false and importance=false, or "
+                "order=random"
             )
 
     def maximum_at(self, progress: float) -> float:

@@ -162,7 +162,9 @@ def encode(prior: Prior[Any, Any], image: Float[Tensor, "b 3 h w"]) -> Float[Ten
             f"or image for each image; got {described(encoded)}"
         )
     if torch.is_grad_enabled() and image.requires_grad and not encoded.requires_grad:
-        raise ValueError(f"{name} must be differentiable: remove no_grad or detach from it; no scene can learn so")
+        raise ValueError(
+            f"{name} must be differentiable: remove no_grad or detach from it, otherwise no scene can be trained"
+        )
     return encoded
 
 

@@ -142,7 +142,7 @@ def modalities_of(names: Sequence[str] | None) -> tuple[str, ...]:
         described = (
             f"{list(CAMERA_FEATURES)}, then any of {list(view_feature_names(MODALITIES)[len(CAMERA_FEATURES) :])}"
         )
-        raise ValueError(f"wants the camera as {names}, not as {described}")
+        raise ValueError(f"expects the camera as {names}, not as {described}")
     return modalities or ("color",)
 
 

@@ -31,7 +31,7 @@ def reason(error: BaseException) -> str:
     """The reason of an exception, in one line of at most 300 characters."""
     text = " ".join(str(error).split())[:_LONGEST]
     if isinstance(error, MemoryError) or _MEMORY.search(text):
-        return f"wants more memory than there is ({text or type(error).__name__})"
+        return f"needs more memory than is available ({text or type(error).__name__})"
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     if isinstance(error, OSError) and error.strerror:

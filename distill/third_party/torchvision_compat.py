@@ -56,8 +56,8 @@ def prepare_torchvision() -> None:
         sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType]  # marks the module as absent
         reason = " ".join(str(error).split())
         warnings.warn(
-            f"torchvision cannot be imported beside torch {torch.__version__} and is left out "
-            f"({type(error).__name__}: {reason}); install the one that belongs to this torch",
+            f"torchvision cannot be imported with torch {torch.__version__} and is skipped ({type(error).__name__}: "
+            f"{reason}); install the version that matches this torch",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -135,7 +135,9 @@ def probe_variance(
     if tuples < 4 or tuples % 2:
         raise ValueError(f"the probe needs an even number of tuples, at least 4 (two noises each), got {tuples}")
     if REFERENCE not in distillers:
-        raise ValueError(f"the probe compares with '{REFERENCE}'; among the distillers are {', '.join(distillers)}")
+        raise ValueError(
+            f"the probe needs '{REFERENCE}' as the reference; the given distillers are {', '.join(distillers)}"
+        )
     reference = distillers[REFERENCE]
     in_parameters, in_images = PairedMoments(REFERENCE), PairedMoments(REFERENCE)
     fractions = {name: [0.0] * BINS for name in distillers}

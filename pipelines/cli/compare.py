@@ -43,7 +43,7 @@ examples:
   compare.py --methods sds ssd --prompts "a red mug" "a wooden chair" --out runs/compare
   compare.py --methods sds ssd-depth=ssd:method.control_variates.terms=[depth] --with-fixed-coefficients
              --prompts "a red mug" --seeds 0 1 2 --out runs/mu
-The same command again goes on where it was interrupted and keeps what is finished.
+Run the same command again to continue an interrupted comparison; finished runs are kept.
 DIR holds compare.html, plots/, measurements.csv, runs.csv, trials/ and runs/.
 """
 
@@ -66,32 +66,42 @@ def parser(prog: str = "compare.py") -> argparse.ArgumentParser:
     out.add_argument("--repr", dest="representation", default="", metavar="NAME", help="3D representation")
     out.add_argument("--prior", default="", metavar="NAME|MODEL", help="2D prior")
     out.add_argument("--preset", default="cpu", metavar="NAME|FILE", help="settings to start from (default: cpu)")
-    out.add_argument("--settings", nargs="+", default=[], metavar="section.key=value", help="for all methods")
+    out.add_argument("--settings", nargs="+", default=[], metavar="section.key=value", help="settings for all methods")
     out.add_argument(
         "--calls",
         type=whole_number,
         default=0,
-        help="calls of the prior per run (default: what the first method's steps need)",
+        help="prior calls per run (default: as many as the steps of the first method need)",
     )
     out.add_argument(
-        "--with-fixed-coefficients", action="store_true", help="also run every SSD with fixed coefficients"
+        "--with-fixed-coefficients", action="store_true", help="also run every SSD method with fixed coefficients"
     )
-    out.add_argument("--measurements", type=whole_number, default=10, metavar="N", help="during a run (default: 10)")
     out.add_argument(
-        "--tuples", type=whole_number, default=120, metavar="N", help="of each variance probe (default: 120); 0: none"
+        "--measurements", type=whole_number, default=10, metavar="N", help="measurements during a run (default: 10)"
     )
-    out.add_argument("--score", choices=["world", "psnr"], default="world", help="of convergence and quality")
-    out.add_argument("--clip", default="", metavar="PATH|ID", help="score by the CLIP distance of this model")
-    out.add_argument("--views", type=whole_number, default=12, metavar="N", help="held-out images (default: 12)")
     out.add_argument(
-        "--size", type=whole_number, default=128, metavar="PIXELS", help="of a held-out image (default: 128)"
+        "--tuples",
+        type=whole_number,
+        default=120,
+        metavar="N",
+        help="draws per variance probe (default: 120); 0: no probes",
+    )
+    out.add_argument(
+        "--score", choices=["world", "psnr"], default="world", help="score for convergence and quality (default: world)"
+    )
+    out.add_argument("--clip", default="", metavar="PATH|ID", help="score with the CLIP distance of this model instead")
+    out.add_argument(
+        "--views", type=whole_number, default=12, metavar="N", help="number of held-out images (default: 12)"
+    )
+    out.add_argument(
+        "--size", type=whole_number, default=128, metavar="PIXELS", help="size of a held-out image (default: 128)"
     )
     out.add_argument(
         "--jobs",
         type=whole_number,
         default=1,
         metavar="N",
-        help="processes at a time (default: 1); 0: all in this process",
+        help="parallel processes (default: 1); 0: run everything in this process",
     )
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -109,7 +119,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "compare.py") -> in
     return exit_status(
         lambda: _run(options, command),
         debug=options.debug,
-        stopped="stopped; the same command goes on from here",
+        stopped="stopped; run the same command again to continue",
         progress=f"{PROGRAM}.pipelines.comparison",
     )
 
@@ -162,7 +172,7 @@ def _check(options: argparse.Namespace) -> None:
         if not 0 <= seed <= MAX_SEED:
             raise SettingsError(f"--seeds holds {seed}; 0 to {MAX_SEED} is accepted")
     if options.tuples % 2 or options.tuples == 2:
-        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 on are accepted, and 0")
+        raise SettingsError(f"--tuples is {options.tuples}; 0 and even numbers from 4 are accepted")
 
 
 def _check_early(options: argparse.Namespace, known: Schema) -> None:

@@ -20,7 +20,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """Run the command line of `steindreamer list`. Returns the exit status."""
     repair_streams()
     parser = Parser(prog=prog, description="List representations, methods, priors and presets.", allow_abbrev=False)
-    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="of the names, such as 's*'")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="list only names that match, such as 's*'"
+    )
     parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)

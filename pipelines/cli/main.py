@@ -10,13 +10,13 @@ from ..errors import nearest
 from ..streams import put, repair_streams
 
 COMMANDS = {
-    "run": "make a prompt into a textured mesh; what is done without a command too",
+    "run": "generate a textured mesh from a prompt (the default command)",
     "resume": "continue an interrupted run: resume RUN",
-    "export": "write a run's asset anew with other settings: export RUN export.face_budget=5000",
-    "list": "what can be chosen: representations, methods, priors, presets; list PATTERN for some of them",
-    "settings": "all settings of a run as they would be used",
+    "export": "export a run's asset again with other settings: export RUN export.face_budget=5000",
+    "list": "list representations, methods, priors and presets; list PATTERN shows only matching names",
+    "settings": "print all settings of a run with their final values",
     "compare": "compare methods over prompts and seeds",
-    "probe": "measure the variance of the gradients of methods at a run's scene",
+    "probe": "measure the gradient variance of several methods on the scene of a run",
 }
 
 
@@ -77,12 +77,12 @@ def _help() -> str:
         [
             "usage: steindreamer [COMMAND] ...",
             "",
-            "Text to a game-ready textured mesh by score distillation.",
+            "Text-to-3D: a game-ready textured mesh from a prompt, by score distillation.",
             "",
             "commands:",
             *lines,
             "",
-            'Without a command: run, for example steindreamer --prompt "a red mug" --out runs/mug.',
-            "steindreamer COMMAND --help shows the options of a command, steindreamer --version the version.",
+            'The default command is run, for example: steindreamer --prompt "a red mug" --out runs/mug',
+            "steindreamer COMMAND --help shows the options of a command; steindreamer --version prints the version.",
         ]
     )

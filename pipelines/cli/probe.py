@@ -40,7 +40,7 @@ def parser(prog: str = "probe.py") -> argparse.ArgumentParser:
     """The argument parser of the command line."""
     out = Parser(
         prog=prog,
-        description="Measure the variance of the gradients of several methods at a run's newest scene.",
+        description="Measure the gradient variance of several methods on the latest scene of a run.",
         epilog=EPILOGUE.replace("probe.py", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -51,14 +51,20 @@ def parser(prog: str = "probe.py") -> argparse.ArgumentParser:
         help="NAME, NAME:section.key=value or LABEL=NAME:... (default: the run's own); SDS is always measured",
     )  # fmt: skip
     out.add_argument(
-        "--tuples", type=whole_number, default=120, metavar="N", help="noise level, camera, noise (default: 120)"
+        "--tuples",
+        type=whole_number,
+        default=120,
+        metavar="N",
+        help="draws of noise level, camera and noise (default: 120)",
     )
-    out.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the tuples (default: 0)")
+    out.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="random seed of these draws (default: 0)"
+    )
     out.add_argument(
         "--learn", type=whole_number, default=100, metavar="N",
-        help="draws on which methods other than the run's own learn first, at this scene (default: 100)",
+        help="warm-up draws on this scene for the methods other than the run's own (default: 100)",
     )  # fmt: skip
-    out.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
+    out.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return out
@@ -85,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
     candidates = parse_candidates(options.method)
     probe = probe_run(options.run, candidates, tuples=options.tuples, seed=options.seed, learn=options.learn)
     for line in probe.damage:
-        put(f"passed over: {line}")
+        put(f"skipped: {line}")
     put(f"{options.run}: stage '{probe.stage}' after {probe.step} steps; {options.tuples} tuples, seed {options.seed}")
     put(tables(probe.variances))
     if options.json is not None:

@@ -28,7 +28,7 @@ settings:
     stages.coarse.steps=400   method.guidance_scale=7.5  export.face_budget=5000
     stages.texture.steps=0    method.control_variates.terms=[depth,normal]
     representation.count=8000 prior.objects=4            export.height_meters=0.3
-  --list shows what can be chosen, --settings all settings with their values.
+  --list shows the available names, --settings all settings with their values.
 
 examples:
   run.py --repr gaussians --method ssd
@@ -36,11 +36,11 @@ examples:
   run.py --prompt "a wooden chair" --method sds --seed 3 --no-refine
   run.py --resume --out runs/mug          after Ctrl-C, a crash or a power cut
   run.py --resume --overwrite --out runs/mug export.face_budget=5000
-                                          the same scene as another asset
+                                          the same scene, exported with other settings
 
 A run's folder holds asset/asset.glb, turntable.webp, report.html, previews/,
-metrics.jsonl, summary.json, checkpoints/ and config.yaml. Nothing that exists
-is replaced without --overwrite.
+metrics.jsonl, summary.json, checkpoints/ and config.yaml. Existing files
+are not replaced without --overwrite.
 """
 
 
@@ -48,7 +48,7 @@ def parser(prog: str = "run.py") -> argparse.ArgumentParser:
     """The argument parser of the command line."""
     out = Parser(
         prog=prog,
-        description="Text to a game-ready textured mesh by score distillation.",
+        description="Text-to-3D: a game-ready textured mesh from a prompt, by score distillation.",
         epilog=EPILOGUE.replace("run.py", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -56,21 +56,23 @@ def parser(prog: str = "run.py") -> argparse.ArgumentParser:
     out.add_argument("--prompt", help='what to make (default: "a yellow rubber duck")')
     out.add_argument("--repr", dest="representation", metavar="NAME", help="3D representation (default: gaussians)")
     out.add_argument("--method", metavar="NAME", help="distillation method (default: ssd)")
-    out.add_argument("--prior", metavar="NAME|MODEL", help="2D prior, or a model: folder or hub id (default: tiny)")
+    out.add_argument(
+        "--prior", metavar="NAME|MODEL", help="2D prior, or the folder or hub id of a model (default: tiny)"
+    )
     out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
-    out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export that")
+    out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export its scene")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
-    out.add_argument("--seed", help="same seed, same machine: the same result (default: 0)")
-    out.add_argument("--resume", action="store_true", help="continue an interrupted run exactly where it was saved")
+    out.add_argument("--seed", help="random seed; the same seed on the same machine gives the same result (default: 0)")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     out.add_argument(
         "--overwrite", action="store_true", help="replace the earlier run in the folder; with --resume, only its asset"
     )
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--quiet", action="store_true", help="print only errors")
     out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
-    out.add_argument("--settings", action="store_true", help="print all settings as they would be used, and stop")
+    out.add_argument("--settings", action="store_true", help="print all settings with their final values, and exit")
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    out.add_argument("overrides", nargs="*", metavar="section.key=value", help="single settings, see below")
+    out.add_argument("overrides", nargs="*", metavar="section.key=value", help="individual settings, see below")
     return out
 
 

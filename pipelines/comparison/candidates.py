@@ -55,7 +55,7 @@ def parse_candidate(text: str, known: Methods = None) -> Candidate:
     method, *settings = _NEXT_SETTING.split(rest)
     if method not in known:
         raise UnknownNameError(
-            f"'{text}' names no known method{nearest(method, known)}; write NAME, NAME:section.key=value or "
+            f"'{text}' does not name a known method{nearest(method, known)}; write NAME, NAME:section.key=value or "
             f"LABEL=NAME:section.key=value with NAME one of {', '.join(known)}"
         )
     return Candidate(label or _automatic_label(method, settings), method, tuple(settings))

@@ -68,10 +68,14 @@ def plan(comparison: Comparison) -> list[Trial]:
     for candidate, config, calls in zip(comparison.candidates, configs, needed, strict=True):
         stages = config.active_stages()
         if stages.keys() != first.keys() or any(s.views != first[n].views for n, s in stages.items()):
-            raise UserError(f"'{candidate.label}' has other stages or views than the first method; give all the same")
+            raise UserError(
+                f"'{candidate.label}' has different stages or views than the first method; use the same for all methods"
+            )
         views = {stage.views.per_step for stage in stages.values()}
         if len(views) > 1:
-            raise UserError("the stages differ in views.per_step; give all the same, so that steps can be compared")
+            raise UserError(
+                "the stages differ in views.per_step; use the same value for all, so that steps are comparable"
+            )
         per_step = calls * views.pop()
         steps = [f"stages.{name}.steps={max(1, round(scale * budget / per_step))}" for name, budget in budgets.items()]
         trials += _trials(comparison, candidate, tuple(steps), per_step)
@@ -91,7 +95,7 @@ def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1) -> list[Record]:
     """
     (out / "trials").mkdir(parents=True, exist_ok=True)
     waiting = [trial for trial in trials if not _prepared(trial, out).finished]
-    logger.info(f"{len(trials)} runs, {len(trials) - len(waiting)} of them finished before")
+    logger.info(f"{len(trials)} runs, {len(trials) - len(waiting)} already finished")
 
     children = Children()
 
@@ -99,7 +103,7 @@ def run_all(trials: Sequence[Trial], out: Path, jobs: int = 1) -> list[Record]:
         _run_one(trial, out, jobs, children)
         logger.info(f"finished: {trial.label}, '{trial.prompt}', seed {trial.seed}")
 
-    with signals_handled(lambda: "the same command goes on from here"):
+    with signals_handled(lambda: "run the same command again to continue"):
         if jobs:
             with ThreadPoolExecutor(jobs) as pool:
                 try:
@@ -133,7 +137,9 @@ def _prepared(trial: Trial, out: Path) -> Record:
         return record
     record = Record.read(path)
     if record.trial != trial:
-        raise UserError(f"{path} was made with other settings; give the same ones again, or another --out")
+        raise UserError(
+            f"{path} was made with different settings; use the same settings again, or choose another --out"
+        )
     return record
 
 

@@ -57,17 +57,17 @@ def _variance(r: Results, out: Path) -> str:
     if not any(m.variance for record in r.records for m in record.measurements):
         return ""
     panels = [
-        Panel("total variance of the gradient", "trace of the covariance", _curves(r, moment("total"), True), True),
-        Panel("over SDS at the same scene and draws", "ratio", _curves(r, relative("total"), True), True, 1.0),
-        Panel("over the noise alone, same", "ratio", _curves(r, relative("within"), True), True, 1.0),
-        Panel("noise to signal", "variance / |mean|²", _curves(r, moment("noise_to_signal"), True), True),
+        Panel("total gradient variance", "trace of the covariance", _curves(r, moment("total"), True), True),
+        Panel("total, relative to SDS at the same scene", "ratio", _curves(r, relative("total"), True), True, 1.0),
+        Panel("over noise only, relative to SDS", "ratio", _curves(r, relative("within"), True), True, 1.0),
+        Panel("noise-to-signal ratio", "variance / |mean|²", _curves(r, moment("noise_to_signal"), True), True),
     ]
     columns = {
         "total / SDS": relative("total"),
-        "over the noise / SDS": relative("within"),
-        "the same, per call": relative("within", per_call=True),
-        "total / SDS in images": relative("image_total"),
-        "noise to signal": moment("noise_to_signal"),
+        "over noise / SDS": relative("within"),
+        "over noise / SDS, per call": relative("within", per_call=True),
+        "total / SDS, image space": relative("image_total"),
+        "noise-to-signal ratio": moment("noise_to_signal"),
         COSINE: moment("cosine"),
         "calls": moment("calls"),
         "ms per gradient": lambda m: 1000 * moment("seconds")(m),
@@ -81,10 +81,10 @@ def _variance(r: Results, out: Path) -> str:
         + _plot(out, "variance", panels)
         + _table(["method", *columns], rows)
         + _note(
-            "In the scene's parameters, at each method's own scenes; geometric means over the measurements of a run "
-            "(cosines: arithmetic). SDS is measured at the same scene with the same noise levels, cameras and noises. "
-            "Where the cosine to SDS's mean gradient is well below 1, a method pursues another aim, and its variance "
-            "says little by itself."
+            "Variances of the gradient with respect to the scene's parameters, at each method's own scenes; "
+            "geometric means over the measurements of a run (cosines: arithmetic means). SDS is measured at the same "
+            "scene with the same noise levels, cameras and noise. A cosine well below 1 to the mean gradient of SDS "
+            "means that a method optimizes a different objective; its variance alone then says little."
         )
     )
 
@@ -99,15 +99,15 @@ def _convergence(r: Results, out: Path) -> str:
     for label in r.labels:
         calls, ratio, there = r.convergence(label, thresholds)
         rows.append([label, _cell(calls, 4), _cell(ratio), f"{there} of {len(r.of(label))}"])
-    header = ["method", "calls to the threshold", f"over {r.labels[0]}", "runs that reached it"]
+    header = ["method", "calls to reach the threshold", f"relative to {r.labels[0]}", "runs that reached it"]
     return (
         "<h2>Convergence</h2>"
         + _plot(out, "convergence", panels)
         + _table(header, rows)
         + _note(
-            f"{r.score_name}, {'larger' if r.larger_is_better else 'smaller'} is better. The threshold (dashed) of a "
-            "prompt is the worst of the methods' mean final scores. A run that does not reach it counts with its whole "
-            "budget."
+            f"{r.score_name}, {'larger' if r.larger_is_better else 'smaller'} is better. The threshold of a prompt "
+            "(dashed) is the worst mean final score of all methods. A run that does not reach it counts with its "
+            "full budget."
         )
     )
 
@@ -115,7 +115,7 @@ def _convergence(r: Results, out: Path) -> str:
 def _quality(r: Results) -> str:
     out = f"<h2>Final quality</h2><h3>{escape(r.score_name)}</h3>" + _by_prompt(r, score, r.larger_is_better)
     rows = [[label, _cell(r.final(label, score), 4), _cell(r.gain(label, score))] for label in r.labels]
-    out += _table(["method", "mean over all runs", f"less {r.labels[0]}"], rows)
+    out += _table(["method", "mean over all runs", f"minus {r.labels[0]}"], rows)
     for distance in DISTANCES.values():
         known = any(math.isfinite(distance.of(record.measurements[-1])) for record in r.records)
         if known and distance.title != r.score_name:
@@ -129,7 +129,9 @@ def _seconds(r: Results) -> str:
         for label in r.labels
     ]
     header = ["method", "seconds per step", "calls per step", "steps"]
-    note = "Wall-clock, without measurements and checkpoints; comparable if the machine did nothing else (--jobs 1)."
+    note = (
+        "Wall-clock time without measurements and checkpoints; comparable only on an otherwise idle machine (--jobs 1)."
+    )
     return "<h2>Time</h2>" + _table(header, rows) + _note(note)
 
 
@@ -149,8 +151,8 @@ def _ablation(r: Results, candidates: Sequence[Candidate]) -> str:
         for candidate in pair
     ]
     header = ["method", "coefficients", "total variance / SDS", r.score_name, "chamfer (mm)"]
-    note = "With the terms noise and spectral alone, fixed coefficients are SDS."
-    return "<h2>Learned and fixed coefficients</h2>" + _table(header, rows) + _note(note)
+    note = "With only the terms noise and spectral, fixed coefficients reduce to SDS."
+    return "<h2>Learned versus fixed coefficients</h2>" + _table(header, rows) + _note(note)
 
 
 def _images(r: Results, out: Path) -> str:

@@ -79,7 +79,7 @@ def _draw(axes: Any, panel: Panel) -> None:
     if panel.logarithmic and means and max(means) > LOGARITHMIC_FROM * min(means):
         axes.set_yscale("log")
     axes.set_title(panel.title, fontsize=10)
-    axes.set_xlabel("calls of the prior", fontsize=9)
+    axes.set_xlabel("prior calls", fontsize=9)
     axes.set_ylabel(panel.label, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)

@@ -62,7 +62,7 @@ def probe_run(
     stage, damage = _newest_scene(folder, config)
     distillers = {c.label: _distiller(c, config, stage, learn) for c in candidates if c != SDS}
     if REFERENCE in distillers:
-        raise UserError(f"'{REFERENCE}' is the name of plain SDS here; label the method otherwise: LABEL=NAME:...")
+        raise UserError(f"'{REFERENCE}' is reserved for plain SDS; give the method another label: LABEL=NAME:...")
     if not candidates:
         distillers = {OWN: stage.distiller}
     found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
@@ -76,14 +76,14 @@ def _newest_scene(folder: Path, config: RunConfig) -> tuple[Stage, list[str]]:
     def use(checkpoint: Checkpoint) -> Stage:
         name = checkpoint.metadata.get("stage")
         if not isinstance(name, str):
-            raise DamagedCheckpoint("is damaged: its JSON does not say the stage")
+            raise DamagedCheckpoint("is damaged: its JSON does not contain the stage")
         stage = pipeline.resumed(name)
         stage.load_tensors(checkpoint.tensors)
         return stage
 
     stage, damage = restore_newest(folder / "checkpoints", use)
     if stage is None:
-        raise UserError(f"{folder} has no checkpoint yet; let the run go on first")
+        raise UserError(f"{folder} has no checkpoint yet; continue the run until it saves one")
     return stage, damage
 
 
@@ -93,7 +93,7 @@ def _distiller(candidate: Candidate, config: RunConfig, stage: Stage, learn: int
     layers = [config.to_plain(), shared_settings(config), *given_layers(candidate.settings, {})]
     wanted = compose(layers, {"method": candidate.method})
     if texts_of(wanted, stage.name) != texts_of(config, stage.name):
-        raise UserError(f"{candidate.label} puts other words to the prior than the run did; probe a run made with it")
+        raise UserError(f"{candidate.label} uses other prompts than the run did; probe a run made with this method")
     method = wanted.methods[stage.name]
     estimator = load_estimator(wanted.estimator, stage.prior.device) if method.needs_estimator else None
     try:

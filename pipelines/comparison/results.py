@@ -59,8 +59,8 @@ class Distance:
 DISTANCES = {
     "psnr": Distance(psnr, PSNR, True),
     "chamfer": Distance(chamfer, "Chamfer distance to the true surface (mm)", False),
-    "normal_error": Distance(normal_error, "Mean error of the normals (degrees)", False),
-    "view_consistency": Distance(view_consistency, "Share of the views that show the right side", True),
+    "normal_error": Distance(normal_error, "Mean normal error (degrees)", False),
+    "view_consistency": Distance(view_consistency, "Fraction of views that show the correct side", True),
 }
 """Distances by the name of their field in `Measurement`."""
 

@@ -54,7 +54,9 @@ def world_score(prompt: str, views: int, size: int) -> Score:
     try:
         scorer = WorldScorer.load()
     except (OSError, ValueError) as error:
-        raise UserError(f"no world scorer: {' '.join(str(error).split())}; choose --score psnr or --clip") from error
+        raise UserError(
+            f"the world scorer cannot be loaded: {' '.join(str(error).split())}; choose --score psnr or --clip"
+        ) from error
     captions = [prompt, *scorer.known]
     name = "probability of the prompt (world scorer)"
 
@@ -103,7 +105,9 @@ class TransformersClip:
             processor: Any = transformers.CLIPImageProcessor.from_pretrained(model)
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"no CLIP from '{model}': {reason}; give a folder or a hub id of a CLIP model") from error
+            raise UserError(
+                f"cannot load a CLIP model from '{model}': {reason}; give the folder or hub id of a CLIP model"
+            ) from error
         self.mean, self.deviation = (
             torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std)
         )

@@ -158,7 +158,7 @@ class Record:
                 raise ValueError("it does not match its own digest")
             record = read_settings(cls, plain)
             if record.finished and not record.measurements:
-                raise ValueError("finished, without a measurement")
+                raise ValueError("it is marked as finished but has no measurement")
             return record
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read {path}: {in_one_line(error)}; remove it to run this trial again") from None
@@ -248,8 +248,8 @@ def _build_score(trial: Trial, stage: Stage) -> Score:
     truth = _truth(stage)
     if truth is None:
         raise UserError(
-            "the score psnr needs the true object: --prior world with prior.objects=1; or choose --score world, or "
-            "--clip with a model"
+            "the score psnr needs the ground-truth object: use --prior world with prior.objects=1, or choose --score "
+            "world, or --clip with a model"
         )
     return psnr_score(truth, trial.views, trial.size)
 
@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_plugins(given.plugin)
         run_trial(given.record, given.folder)
 
-    return exit_status(work, debug=False, stopped="stopped; the same command goes on from here", progress=None)
+    return exit_status(work, debug=False, stopped="stopped; run the same command again to continue", progress=None)
 
 
 if __name__ == "__main__":

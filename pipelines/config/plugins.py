@@ -25,7 +25,7 @@ def check_plugin_files(files: Iterable[Path]) -> None:
     """Raises SettingsError for a path that is not a Python file; nothing is run."""
     for file in files:
         if file.suffix != ".py" or not file.is_file():
-            kind = "is no file that exists" if not file.is_file() else "is no Python file"
+            kind = "does not exist" if not file.is_file() else "is not a Python file"
             raise SettingsError(f"--plugin {file} {kind}; give the path of a .py file")
 
 
@@ -59,7 +59,8 @@ def refuse_missing_plugins(layers: Iterable[Mapping[str, Any]], given: Iterable[
     if missing:
         again = " ".join(f"--plugin {shlex.quote(file)}" for file in missing)
         raise SettingsError(
-            f"these settings need the plugin {', '.join(missing)}, which is run only if you say so: add {again}"
+            f"these settings need the plugin {', '.join(missing)}, which is loaded only when given explicitly: add "
+            f"{again}"
         )
 
 
@@ -107,8 +108,8 @@ def _check_entries() -> None:
                 config()
             except Exception as error:
                 raise UserError(
-                    f"the {section} '{name}' of a plugin ({config.__name__}) cannot be made of its defaults: "
-                    f"{_described(error)}"
+                    f"the {section} '{name}' of a plugin ({config.__name__}) cannot be built with its default "
+                    f"settings: {_described(error)}"
                 ) from error
 
 

@@ -57,11 +57,11 @@ class OutputConfig:
     checkpoint_every: Annotated[int, Interval(ge=0, le=MAX_STEPS)] = 100
     """Steps between checkpoints; 0: only at an interruption and at the end."""
     log_every: Annotated[int, Interval(ge=1, le=MAX_STEPS)] = 10
-    """Steps between lines of metrics.jsonl and of the terminal."""
+    """Steps between log lines, in metrics.jsonl and in the terminal."""
     turntable_frames: Annotated[int, Interval(ge=0, le=720)] = 36
     """Frames of turntable.webp; 0: none."""
     image_size: Annotated[int, Interval(ge=16, le=2048)] = 256
-    """Pixels of a preview view and of the turntable."""
+    """Size of a preview view and of the turntable, in pixels (square)."""
     watchdog_seconds: Annotated[float, Interval(ge=0, le=1e6)] = 1800.0
     """Time limit of a step or an export in seconds, after which the stacks of all threads are written to watchdog.txt;
     0: no limit."""

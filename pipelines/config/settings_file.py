@@ -87,7 +87,7 @@ def _written(kind: Any, classes: dict[str, Any]) -> Any:
         return {"dict": _written(inner[1], classes), **keys}
     if origin in (Union, UnionType):
         return {"either": [_written(part, classes) for part in inner]}
-    raise ValueError(f"a setting is a {kind}, which outline.py cannot tell; teach it to")
+    raise ValueError(f"a setting has the type {kind}, which outline.py does not support yet; add it there")
 
 
 def _limited(kind: Any, limits: Sequence[Any], classes: dict[str, Any]) -> Any:

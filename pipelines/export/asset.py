@@ -96,9 +96,9 @@ def export_asset(
         fidelity = color_fidelity(representation, mesh)
         save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
     logger.info(
-        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; beside the scene: "
-        f"color difference {fidelity.color_difference:.2f} (mean CIEDE2000), "
-        f"silhouettes overlap {fidelity.silhouette_iou:.1%}"
+        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; compared with the scene: color "
+        f"difference {fidelity.color_difference:.2f} (mean CIEDE2000), silhouettes overlap "
+        f"{fidelity.silhouette_iou:.1%}"
     )
     return ExportReport(
         path,

@@ -119,6 +119,6 @@ def _to_image(image: Float[Tensor, "3 h w"]) -> Image.Image:
     incorrectly.
     """
     if not bool(image.isfinite().all()):
-        raise UserError("what the scene draws is not finite any more (NaN or infinite): its render is at fault")
+        raise UserError("the scene rendered an image that is not finite (NaN or infinite); check its render method")
     pixels = image.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray((pixels * 255).round().astype(np.uint8))

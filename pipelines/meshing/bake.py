@@ -89,7 +89,7 @@ def bake_color(
     if field is not None and (source == "field" or not seen.any()):
         color = field_color(field, positions)
     elif not seen.any():
-        raise ValueError("no view shows any part of the mesh where the representation has it")
+        raise ValueError("in no view does the representation cover any part of the mesh")
     else:
         color = np.where(seen[:, None], gathered.color, texels.interpolate(_spread(mesh, texels, gathered)))
     return to_bytes(texels.image(color))
@@ -110,7 +110,7 @@ def vertex_colors(mesh: TriangleMesh, views: Views) -> Float[Tensor, "v 3"]:
     normals = vertex_normals(mesh.vertices, mesh.faces)
     gathered = gather(replace(mesh, normals=normals), points, views)
     if not (gathered.weight > 0).any():
-        raise ValueError("no view shows any part of the mesh where the representation has it")
+        raise ValueError("in no view does the representation cover any part of the mesh")
     return _spread(mesh, points, gathered)
 
 

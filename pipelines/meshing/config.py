@@ -52,4 +52,6 @@ class MeshingConfig:
                     f"{type(representation).__name__} has none; use renders"
                 )
         if self.source == "mesh" and not isinstance(representation, Meshable):
-            raise SettingsError(f"export.source=mesh needs a mesh, {type(representation).__name__} is none; use auto")
+            raise SettingsError(
+                f"export.source=mesh needs a mesh, and {type(representation).__name__} is not one; use auto"
+            )

@@ -47,7 +47,7 @@ def best_level(volume: Volume, grid: Grid, views: Views, level: float) -> float:
     )
     reached = projected[projected > volume.min()]
     if reached.size == 0:
-        raise ValueError("no view sees anything of the scene inside the grid; is it smaller than a voxel?")
+        raise ValueError("no view shows any part of the scene inside the grid; is it smaller than a voxel?")
     levels = np.unique(np.quantile(reached, np.linspace(0, 1, 257)))
     scores = np.array([_iou(projected > value, target) for value in levels])
     # The optimum is flat; the median is more stable than the maximum.

@@ -93,7 +93,7 @@ def _largest(charts: np.ndarray, corners: np.ndarray, size: int, padding: int) -
     first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     area = 0.5 * float(np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum())
     if not 0 < area < np.inf:
-        raise ValueError(f"the charts have no area that could be packed: it is {area:.3g}")
+        raise ValueError(f"the charts are too small to be packed: their area is {area:.3g}")
     full = size / np.sqrt(area)  # would need every texel: never fits
     scale = full
     while scale > 1e-3 * full:

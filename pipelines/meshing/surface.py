@@ -99,7 +99,7 @@ Query = Callable[[np.ndarray], np.ndarray]
 
 def _own_mesh(representation: Representation) -> TriangleMesh:
     if not isinstance(representation, Meshable):
-        raise ValueError(f"source='mesh' needs a mesh; {type(representation).__name__} is none: use source='auto'")
+        raise ValueError(f"source='mesh' needs a mesh; {type(representation).__name__} is not one: use source='auto'")
     mesh = representation.mesh()
     if not len(mesh.faces):
         raise ValueError("the scene is empty: its mesh has no faces; train longer, or start from a larger shape")

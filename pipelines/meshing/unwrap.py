@@ -54,7 +54,7 @@ def _size(vertices: np.ndarray) -> np.float32:
     """
     extent = float(np.ptp(vertices.astype(np.float64), axis=0).max(initial=0))
     if not 0 < extent < np.inf:
-        raise ValueError(f"the surface has no size that could be unwrapped: its longest side is {extent:.3g}")
+        raise ValueError(f"the surface is too small to be unwrapped: its longest side is {extent:.3g}")
     return np.float32(2.0 ** round(np.log2(extent)))
 
 

@@ -254,7 +254,9 @@ class Rehearsal:
             raise UserError(f"the loss of {name} does not depend on the image: remove no_grad or detach from it")
         if not bool(gradient.isfinite().all()):
             encoder = f"{type(self._prior).__name__}.encode"
-            raise UserError(f"the gradient of {name}'s loss for the image is not finite; it goes through {encoder}")
+            raise UserError(
+                f"the gradient of {name}'s loss with respect to the image is not finite; it passes through {encoder}"
+            )
 
     def _diagnosis(self, distiller: Distiller, distillation: Distillation, trial: _Trial) -> str:
         """The component that caused a non-finite loss."""
@@ -262,17 +264,17 @@ class Rehearsal:
         with torch.no_grad():
             encoded = encode(self._prior, trial.image)
             if not bool(encoded.isfinite().all()):
-                return f"{prior}.encode returned {_broken(encoded)}; its weights or settings are broken"
+                return f"{prior}.encode returned {_broken(encoded)}; check its weights and settings"
             sample = self._sample(distillation, trial)
             (predicted,) = predict_noise(self._prior, [NoiseRequest(sample)], trial.condition)
         if not bool(predicted.isfinite().all()):
-            return f"{prior}.predict_noise returned {_broken(predicted)}; its weights or settings are broken"
+            return f"{prior}.predict_noise returned {_broken(predicted)}; check its weights and settings"
         for term, value in zip(distiller.names, distillation.observation.terms, strict=True):
             if not bool(value.isfinite().all()):
                 return f"the control variate '{term}' returned {_broken(value)}"
         return (
             f"the loss of {type(distiller).__name__} with the residual {type(distiller.residual).__name__} is "
-            f"{distillation.loss.tolist()} before the first step; one finite number is needed: check its settings"
+            f"{distillation.loss.tolist()} before the first step; it must be one finite number: check its settings"
         )
 
     def _sample(self, distillation: Distillation, trial: _Trial) -> NoisySample:
@@ -293,14 +295,14 @@ class Rehearsal:
             raise UserError(f"the control variate {name} returned {_broken(terms)}")
         if _moved(terms, checked_terms(variate, sample, geometry)):
             raise UserError(
-                f"the control variate {name} answers differently to the same images: a baseline must be "
-                "deterministic (no dropout, no random numbers of its own)"
+                f"the control variate {name} returns different values for the same images: a baseline must be "
+                "deterministic (no dropout, no random numbers)"
             )
         others = checked_terms(variate, *_with_others(sample, geometry, self._prior.schedule))
         if _moved(terms, others):
             raise UserError(
-                f"the control variate {name} mixes the images of a batch: its answer for the first image changed "
-                "with the second one. Entry i may depend on image i only (average over axes 1, 2 and 3, not 0)"
+                f"the control variate {name} mixes the images of a batch: its value for the first image changed with "
+                "the second one. Entry i may only depend on image i (average over axes 1, 2 and 3, not 0)"
             )
 
     def _check_estimator(self, trial: _Trial) -> None:
@@ -337,7 +339,7 @@ def built_prior(config: Any, device: torch.device) -> Prior:
         missing += [each for each in ("schedule", "device") if not hasattr(prior, each)]
         if missing:
             raise UserError(
-                f"{type(config).__name__}.build returned a {name}, which is no prior: it lacks {', '.join(missing)}"
+                f"{type(config).__name__}.build returned a {name}, which is not a prior: it lacks {', '.join(missing)}"
             )
         known = _checked_modalities(prior)
         for method, count in _PRIOR_METHODS.items():
@@ -353,7 +355,7 @@ def _checked_modalities(prior: Any) -> tuple[str, ...]:
     given = getattr(prior, "modalities", ("color",))
     if not isinstance(given, tuple | list) or not given or not set(given) <= set(MODALITIES):
         raise UserError(
-            f"{type(prior).__name__}.modalities is {given!r}; a tuple of some of {', '.join(MODALITIES)} is needed"
+            f"{type(prior).__name__}.modalities is {given!r}; it must be a tuple of some of {', '.join(MODALITIES)}"
         )
     return tuple(given)
 
@@ -490,7 +492,7 @@ def _check_call(what: str, method: Callable[..., Any], count: int) -> None:
     try:
         signature.bind(*[None] * count)
     except TypeError as error:
-        raise UserError(f"{what}{signature} cannot be called as its contract says: {error}") from None
+        raise UserError(f"{what}{signature} cannot be called as its protocol requires: {error}") from None
 
 
 def _check_device(name: str, device: Any) -> None:
@@ -498,7 +500,7 @@ def _check_device(name: str, device: Any) -> None:
     if not isinstance(device, torch.device):
         raise UserError(f"{name}.device must be a torch.device, got {device!r}")
     if device.type == "meta":
-        raise UserError(f"{name}.device is meta, which holds no numbers; cpu or cuda is meant")
+        raise UserError(f"{name}.device is meta, which holds no data; use cpu or cuda")
     try:
         torch.empty((), device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -510,7 +512,7 @@ def _check_parameters(scene: Representation, device: torch.device, asked: str = 
     for name, parameter in scene.named_parameters():
         what = f"{type(scene).__name__}: parameter '{name}'"
         if parameter.device.type != device.type:
-            raise UserError(f"{what} is on {parameter.device}; {asked} was asked for {device}")
+            raise UserError(f"{what} is on {parameter.device}; {asked} must create it on {device}")
         if not bool(parameter.isfinite().all()):
             raise UserError(f"{what} starts with {_broken(parameter)}")
 
@@ -528,7 +530,7 @@ def _check_schedule(name: str, schedule: Any) -> None:
     if not bool(torch.stack([alphas, sigmas]).isfinite().all()):
         raise UserError(f"{name}.schedule holds alphas or sigmas that are not finite")
     if float(sigmas[-1] * alphas[0]) < float(sigmas[0] * alphas[-1]):
-        raise UserError(f"{name}.schedule runs from much noise to little; timestep 0 must be the least noisy")
+        raise UserError(f"{name}.schedule runs from high to low noise; timestep 0 must be the least noisy")
 
 
 def _with_others(

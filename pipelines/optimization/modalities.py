@@ -55,17 +55,17 @@ def modality_image(
 def check_modalities(stage: str, config: StageConfig, prior: Prior) -> None:
     """Check that the prior knows what a stage distills. Raises SettingsError, which names the setting."""
     known, name = known_modalities(prior), type(prior).__name__
-    knows = f"{name} knows {', '.join(known)}"
+    knows = f"{name} supports {', '.join(known)}"
     for modality in config.fractions:
         if conditioned_as(modality, config) in known:
             continue
         if conditioned_as(modality, config) != modality:
             raise SettingsError(
-                f"stages.{stage}.normals_as_color gives the prior normal maps as if they were colors, and {knows}; "
-                f"set stages.{stage}.normals_as_color=false"
+                f"stages.{stage}.normals_as_color gives the prior normal maps as color images, but {knows}; set "
+                f"stages.{stage}.normals_as_color=false"
             )
-        advice = f"ask for one of these (stages.{stage}.modalities={{{known[0]}: 1, {modality}: 0}})"
+        advice = f"choose one of these (stages.{stage}.modalities={{{known[0]}: 1, {modality}: 0}})"
         if modality == "normal" and "color" in known:
-            advice += f", or give it normal maps as if they were colors (stages.{stage}.normals_as_color=true)"
-        advice += "; --prior world knows all"
-        raise SettingsError(f"stages.{stage}.modalities asks for '{modality}', and {knows}: {advice}")
+            advice += f", or give it normal maps as color images (stages.{stage}.normals_as_color=true)"
+        advice += "; --prior world supports all"
+        raise SettingsError(f"stages.{stage}.modalities asks for '{modality}', but {knows}: {advice}")

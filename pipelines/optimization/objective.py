@@ -54,7 +54,7 @@ class Objective:
         self.weights = _schedules(weights, representation)
         self._on_images = REGULARIZERS | (estimated_regularizers(estimator) if estimator is not None else {})
         if missing := self.weights.keys() & ESTIMATED.keys() - self._on_images.keys():
-            raise ValueError(f"regularizers {_listed(missing)} need a geometry estimator and none was given: pass one")
+            raise ValueError(f"regularizers {_listed(missing)} need a geometry estimator, but none was given: pass one")
 
     def distill(self, view: TrainingView, progress: float, generator: torch.Generator) -> Distillation:
         """The distillation of a rendered view.
@@ -75,7 +75,7 @@ class Objective:
             values |= self.representation.regularizers()
         if missing := self.weights.keys() - values.keys():
             name = type(self.representation).__name__
-            raise UserError(f"{name} promised the regularizer {_listed(missing)} and did not return it")
+            raise UserError(f"{name} declares the regularizer {_listed(missing)} but did not return it")
         return {name: Weighted(schedule.value_at(progress), values[name]) for name, schedule in self.weights.items()}
 
     def regularize_images(self, output: RenderOutput, cameras: Cameras) -> dict[str, Float[Tensor, ""]]:
@@ -101,8 +101,8 @@ def _schedules(weights: Mapping[str, Any], representation: Representation) -> di
     for name in weights:
         if name not in known:
             raise SettingsError(
-                f"unknown regularizer regularizers.{name}{nearest(name, known)}; "
-                f"{type(representation).__name__} knows: {_listed(known)}"
+                f"unknown regularizer regularizers.{name}{nearest(name, known)}; {type(representation).__name__} has: "
+                f"{_listed(known)}"
             )
     return {name: parse_schedule(value, name) for name, value in weights.items() if value}
 

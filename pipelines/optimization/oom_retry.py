@@ -63,4 +63,4 @@ def halve_micro_batch(prior: Prior, views: int) -> str:
     gc.collect()  # frees reference cycles of the failed graph that hooks hold
     if prior.device.type == "cuda":
         torch.cuda.empty_cache()  # frees fragmented memory
-    return f"out of memory: once more with prior.micro_batch={prior.micro_batch}, which stays"
+    return f"out of memory: retrying with prior.micro_batch={prior.micro_batch}, which is kept from now on"

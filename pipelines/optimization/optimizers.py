@@ -96,14 +96,16 @@ def check_still_optimized(optimizer: torch.optim.Optimizer, representation: Repr
     optimized = {id(p): p for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in representation.named_parameters():
         state = optimizer.state.get(parameter, {}) if id(parameter) in optimized else None
-        wrong = "another tensor than the one that the optimizer trains" if state is None else ""
+        wrong = "a different tensor than the one that the optimizer updates" if state is None else ""
         for key, value in (state or {}).items():
             if torch.is_tensor(value) and value.dim() and value.shape != parameter.shape:
-                wrong = f"of shape {tuple(parameter.shape)}, and the optimizer's '{key}' of {tuple(value.shape)}"
+                wrong = (
+                    f"of shape {tuple(parameter.shape)}, but the optimizer's '{key}' is of shape {tuple(value.shape)}"
+                )
         if wrong and parameter.requires_grad:
             raise UserError(
-                f"after {type(representation).__name__}.adapt the parameter '{name}' is {wrong}; adapt must "
-                "change parameters in place, and the optimizer's state with them"
+                f"after {type(representation).__name__}.adapt the parameter '{name}' is {wrong}; adapt must change "
+                "both the parameters and the optimizer's state in place"
             )
 
 
@@ -126,13 +128,15 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
         if not state:
             continue  # before its first step
         if state.keys() != _STATE[type(optimizer).__name__.lower()]:
-            raise ValueError(f"the optimizer's state of '{group['name']}' is {', '.join(sorted(state))}")
+            raise ValueError(
+                f"the optimizer's state of '{group['name']}' has the unexpected keys {', '.join(sorted(state))}"
+            )
         for name, value in state.items():
             expected = parameter.shape if name in _MOMENTS else torch.Size()
             if value.shape != expected or not value.is_floating_point():
                 raise ValueError(
-                    f"the optimizer's {name} of '{group['name']}' is {value.dtype} {tuple(value.shape)}, the parameter "
-                    f"{tuple(parameter.shape)}"
+                    f"the optimizer's {name} of '{group['name']}' is {value.dtype} {tuple(value.shape)}, but the "
+                    f"parameter is {tuple(parameter.shape)}"
                 )
         optimizer.state[parameter] = {
             k: v.to(parameter.device if k in _MOMENTS else "cpu").clone() for k, v in state.items()
@@ -144,6 +148,6 @@ def _check_rates(representation: Representation, rates: Mapping[str, Any]) -> No
     for name, rate in rates.items():
         if not 0 <= rate < math.inf:
             raise UserError(
-                f"{type(representation).__name__}.learning_rates gives {rate} for '{name}'; "
-                "a finite number from 0 on is accepted"
+                f"{type(representation).__name__}.learning_rates returned {rate} for '{name}'; a finite number of at "
+                "least 0 is accepted"
             )

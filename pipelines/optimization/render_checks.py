@@ -34,11 +34,11 @@ def check_images(scene: Representation, output: Any, cameras: Cameras, backgroun
     wanted = (len(cameras), 3, cameras.height, cameras.width)
     if output.rgb.shape != wanted:
         raise UserError(
-            f"{name} must draw one image per camera: for {len(cameras)} cameras of {cameras.height} x "
-            f"{cameras.width} pixels rgb has the shape {wanted}, got {tuple(output.rgb.shape)}"
+            f"{name} must render one image per camera: for {len(cameras)} cameras of {cameras.height} x "
+            f"{cameras.width} pixels rgb must have the shape {wanted}, got {tuple(output.rgb.shape)}"
         )
     for image in IMAGES:
-        _check_numbers(f"{name} drew {image}", getattr(output, image), background.device)
+        _check_numbers(f"{name} rendered {image}", getattr(output, image), background.device)
     _check_ranges(name, output)
     _check_empty_pixels(name, output)
     _check_normals(name, output, cameras)
@@ -58,12 +58,12 @@ def check_singles(
     name = f"{type(scene).__name__}.render"
     if _different(output, [again]):
         raise UserError(
-            f"{name} drew the same cameras differently the second time ({which}): what is random must be drawn from "
-            "a buffer of the scene, anew in `adapt`, or no run can be repeated"
+            f"{name} rendered the same cameras differently the second time ({which}): random values must come from a "
+            "buffer of the scene that is redrawn in `adapt`, so that runs are reproducible"
         )
     raise UserError(
-        f"{name} drew another {which} for a camera beside others than for the same camera alone: image i must "
-        "depend on camera i and background i only, in the order of the cameras"
+        f"{name} rendered a different {which} for a camera in a batch than for the same camera alone: image i may "
+        "only depend on camera i and background i, in the order of the cameras"
     )
 
 
@@ -90,8 +90,9 @@ def _check_gradient(scene: Representation, output: RenderOutput, image: str) -> 
         )
     if all(gradient is None for gradient in found):
         raise UserError(
-            f"{name} drew {image} that does not depend on any parameter of learning_rates() "
-            f"({', '.join(parameters) or 'there is none'}): remove no_grad or detach, or the scene cannot learn"
+            f"{name} rendered {image} without a gradient for any parameter of learning_rates() "
+            f"({', '.join(parameters) or 'there are none'}): remove no_grad or detach, otherwise the scene cannot be "
+            "trained"
         )
     for parameter, gradient in zip(parameters, found, strict=True):
         if gradient is not None and not bool(gradient.isfinite().all()):
@@ -107,8 +108,8 @@ def check_rates(scene: Representation) -> None:
             rate = group["lr"]
             if not isinstance(rate, float | int) or not math.isfinite(rate) or rate < 0:
                 raise UserError(
-                    f"{type(scene).__name__}.learning_rates({progress}) gives {rate!r} for '{group['name']}'; "
-                    "numbers from 0 on are accepted"
+                    f"{type(scene).__name__}.learning_rates({progress}) returned {rate!r} for '{group['name']}'; "
+                    "numbers of at least 0 are accepted"
                 )
 
 
@@ -132,7 +133,7 @@ def check_scalar(what: str, value: object) -> None:
 
 def _check_numbers(what: str, image: Tensor, device: torch.device) -> None:
     if image.dtype != torch.float32 or image.device.type != device.type:
-        raise UserError(f"{what} as {image.dtype} on {image.device}; float32 on {device} is needed")
+        raise UserError(f"{what} as {image.dtype} on {image.device}; it must be float32 on {device}")
     broken = int((~image.isfinite()).sum())
     if broken:
         raise UserError(f"{what} with {broken} of {image.numel()} values that are not finite")
@@ -143,10 +144,12 @@ def _check_ranges(name: str, output: RenderOutput) -> None:
         low, high = (float(value) for value in getattr(output, image).detach().aminmax())
         if low < -_RANGE or high > 1 + _RANGE:
             hint = "; divide by 255" if high > 2 and image == "rgb" else ""
-            raise UserError(f"{name} drew {image} from {low:.4g} to {high:.4g}; values in [0, 1] are needed{hint}")
+            raise UserError(f"{name} rendered {image} from {low:.4g} to {high:.4g}; values must be in [0, 1]{hint}")
     low = float(output.depth.detach().min())
     if low < -1e-4:
-        raise UserError(f"{name} drew a depth of {low:.4g}; depths are meters in front of the camera, 0 where empty")
+        raise UserError(
+            f"{name} rendered a depth of {low:.4g}; depths are meters in front of the camera, 0 where empty"
+        )
 
 
 def _check_empty_pixels(name: str, output: RenderOutput) -> None:
@@ -155,7 +158,7 @@ def _check_empty_pixels(name: str, output: RenderOutput) -> None:
         value = getattr(output, image).detach().abs().amax(1, keepdim=True)[empty]
         if value.numel() and float(value.max()) > 1e-4:
             raise UserError(
-                f"{name} drew a {image} of {float(value.max()):.4g} where the opacity is 0; it must be 0 there"
+                f"{name} rendered a {image} of {float(value.max()):.4g} where the opacity is 0; it must be 0 there"
             )
 
 
@@ -168,13 +171,13 @@ def _check_normals(name: str, output: RenderOutput, cameras: Cameras) -> None:
     length = normal.norm(dim=1)
     odd = ((length - 1).abs() > 0.05) & (length > 1e-4)
     if float(odd.float().mean()) > _SHARE:
-        raise UserError(f"{name} drew normals of length {float(length[odd].mean()):.3g}; unit vectors are needed, or 0")
+        raise UserError(
+            f"{name} rendered normals of length {float(length[odd].mean()):.3g}; they must be unit vectors, or 0"
+        )
     rays = F.normalize(cameras.rays(), dim=1).permute(0, 2, 3, 1)[drawn]
     away = ((normal * rays).sum(1) > 0.05) & (length > 0.5)
     if float(away.float().mean()) > 0.9:
-        raise UserError(
-            f"{name} drew normals that face away from the camera; world-space normals that face it are needed"
-        )
+        raise UserError(f"{name} rendered normals that face away from the camera; they must face it, in world space")
 
 
 def _check_terms(scene: Representation, output: RenderOutput) -> None:
@@ -182,7 +185,7 @@ def _check_terms(scene: Representation, output: RenderOutput) -> None:
     name = f"{type(scene).__name__}.render"
     missing = [term for term in scene.render_terms if term not in output.terms]
     if missing:
-        raise UserError(f"{name} returned no term '{missing[0]}', which render_terms names")
+        raise UserError(f"{name} did not return the term '{missing[0]}' that render_terms declares")
     for term, value in output.terms.items():
         check_scalar(f"{name}: term '{term}'", value)
 

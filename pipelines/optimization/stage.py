@@ -277,9 +277,9 @@ class Stage:
         """Raises UserError that names the first of `tensors` (default: the whole state) that is not finite."""
         if name := self.state.first_not_finite(tensors):
             raise UserError(
-                f"'{name}' is not finite any more after step {self.total}, in stage '{self.name}': the run has "
-                "diverged. This state is not saved, the checkpoints before it are kept (--resume goes on from "
-                f"them); lower stages.{self.name}.rates, the scene's own learning rates or the guidance scale"
+                f"'{name}' is not finite after step {self.total}, in stage '{self.name}': the run has diverged. This "
+                "state is not saved, earlier checkpoints are kept (--resume continues from them); lower "
+                f"stages.{self.name}.rates, the scene's own learning rates or the guidance scale"
             )
 
 
@@ -289,5 +289,5 @@ def _by_modality(given: Distiller | Mapping[str, Distiller], config: StageConfig
     if isinstance(given, Distiller):
         given = dict.fromkeys(wanted if len(wanted) == 1 else (), given)
     if missing := [modality for modality in wanted if modality not in given]:
-        raise ValueError(f"each modality of a stage needs a distiller of its own, and none was given for {missing}")
+        raise ValueError(f"each modality of a stage needs its own distiller, but none was given for {missing}")
     return {modality: given[modality] for modality in wanted}

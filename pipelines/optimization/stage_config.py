@@ -42,11 +42,11 @@ class StageConfig:
     """Fraction of the steps at `warmup_resolution`, in [0, 1]."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     modalities: dict[Modality, Annotated[float, Interval(ge=0, le=1e6)]] = field(default_factory=dict)
-    """Fractions of the steps that distill each modality, which the prior must know; normalized, so that
-    `{color: 1, normal: 2}` is one third color. Empty: color alone. `shading` concerns color only."""
+    """Fractions of the steps that distill each modality, which the prior must support; normalized, so that
+    `{color: 1, normal: 2}` is one third color. Empty: color only. `shading` applies to color only."""
     normals_as_color: bool = False
-    """Whether the prior is asked about normal maps as if they were color images (Fantasia3D): world-space normals over
-    black, for a prior that knows color alone."""
+    """Whether the prior is given normal maps as if they were color images (Fantasia3D): world-space normals over
+    black, for a prior that only supports color."""
     shading: ShadingConfig = field(default_factory=ShadingConfig)
     environment: bool = False
     """Whether to train a background that depends on the view direction, instead of the plain colors of `views`."""
@@ -84,10 +84,10 @@ class StageConfig:
             raise ValueError("modalities are all 0; give at least one of them a fraction above 0")
         if self.normals_as_color and not self.modalities.get("normal"):
             raise ValueError(
-                "normals_as_color concerns normal maps, and `modalities` has none; set modalities={normal: 1}, or "
+                "normals_as_color applies to normal maps, but `modalities` has none; set modalities={normal: 1}, or "
                 "normals_as_color=false"
             )
         if self.probe_tuples % 2 or self.probe_tuples == 2:
-            raise ValueError(f"probe_tuples is {self.probe_tuples}; even numbers from 4 on are accepted, and 0")
+            raise ValueError(f"probe_tuples is {self.probe_tuples}; 0 and even numbers from 4 are accepted")
         for name, weight in self.regularizers.items():
             parse_schedule(weight, f"regularizers.{name}")

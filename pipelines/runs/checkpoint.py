@@ -43,10 +43,10 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], met
         metadata: JSON data stored in the record.
 
     Raises:
-        ValueError: A tensor holds NaN.
+        ValueError: A tensor contains NaN.
     """
     if spoiled := holding_nan(tensors):
-        raise ValueError(f"refusing to save step {step}: {', '.join(spoiled[:3])} holds NaN")
+        raise ValueError(f"refusing to save step {step}: {', '.join(spoiled[:3])} contains NaN")
     folder.mkdir(parents=True, exist_ok=True)
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     write_atomically(folder / f"{step:06d}.safetensors", content)
@@ -100,7 +100,7 @@ def _read(folder: Path, step: int) -> Checkpoint:
     if tensors is None:
         raise DamagedCheckpoint("is damaged: its checksum does not match")
     if spoiled := holding_nan(tensors):
-        raise DamagedCheckpoint(f"is damaged: {', '.join(spoiled[:3])} holds NaN")
+        raise DamagedCheckpoint(f"is damaged: {', '.join(spoiled[:3])} contains NaN")
     return Checkpoint(step, tensors, record)
 
 

@@ -60,18 +60,20 @@ def read_record(folder: Path, step: int) -> dict[str, Any]:
     try:
         record = json.loads(read_regular(folder / f"{step:06d}.json", _LARGEST))
         if not isinstance(record, dict):
-            raise ValueError(f"its JSON is no record but {str(record)[:40]}")
+            raise ValueError(f"its JSON is not a record: {str(record)[:40]}")
         digest, expected = record.pop("digest", None), digest_of(record)
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"is damaged: {' '.join(str(error).split())[:200]}") from None
     version = record.get("format")
     if _is_of_format_1(record):
         raise DamagedCheckpoint(
-            f"is of format 1, which an earlier version wrote, without its settings; this one reads format {FORMAT}: "
-            "finish that run with the version that began it"
+            f"has format 1, which an earlier version wrote without the settings; this version reads format {FORMAT}: "
+            "finish the run with the version that started it"
         )
     if isinstance(version, int) and version > FORMAT:
-        raise DamagedCheckpoint(f"is of format {version}, which a later version wrote; this one reads {FORMAT}")
+        raise DamagedCheckpoint(
+            f"has format {version}, which a later version wrote; this version reads format {FORMAT}"
+        )
     if version != FORMAT or digest != expected or record.get("step") != step:
         raise DamagedCheckpoint("is damaged: its JSON does not match its own digest")
     return record

@@ -73,7 +73,9 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise UserError(f"{folder} does not hold an earlier run (no config.yaml); --overwrite will not empty it")
     foreign = Manifest(folder).foreign()
     if foreign:
-        raise UserError(f"{folder} also holds {', '.join(foreign[:5])}; move that away before --overwrite")
+        raise UserError(
+            f"{folder} also contains {', '.join(foreign[:5])}; move these files away before using --overwrite"
+        )
 
 
 def is_empty(folder: Path) -> bool:
@@ -111,7 +113,9 @@ def create_folder(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
                 path.unlink()
         write_config(folder, config)
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another with --out") from None
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
+        ) from None
 
 
 def _remove_folder(folder: Path) -> None:

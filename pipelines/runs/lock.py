@@ -50,7 +50,7 @@ def owned(folder: Path) -> Iterator[None]:
     except _Busy:
         raise UserError(_busy(folder, _owner(path))) from None
     except _NoLocks:
-        logger.info(f"no locks on this file system: {path} with the number of this process stands for one")
+        logger.info(f"this file system does not support locks; using the process ID in {path} instead")
         descriptor = _claimed(folder)
     try:
         yield
@@ -110,7 +110,7 @@ def _opened(path: Path, flags: int) -> int:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(descriptor)
-        raise UserError(f"{path} is no ordinary file, or has a second name elsewhere; remove it")
+        raise UserError(f"{path} is not a regular file, or has another hard link; remove it")
     return descriptor
 
 
@@ -157,8 +157,10 @@ def _busy(folder: Path, owner: dict[str, Any]) -> str:
     who = f"process {owner['pid']}" if owner else "another process"
     if owner and owner["host"] != platform.node():
         who += f" on {owner['host']}"
-    since = f" since {owner['since']}" if owner else ""
-    return f"{folder} is in use: {who} writes to it{since}; wait for it, end it, or choose another folder with --out"
+    since = f" (since {owner['since']})" if owner else ""
+    return (
+        f"{folder} is in use: {who} is writing to it{since}; wait for it, end it, or choose another folder with --out"
+    )
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:

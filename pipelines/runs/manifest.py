@@ -132,13 +132,13 @@ def check_kinds(folder: Path) -> None:
     for name in FOLDERS:
         path = folder / name
         if path.is_symlink() or (path.exists() and not path.is_dir()):
-            what = "a link" if path.is_symlink() else "no folder"
-            raise UserError(f"{path} is {what}; a run writes into folders of its own only: move that away")
+            what = "a link" if path.is_symlink() else "not a folder"
+            raise UserError(f"{path} is {what}; a run only writes into its own folders: move it away")
         for inner in path.glob("particle_*") if name == "asset" else ():
             if inner.is_symlink():
-                raise UserError(f"{inner} is a link; a run writes into folders of its own only: move that away")
+                raise UserError(f"{inner} is a link; a run only writes into its own folders: move it away")
     for name in (*FILES, LOCK):
         path = folder / name
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            what = "a link" if path.is_symlink() else "no ordinary file"
-            raise UserError(f"{path} is {what}; a run writes files of its own only: move that away")
+            what = "a link" if path.is_symlink() else "not a regular file"
+            raise UserError(f"{path} is {what}; a run only writes its own files: move it away")

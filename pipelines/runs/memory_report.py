@@ -29,7 +29,7 @@ def memory_lines(pipeline: Pipeline) -> list[str]:
             decodes=any(method.needs_estimator for method in methods),
         )
     except (NotImplementedError, RuntimeError) as error:  # an operation has no shape-only implementation: not fatal
-        return [f"memory: not known beforehand ({' '.join(str(error).split())[:200]})"]
+        return [f"memory: cannot be estimated ({' '.join(str(error).split())[:200]})"]
     lines, free = [describe(estimate)], free_bytes(prior.device)
     if free is not None and estimate.step > free:
         lines.append(too_much(free, prior))
@@ -40,9 +40,9 @@ def describe(estimate: MemoryEstimate) -> str:
     """Format an estimate as one log line, in GB of 10^9 bytes."""
     weights = ", ".join(f"{name} {_gb(size)}" for name, size in estimate.weights.items())
     return (
-        f"memory, estimated: {_gb(estimate.step)} GB in a step without the scene: {weights}; kept for the gradient of "
-        f"the images {_gb(estimate.kept)}, one call of the denoiser {_gb(estimate.predict - estimate.kept)}. Text "
-        f"encoders, gone by then: {_gb(estimate.text_encoders)}"
+        f"estimated memory: {_gb(estimate.step)} GB per step without the scene: {weights}; saved for the backward "
+        f"pass of the image encoder {_gb(estimate.kept)}, one denoiser call {_gb(estimate.predict - estimate.kept)}. "
+        f"Text encoders, freed before: {_gb(estimate.text_encoders)}"
     )
 
 
@@ -55,7 +55,7 @@ def too_much(free: int, prior: DiffusersPrior) -> str:
         advice = "set prior.gradient_checkpointing=true"
     else:
         advice = "lower prior.image_size or choose a smaller model"
-    return f"that is more than the {_gb(free)} GB that the GPU has for it: {advice}"
+    return f"that is more than the {_gb(free)} GB available on the GPU: {advice}"
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -80,14 +80,14 @@ class Pipeline:
             return []
         center = ", ".join(f"{value:.4g}" for value in placement.center)
         lines = [
-            f"the given scene is fitted into the unit ball: a meter there is {placement.scale:.4g} m around ({center}) "
-            "of its file; the asset is put back there"
+            f"the given scene is fitted into the unit ball: 1 m there is {placement.scale:.4g} m in its file, around "
+            f"({center}); the asset gets the position and size of the file"
         ]
         slowed = [name for name, stage in self.stages.items() if stage is not self.config.stages[name]]
         if slowed:
             lines.append(
-                f"to keep the given shape, learning rates are {REFINING_RATES:g} of the usual ones in: "
-                f"{', '.join(slowed)} (stages.{slowed[0]}.rates=1 lifts that)"
+                f"to preserve the given shape, learning rates are multiplied by {REFINING_RATES:g} in: "
+                f"{', '.join(slowed)} (stages.{slowed[0]}.rates=1 disables this)"
             )
         return lines
 
@@ -110,8 +110,8 @@ class Pipeline:
         """Build the stage called `name` with a scene of the right type, ready for `load_tensors`. Raises UserError."""
         if name not in self.stages:
             raise UserError(
-                f"the checkpoint is of stage '{name}', this run has: {', '.join(self.stages)}; "
-                "resume with the stages the run was started with"
+                f"the checkpoint is from stage '{name}', but this run has: {', '.join(self.stages)}; resume with the "
+                "stages that the run was started with"
             )
         with _users_errors():
             stage = self._blank_stage(name, self.generator, self.config.particles)
@@ -187,7 +187,8 @@ class Pipeline:
             if texts == own:
                 raise
             raise ValueError(
-                f"{error}; the method of stage '{stage}' put it so: {texts[0]!r}, not {texts[1]!r} (docs/methods.md)"
+                f"{error}; the method of stage '{stage}' uses the prompt {texts[0]!r} and the negative prompt "
+                f"{texts[1]!r} (docs/methods.md)"
             ) from None
 
     def _embed(self, prompt: str, negative_prompt: str) -> Any:
@@ -216,18 +217,19 @@ class Pipeline:
         """Convert a particle of a finished stage into a scene of the stage called `name`. Raises UserError."""
         which, chosen = self.config.of_particle(index), self.config.representation_of(name)
         what = f"{type(scene).__name__}{which}"
-        logger.info(f"stage '{name}': making a {chosen.name} of the {what}")
+        logger.info(f"stage '{name}': converting {what} to {chosen.name}")
         try:
             converted = converted_scene(chosen.config, scene, context)
         except ValueError as error:
             if is_out_of_memory(error):
                 raise
             raise UserError(
-                f"no {chosen.name}{which} for stage '{name}': {error}; --no-refine exports without one"
+                f"cannot convert the scene{which} to {chosen.name} for stage '{name}': {error}; --no-refine "
+                "exports without this stage"
             ) from error
         converted.placement = scene.placement
         psnr = conversion_psnr(scene, converted)
-        logger.info(f"  conversion: {psnr:.1f} dB between before and after (PSNR over eight views)")
+        logger.info(f"  conversion: PSNR {psnr:.1f} dB between the scenes before and after (eight views)")
         return converted
 
 
@@ -250,12 +252,12 @@ def _check_place(config: RunConfig, stage: str) -> None:
     if config.takes_over(stage):
         ability, lack = TakesOver, "cannot take over the scene of an earlier stage: it has no from_scene"
     elif stage == next(iter(config.active_stages())):
-        ability, lack = Buildable, "cannot be a run's first scene: it takes over that of an earlier stage"
+        ability, lack = Buildable, "cannot be the first scene of a run: it takes over the scene of an earlier stage"
     else:
         return
     if not isinstance(chosen.config, ability):
         known = [name for name, kind in REPRESENTATIONS.items() if issubclass(kind, ability)]
-        raise SettingsError(f"{chosen.path}.name is '{chosen.name}', which {lack}; name one of {', '.join(known)}")
+        raise SettingsError(f"{chosen.path}.name is '{chosen.name}', which {lack}; choose one of {', '.join(known)}")
 
 
 def _check_trainable(config: RunConfig, stage: str) -> None:
@@ -264,7 +266,7 @@ def _check_trainable(config: RunConfig, stage: str) -> None:
     if not getattr(chosen.config, "trains_shape", True):
         for modality in config.stages[stage].fractions.keys() - OVER_BACKGROUND:
             raise SettingsError(
-                f"stages.{stage}.modalities asks for '{modality}', and a {chosen.name} trains colors alone; "
+                f"stages.{stage}.modalities asks for '{modality}', but {chosen.name} only trains colors; "
                 f"{' and '.join(OVER_BACKGROUND)} are accepted here"
             )
 

@@ -36,23 +36,25 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
     """
     records = _records(folder / "metrics.jsonl")
     names = config.names
-    turntable = '<img src="turntable.webp" alt="the scene turning">' if (folder / "turntable.webp").exists() else ""
+    turntable = (
+        '<img src="turntable.webp" alt="turntable of the scene">' if (folder / "turntable.webp").exists() else ""
+    )
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
     asset = "".join(_asset(export, folder, index) for index, export in enumerate(exports))
     variances = {"variance": names["method"].upper()}
     if names["method"] != "sds":
-        variances["variance_sds"] = "SDS at the same draws"
+        variances["variance_sds"] = "SDS with the same draws"
     page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(config.prompt)}</title>
 <style>{STYLE}</style>
 <h1>{escape(config.prompt)}</h1>
 <p class="soft">{escape(config.first_representation)} by {escape(names["method"])} with prior {escape(names["prior"])},
-{stages} steps, seed {config.seed}, {seconds:.0f} s in all</p>
+{stages} steps, seed {config.seed}, {seconds:.0f} s in total</p>
 <div class="top">{turntable}<div>{_table(_facts(exports[0])) if exports else ""}<p>{_links(folder)}</p></div></div>
 {asset}<h2>The scene</h2>
-{_figure("previews/final.png", "After the last step; below, the normals.")}
+{_figure("previews/final.png", "After the last step; normals below.")}
 <h2>Optimization</h2>
 {_chart(records, {"loss": "half the squared weighted residual, summed over the latent"}, "distillation loss")}
-{_chart(records, variances, "variance of the gradient over noise draws, summed over the latent")}
+{_chart(records, variances, "gradient variance over noise draws, summed over the latent")}
 <details><summary>Settings</summary><pre>{escape((folder / "config.yaml").read_text(encoding="utf-8"))}</pre></details>
 </html>
 """
@@ -78,7 +80,7 @@ def _records(training_log: Path) -> list[dict[str, float]]:
 def _asset(export: ExportReport, folder: Path, particle: int) -> str:
     """Render the section of one particle; the facts about the first one are at the top of the page."""
     source = export.path.with_name(IMAGE_NAME).relative_to(folder).as_posix()
-    image = _figure(source, "The exported mesh with its texture; below, its normals.")
+    image = _figure(source, "The exported mesh with its texture; normals below.")
     if particle == 0:
         return f"<h2>The asset</h2>{image}\n"
     return f"<h2>The asset of particle {particle + 1}</h2>{_table(_facts(export))}{image}\n"
@@ -88,10 +90,10 @@ def _facts(export: ExportReport) -> dict[str, str]:
     return {
         "triangles": f"{export.faces:,}",
         "vertices": f"{export.vertices:,}",
-        "surface": "closed and oriented" if export.watertight else "not closed",
-        "color difference from the scene": f"{export.color_difference:.2f} (mean CIEDE2000; 2 is hardly visible)",
+        "surface": "watertight" if export.watertight else "not watertight",
+        "color difference from the scene": f"{export.color_difference:.2f} (mean CIEDE2000; 2 is barely visible)",
         "silhouette overlap with the scene": f"{export.silhouette_iou:.1%}",
-        "time to export": f"{sum(export.seconds.values()):.0f} s",
+        "export time": f"{sum(export.seconds.values()):.0f} s",
     }
 
 

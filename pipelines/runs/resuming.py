@@ -51,7 +51,7 @@ def resumed_config(
     """
     saved = _saved_settings(folder, schema, tell)
     wanted = compose_as(schema, [saved, *layers], chosen)
-    refuse_other_optimization(saved, wanted, f"{folder} was started with other settings")
+    refuse_other_optimization(saved, wanted, f"{folder} was started with different settings")
     return wanted
 
 
@@ -69,7 +69,7 @@ def refuse_other_optimization(saved: Mapping[str, Any], wanted: Any, what: str) 
     differing = [key for key in differences(saved, to_plain(wanted)) if not key.startswith(AFTERWARD)]
     if differing:
         raise UserError(
-            f"{what} ({', '.join(differing[:6])}); resume with the same ones, or start anew in another folder"
+            f"{what} ({', '.join(differing[:6])}); resume with the same settings, or start a new run in another folder"
         )
 
 
@@ -81,8 +81,8 @@ def refuse_other_asset(folder: Path, config: Any, schema: Schema) -> None:
     differing = differences(made, asset_settings(to_plain(config)))
     if differing:
         raise UserError(
-            f"{folder / 'asset' / 'asset.glb'} was made with other settings ({', '.join(differing[:6])}); add "
-            "--overwrite to replace it, or copy it away and remove it"
+            f"{folder / 'asset' / 'asset.glb'} was made with different settings ({', '.join(differing[:6])}); add "
+            "--overwrite to replace it, or move it away"
         )
 
 
@@ -109,14 +109,14 @@ def _saved_settings(folder: Path, schema: Schema, tell: Callable[[str], None]) -
         if copy is None:
             if not path.exists():
                 raise UserError(f"nothing to resume: {path} does not exist; give the run's folder with --out") from None
-            raise UserError(f"{error}; no checkpoint has a copy of it: put it right, or start anew") from None
-        tell(f"{error}: taking the settings that {name} was made with")
+            raise UserError(f"{error}; no checkpoint has a copy of it: fix the file, or start a new run") from None
+        tell(f"{error}; using the settings saved with {name} instead")
         return copy
     changed = [] if copy is None else [k for k in differences(copy, found) if not k.startswith(AFTERWARD)]
     if changed:
         raise UserError(
-            f"{path} says other settings ({', '.join(changed[:6])}) than {name} was made with; put them back, or "
-            f"remove {path}: the checkpoint has its own copy"
+            f"{path} has different settings ({', '.join(changed[:6])}) than {name}; restore them, or remove {path}: "
+            "the checkpoint has its own copy"
         )
     return found
 

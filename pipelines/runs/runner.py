@@ -131,7 +131,7 @@ class _Run:
             self._own()
         except OSError as error:
             what = f"cannot write to {self.folder}: {error.strerror or error}"
-            raise UserError(f"{what}; choose another with --out") from None
+            raise UserError(f"{what}; choose another folder with --out") from None
         create_folder(self.folder, self.config, overwrite=overwrite)
         self._config_written = True
         self._open()
@@ -167,12 +167,12 @@ class _Run:
             name, settings = (checkpoint.metadata.get(key) for key in ("stage", "settings"))
             seconds = checkpoint.metadata.get("seconds")
             if not (isinstance(name, str) and isinstance(settings, dict) and isinstance(seconds, int | float)):
-                raise DamagedCheckpoint("is damaged: its JSON does not say stage, settings and seconds")
-            refuse_other_optimization(settings, self.config, f"{self.folder} was started with other settings")
+                raise DamagedCheckpoint("is damaged: its JSON does not contain stage, settings and seconds")
+            refuse_other_optimization(settings, self.config, f"{self.folder} was started with different settings")
             stage = self.pipeline.resumed(name)
             stage.load_tensors(checkpoint.tensors)
             if stage.total != checkpoint.step:
-                raise DamagedCheckpoint(f"is damaged: its tensors are of step {stage.total}")
+                raise DamagedCheckpoint(f"is damaged: its tensors are from step {stage.total}")
             self.start = time.perf_counter() - max(0.0, float(seconds))
             return stage
 
@@ -194,7 +194,7 @@ class _Run:
             logger.info(line)
         stage = self._run_stages(stage)
         if stage.skipped:
-            logger.info(f"{stage.skipped} steps were skipped because something was not finite")
+            logger.info(f"{stage.skipped} steps were skipped because of non-finite values")
         self._image(stage, "final")
         if output.turntable_frames:
             self.watchdog.feed("the turntable")
@@ -221,9 +221,9 @@ class _Run:
             self._optimize(stage)
             if stage.has_learned_nothing:
                 raise UserError(
-                    f"all {stage.config.steps} steps of stage '{stage.name}' were skipped because something was not "
-                    "finite, so nothing was learned; check the prior's weights, lower method.guidance_scale or the "
-                    "learning rates, and start anew"
+                    f"all {stage.config.steps} steps of stage '{stage.name}' were skipped because of non-finite "
+                    "values, so nothing was learned; check the prior's weights, lower method.guidance_scale or the "
+                    "learning rates, and start a new run"
                 )
             self._save_scene(stage)
             self.watchdog.feed(f"the conversion from stage '{stage.name}'")
@@ -285,8 +285,8 @@ class _Run:
                     with self.manifest.noting():
                         path = scene.save(asset_folder(self.folder, index))
                 except ValueError as error:
-                    raise UserError(f"the scene cannot be written: {error}") from error
-                logger.info(f"the scene itself: {path}")
+                    raise UserError(f"the scene cannot be saved: {error}") from error
+                logger.info(f"saved the scene: {path}")
 
     def _image(self, stage: Stage, name: str) -> None:
         self.watchdog.feed(f"the image '{name}'")
@@ -315,8 +315,8 @@ class _Run:
                 if is_out_of_memory(error):
                     raise
                 raise UserError(
-                    f"no asset{which}: {error} "
-                    f"(the scene is kept: --resume --out {self.folder} exports again, export.* may be changed)"
+                    f"cannot export the asset{which}: {error} (the scene is kept: --resume --out {self.folder} "
+                    "exports again, export.* may be changed)"
                 ) from error
             reports.append(report)
         return reports
@@ -362,9 +362,9 @@ def _announce(pipeline: Pipeline, folder: Path) -> None:
     for line in memory_lines(pipeline):
         logger.info(line)
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in pipeline.stages.items())
-    logger.info(f"steps: {stages}; on {prior.device}, {platform.machine()}; files go to {folder}")
+    logger.info(f"steps: {stages}; on {prior.device}, {platform.machine()}; writing to {folder}")
     if any(0 < stage.probe_every <= stage.steps for stage in pipeline.stages.values()):
         logger.info(
-            "gradient variance: over noise draws at the same views, summed over the latent; beside that of SDS at "
-            "the same draws"
+            "gradient variance: over noise draws at the same views, summed over the latent; compared with SDS at the "
+            "same draws"
         )

@@ -34,7 +34,7 @@ class TrainingLog:
         lines = [(_step_of(line), line) for line in self.path.read_text("utf-8", "replace").splitlines()]
         kept = [line for number, line in lines if number is not None and number <= step]
         if damaged := sum(number is None for number, _ in lines):
-            logger.info(f"{self.path}: {damaged} damaged line{'s' if damaged > 1 else ''} left out")
+            logger.info(f"{self.path}: {damaged} damaged line{'s' if damaged > 1 else ''} skipped")
         write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
     def record(self, info: StepInfo) -> None:

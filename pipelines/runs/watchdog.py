@@ -69,7 +69,8 @@ class Watchdog:
                 self._deadline = float("inf")  # report each step once
                 with suppress(OSError, ValueError):
                     print(
-                        f"{self._what} takes more than {self.seconds:g} s; where it stands: {self.path}; it goes on",
+                        f"{self._what} is taking more than {self.seconds:g} s; stack traces: {self.path}; the run "
+                        "continues",
                         file=sys.stderr,
                     )
 

@@ -128,26 +128,28 @@ def _check_scenes(config: Any) -> None:
     """Check the representations of the stages, and each conversion from one to the next."""
     active, listed = active_stages(config), list(config.stages)
     if not active or takes_over(config, next(iter(active))):
-        raise SettingsError(f"nothing trains the run's first scene; give stages.{listed[0]}.steps=1 or more")
+        raise SettingsError(f"no stage trains the first scene of the run; set stages.{listed[0]}.steps to 1 or more")
     later = [name for name in active if takes_over(config, name)]
     if later and not config.export.enabled:
         raise SettingsError(
-            f"export.enabled=false needs refine=false (--no-refine): stage '{later[0]}' takes over the scene's "
-            "surface, which is found as the export finds it"
+            f"export.enabled=false needs refine=false (--no-refine): stage '{later[0]}' takes over the surface of the "
+            "scene, which is extracted by the export"
         )
     for name in later:
         chosen = representation_of(config, name)
-        _refuse_unused_file(chosen.config, chosen.path, "the stage takes over the scene before it")
+        _refuse_unused_file(chosen.config, chosen.path, "the stage takes over the previous scene")
     first = representation_of(config, next(iter(active))).path
     if first != "representation":
-        _refuse_unused_file(config.representation, "representation", f"{first} names another")
+        _refuse_unused_file(config.representation, "representation", f"{first} selects another one")
 
 
 def _refuse_unused_file(representation: Any, path: str, why: str) -> None:
     """Raises SettingsError if the settings at `path` name a file to start from, or turn it."""
     for key in (*INITIAL_FILES, "initial_yaw"):
         if getattr(representation, key, ""):
-            raise SettingsError(f"{path}.{key} is not used: {why}; only what the first stage trains begins from a file")
+            raise SettingsError(
+                f"{path}.{key} is not used: {why}; only the representation of the first stage can start from a file"
+            )
 
 
 def _without_overruled(
@@ -250,15 +252,15 @@ def _complete_stages(given: Any, usual: Sequence[str], stage: Mapping[str, Any])
 def _check_new_stage(name: str, stage: Mapping[str, Any], known: Sequence[str]) -> None:
     if "representation" not in stage:
         raise SettingsError(
-            f"unknown stage 'stages.{word(name)}'{nearest(word(name), known)}; known: {', '.join(known)}; a new one "
-            f"must say its representation, such as {{name: dmtet}}, or null: it goes on with the scene before it"
+            f"unknown stage 'stages.{word(name)}'{nearest(word(name), known)}; known: {', '.join(known)}; a new stage "
+            "must set its representation, such as {name: dmtet}, or null to continue with the previous scene"
         )
     if not re.fullmatch(r"[\w-]{1,40}", name):
         raise SettingsError(
-            f"a stage is called {shown(name)}; names of up to 40 letters, digits, '_' and '-' are accepted"
+            f"a stage is named {shown(name)}; names of up to 40 letters, digits, '_' and '-' are accepted"
         )
     if len(known) >= MAX_STAGES:
-        raise SettingsError(f"stages.{name} is one too many; at most {MAX_STAGES} stages are accepted")
+        raise SettingsError(f"stages.{name} cannot be added; at most {MAX_STAGES} stages are accepted")
 
 
 def _method_of(path: str, given: Any, usual: Mapping[str, Any], run: str, schema: Schema) -> tuple[Any, dict[str, Any]]:
@@ -286,8 +288,8 @@ def _representation_of(path: str, given: Mapping[str, Any], schema: Schema) -> t
     known = schema.choices["representation"]
     if "name" not in given:
         raise SettingsError(
-            f"'{path}' has no name; give {path}.name={'|'.join(known)}; without it the stage goes on with the scene "
-            "before it, the first one with the settings in representation.*"
+            f"'{path}' has no name; set {path}.name={'|'.join(known)}, or omit the section: the stage then continues "
+            "with the previous scene, and the first stage uses the settings in representation.*"
         )
     name = given["name"]
     schema.check_entry("representation", name, known[name])

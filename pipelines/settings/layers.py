@@ -49,7 +49,7 @@ def read_layer(path: Path) -> Mapping[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise SettingsError(f"{path} must hold sections and values, got {shown(content)}")
+        raise SettingsError(f"{path} must contain sections and values, got {shown(content)}")
     return content
 
 

@@ -42,11 +42,11 @@ RENAMED_IN_METHOD: Mapping[str, str] = {
 """Old key -> new key of the methods, in `method` and `stages.*.method`."""
 
 NOTES: Mapping[str, str] = {
-    "stages.*.scene": ": dmtet for mesh, textured_mesh for texture; in the place of coarse write representation: null",
-    "stages.*.regularisers": "; its weights stand beside a loss that is summed over the latent: multiply earlier ones "
-    "by 3 h w of the views, 12288 at 64 pixels (docs/stages.md)",
-    "stages.*.normals": " (0.5 is modalities: {color: 0.5, normal: 0.5}), and for a prior that knows color alone "
-    "normals_as_color: true",
+    "stages.*.scene": ": dmtet for mesh, textured_mesh for texture; instead of coarse write representation: null",
+    "stages.*.regularisers": "; the loss is summed over the latent now: multiply earlier weights by 3 h w of the "
+    "views, 12288 at 64 pixels (docs/stages.md)",
+    "stages.*.normals": " (0.5 is modalities: {color: 0.5, normal: 0.5}), with normals_as_color: true for a prior "
+    "that only supports color",
 }
 """Additional notes on renamed keys, by old name."""
 
@@ -57,7 +57,7 @@ def refuse_renamed(tree: Mapping[str, Any], renamed: Mapping[str, str] | None = 
         for key in _matches(tree, old.split("."), ()):
             kept = iter(name for name, part in zip(key, old.split("."), strict=True) if part == "*")
             now = ".".join(next(kept) if part == "*" else part for part in new.split("."))
-            raise SettingsError(f"'{'.'.join(key)}' is called '{now}' now; write that{NOTES.get(old, '')}")
+            raise SettingsError(f"'{'.'.join(key)}' was renamed to '{now}'; use the new name{NOTES.get(old, '')}")
 
 
 def refuse_renamed_in_method(path: str, given: Any, known: Container[str]) -> None:
@@ -69,7 +69,7 @@ def refuse_renamed_in_method(path: str, given: Any, known: Container[str]) -> No
     """
     for old, new in RENAMED_IN_METHOD.items():
         if isinstance(given, Mapping) and old in given and old not in known and "control_variates" in known:
-            raise SettingsError(f"'{path}.{old}' is called '{path}.{new}' now; write that")
+            raise SettingsError(f"'{path}.{old}' was renamed to '{path}.{new}'; use the new name")
 
 
 def _matches(tree: Mapping[str, Any], parts: Sequence[str], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -67,7 +67,7 @@ def parse_schedule(value: Any, name: str) -> Schedule:
     for key in value:
         if key not in KEYS:
             raise SettingsError(
-                f"{name}.{word(key)} is no key of a schedule{nearest(word(key), KEYS)}; known: {', '.join(KEYS)}"
+                f"{name}.{word(key)} is not a key of a schedule{nearest(word(key), KEYS)}; known: {', '.join(KEYS)}"
             )
     missing = [key for key in ("from", "to") if key not in value]
     if missing:
@@ -85,8 +85,8 @@ def parse_schedule(value: Any, name: str) -> Schedule:
         )
     if shape == "exponential" and not start * target > 0:
         raise SettingsError(
-            f"{name} runs from {start:g} to {target:g}, which an exponential never does: both must be above zero, or "
-            "both below; use shape: linear"
+            f"{name} runs from {start:g} to {target:g}, which an exponential cannot: both must be positive, or both "
+            "negative; use shape: linear"
         )
     return Schedule(start, target, begin, end, shape)
 

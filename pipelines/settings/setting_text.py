@@ -73,7 +73,7 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise Refused("; text is accepted")
     if isinstance(value, Plain) and is_null(value):
-        raise Refused(", which is no text in YAML; put it in quotes")
+        raise Refused(", which is not text in YAML; put it in quotes")
     if why := why_refused(value):
         raise Refused(f": {why}")
     return str(value)
@@ -190,7 +190,7 @@ def _inside(where: str, value: Any, depth: int) -> Any:
 
 def _counted(value: Any) -> Any:
     if len(value) > MAX_ITEMS:
-        raise Refused(f", which holds {len(value)} values; at most {MAX_ITEMS} are accepted")
+        raise Refused(f", which has {len(value)} values; at most {MAX_ITEMS} are accepted")
     return value
 
 

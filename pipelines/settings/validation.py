@@ -193,7 +193,7 @@ def _told(error: ErrorDetails, path: str) -> str:
     value, cause = error["input"], error.get("ctx", {}).get("error")
     match cause:
         case None if error["type"] == "missing":
-            return f"{path} is missing, and has no default; give {path}=VALUE"
+            return f"{path} is missing and has no default; set {path}=VALUE"
         case None:
             message = error["msg"] if error["type"] == "refused" else f"; {error['msg']}"
             return f"{path} is {shown(value)}{message}"

@@ -59,12 +59,12 @@ def read_yaml(path: Path) -> Any:
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise YamlError(f"it has more than {MAX_BYTES} bytes, which no settings need")
+        raise YamlError(f"it has more than {MAX_BYTES} bytes, the limit for settings")
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return parse_yaml(content.decode(encoding))
     except UnicodeDecodeError as error:
-        raise YamlError(f"byte {error.start} is no {error.encoding.upper()}; save it as UTF-8") from None
+        raise YamlError(f"byte {error.start} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
 
 
 def write_yaml(values: Mapping[str, Any], *, letters: bool = True) -> str:
@@ -93,7 +93,7 @@ class _Reader:
         out = self._node(next(self._events), 0)
         next(self._events)  # end of the document
         if not isinstance(event := next(self._events), yaml.StreamEndEvent):
-            raise YamlError(f"a second document begins{_place(event.start_mark)}; give one")
+            raise YamlError(f"a second document starts{_place(event.start_mark)}; only one is accepted")
         return out
 
     def _node(self, event: yaml.Event, depth: int) -> Any:
@@ -102,7 +102,9 @@ class _Reader:
             return self._repeated(event)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag not in _OWN_TAGS:
-            raise YamlError(f"the tag {event.tag}{_place(event.start_mark)} is not read; write the value without it")
+            raise YamlError(
+                f"the tag {event.tag}{_place(event.start_mark)} is not supported; write the value without it"
+            )
         if depth > MAX_DEPTH:
             raise YamlError(f"it is nested more than {MAX_DEPTH} levels deep{_place(event.start_mark)}")
         before = self._count
@@ -122,12 +124,12 @@ class _Reader:
         for event in self._until(yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             if not isinstance(key, str):
-                raise YamlError(f"a key is no word{_place(event.start_mark)}")
+                raise YamlError(f"a key is not a single value{_place(event.start_mark)}")
             value = self._node(next(self._events), depth + 1)
             if isinstance(key, Plain) and key == _MERGE:
                 merged = {**_merged(value, event), **merged}
             elif key in out:
-                raise YamlError(f"the key '{key}' is given twice, again{_place(event.start_mark)}")
+                raise YamlError(f"the key '{key}' is given twice{_place(event.start_mark)}")
             else:
                 out[str(key)] = value
         return {**merged, **out}
@@ -138,7 +140,9 @@ class _Reader:
 
     def _repeated(self, event: yaml.AliasEvent) -> Any:
         if event.anchor not in self._anchors:
-            raise YamlError(f"*{event.anchor}{_place(event.start_mark)} repeats what is not complete there")
+            raise YamlError(
+                f"the alias *{event.anchor}{_place(event.start_mark)} refers to an undefined or incomplete anchor"
+            )
         value, count = self._anchors[event.anchor]
         self._counted(count, event)
         return value
@@ -146,7 +150,7 @@ class _Reader:
     def _counted(self, count: int, event: yaml.Event) -> None:
         self._count += count
         if self._count > MAX_VALUES:
-            raise YamlError(f"it holds more than {MAX_VALUES} values{_place(event.start_mark)}")
+            raise YamlError(f"it contains more than {MAX_VALUES} values{_place(event.start_mark)}")
 
 
 class _Writer(yaml.SafeDumper):
@@ -175,7 +179,7 @@ def _merged(value: Any, event: yaml.Event) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for item in reversed(value if isinstance(value, list) else [value]):
         if not isinstance(item, dict):
-            raise YamlError(f"<<{_place(event.start_mark)} takes mappings")
+            raise YamlError(f"the merge key <<{_place(event.start_mark)} takes mappings only")
         out.update(item)
     return out
 

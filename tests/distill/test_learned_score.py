@@ -358,7 +358,7 @@ def test_what_cannot_be_is_refused(prior: TwoModes) -> None:
     for settings, message in (
         ({"lora_rate": 0.0}, "need a learning rate > 0 and steps >= 0 of the learned score, got 0.0, 1"),
         ({"lora_steps": -1}, "steps >= 0 of the learned score, got 0.0001, -1"),
-        ({"camera_dropout": 1.5}, "camera_dropout is a fraction between 0 and 1, got 1.5"),
+        ({"camera_dropout": 1.5}, "camera_dropout must be a fraction between 0 and 1, got 1.5"),
         ({"camera_weight": 0.5, "camera_dropout": 0.0}, "camera_weight=0.5 mixes predictions with and without camera"),
         ({"camera_weight": 0.5, "camera": False}, "set camera=true and camera_dropout above 0"),
     ):

@@ -77,7 +77,7 @@ def test_impossible_settings_are_refused(prior: TwoModes) -> None:
             SSDConfig(control_variates=ControlVariateConfig(wrong)).build(prior)
     with pytest.raises(ValueError, match="unknown Stein variant 'printed': use one of corrected, paper"):
         _unchecked(variant="printed").build(prior)
-    with pytest.raises(ValueError, match=r"variant 'paper' concerns Stein terms, and terms=\['spectral'\] has none"):
+    with pytest.raises(ValueError, match=r"variant 'paper' applies to Stein terms, but terms=\['spectral'\] has none"):
         ControlVariateConfig(variant="paper")
     with pytest.raises(ValueError, match="unknown coefficients 'adam': use regression, second_moment or fixed"):
         _unchecked(coefficients="adam").build(prior)

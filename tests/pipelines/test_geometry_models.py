@@ -26,7 +26,7 @@ def test_the_estimator_ships() -> None:
 
 def test_a_missing_estimator_is_the_users_to_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
-    with pytest.raises(UserError, match=r"cannot be loaded.*install steindreamer again"):
+    with pytest.raises(UserError, match=r"cannot be loaded.*reinstall steindreamer"):
         load_estimator(EstimatorConfig(), CPU)
 
 
@@ -37,7 +37,7 @@ def test_a_damaged_estimator_is_the_users_to_fix(monkeypatch: pytest.MonkeyPatch
     (folder / CONFIG_FILE).write_bytes(shipped.joinpath(CONFIG_FILE).read_bytes())
     (folder / WEIGHTS_FILE).write_bytes(shipped.joinpath(WEIGHTS_FILE).read_bytes()[:1000])
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
-    with pytest.raises(UserError, match=r"cannot be loaded.*install steindreamer again"):
+    with pytest.raises(UserError, match=r"cannot be loaded.*reinstall steindreamer"):
         load_estimator(EstimatorConfig(), CPU)
 
 
@@ -84,8 +84,10 @@ def test_bad_settings_are_refused(override: str, message: str) -> None:
 
 
 def test_what_cannot_be_loaded_is_told_with_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^estimator\.model=/no/such/folder: no folder and no hub id"):
+    with pytest.raises(
+        UserError, match=r"^estimator\.model=/no/such/folder: '/no/such/folder' is neither a folder nor the hub id"
+    ):
         load_estimator(EstimatorConfig(model="/no/such/folder"), CPU)
-    with pytest.raises(UserError, match=r"is no geometry estimator: missing config\.json") as error:
+    with pytest.raises(UserError, match=r"is not a geometry estimator: missing config\.json") as error:
         load_estimator(EstimatorConfig(model=str(tmp_path)), CPU)
     assert "\n" not in str(error.value)

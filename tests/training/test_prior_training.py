@@ -362,7 +362,7 @@ def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:
     save_tiny_prior(tmp_path, small_model(), build_tokenizer(vocabulary(FEW.kinds)), FEW.kinds)
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace('"zoom"', '"roll"'))
-    with pytest.raises(ValueError, match="wants the camera as"):
+    with pytest.raises(ValueError, match="expects the camera as"):
         load_pipeline(tmp_path)
 
 

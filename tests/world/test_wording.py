@@ -153,7 +153,10 @@ def test_negative_prompts_name_another_object_or_color() -> None:
     own, negative = WORLD.read_both("a red mug", "a blurry blue mug")
     assert negative is not None and (own.caption.color, negative.caption.color) == ("red", "blue")
     assert WORLD.read_both("a red mug")[1] is None
-    for text, message in (("a crimson cup", "means 'a red mug', as the prompt does"), ("blurry", "negative prompt")):
+    for text, message in (
+        ("a crimson cup", "means the same as the prompt, 'a red mug'"),
+        ("blurry", "negative prompt"),
+    ):
         with pytest.raises(UnknownPromptError, match=message):
             WORLD.read_both("a red mug", text)
 

@@ -41,6 +41,6 @@ def rehearse(prior: Any, embedding: Any) -> None:
         predicted = prior.predict_noise([NoiseRequest(sample), NoiseRequest(sample, "negative")], condition)
     if not all(bool(torch.isfinite(row).all()) for row in predicted):
         raise ValueError(
-            f"{prior.label} answers with numbers that are not finite; set prior.precision=bfloat16 or float32, or fetch"
-            " the model again"
+            f"{prior.label} returns values that are not finite; set prior.precision=bfloat16 or float32, or download "
+            "the model again"
         )

@@ -133,7 +133,7 @@ def find_decoder(name: str) -> tuple[Path, str]:
     def in_folder(folder: Path, label: str) -> tuple[Path, str]:
         missing = [file for file in DECODER_FILES if not (folder / file).is_file()]
         if missing:
-            raise ValueError(f"{folder} is no autoencoder in diffusers' layout: missing {', '.join(missing)}")
+            raise ValueError(f"{folder} is not an autoencoder in diffusers' layout: missing {', '.join(missing)}")
         return folder, label
 
     def wanted(available: Collection[str], read: Reader) -> list[str]:
@@ -246,9 +246,9 @@ def _refuse_pickles(available: Collection[str], part: str, stem: str) -> None:
     pickled = [path for path in available if path.startswith(f"{part}/") and path.endswith(PICKLED)]
     if pickled:
         raise ValueError(
-            f"{sorted(pickled)[0]} is pickled and could run any code when loaded; only safetensors are accepted: "
-            f"{part}/{stem}.safetensors (where you trust it, diffusers' DiffusionPipeline.from_pretrained(FOLDER)"
-            ".save_pretrained(OTHER) writes them)"
+            f"{sorted(pickled)[0]} is pickled and could run arbitrary code when loaded; only safetensors are "
+            f"accepted: {part}/{stem}.safetensors (where you trust it, diffusers' "
+            "DiffusionPipeline.from_pretrained(FOLDER).save_pretrained(OTHER) writes them)"
         )
 
 
@@ -262,7 +262,9 @@ def _model_in(folder: Path, label: str, half: bool) -> ModelFiles:
         family = _family_of(index, {} if index else _part_classes(folder))
         variants, files = choose_files(available, family, half)
     except ValueError as error:
-        raise ValueError(f"{folder} is no text-to-image model in diffusers' layout with safetensors: {error}") from None
+        raise ValueError(
+            f"{folder} is not a text-to-image model in diffusers' layout with safetensors: {error}"
+        ) from None
     pipeline = index.get("_class_name") or next(name for name, known in FAMILIES.items() if known is family)
     used = (*((INDEX,) if INDEX in available else ()), *files)
     return ModelFiles(folder, pipeline, variants, label, index, used)
@@ -290,7 +292,7 @@ def _family_of(index: Mapping[str, Any], part_classes: Mapping[str, str]) -> typ
     if index:
         pipeline = index.get("_class_name")
         if not isinstance(pipeline, str) or pipeline not in FAMILIES:
-            raise ValueError(f"it is a {pipeline}; known are {', '.join(FAMILIES)}")
+            raise ValueError(f"it is a {pipeline}; supported are {', '.join(FAMILIES)}")
         return FAMILIES[pipeline]
 
     def explained(family: type[Family]) -> int:
@@ -305,13 +307,13 @@ def _family_of(index: Mapping[str, Any], part_classes: Mapping[str, str]) -> typ
     best = [pipeline for pipeline, family in FAMILIES.items() if most and explained(family) == most]
     if len(best) > 1:
         raise ValueError(
-            f"there is no {INDEX}, and its parts may be those of {' or '.join(best)}; say which in a {INDEX} of your "
-            f'own: {{"_class_name": "{best[-1]}"}}'
+            f"there is no {INDEX}, and its parts may be those of {' or '.join(best)}; specify which by "
+            f'adding a {INDEX}: {{"_class_name": "{best[-1]}"}}'
         )
     if best:
         return FAMILIES[best[0]]
     parts = ", ".join(f"{part}: {name}" for part, name in part_classes.items()) or "none"
-    raise ValueError(f"there is no {INDEX}, and its parts ({parts}) make up no known model")
+    raise ValueError(f"there is no {INDEX}, and its parts ({parts}) do not match any known model")
 
 
 def _part_classes(folder: Path) -> dict[str, str]:
@@ -367,7 +369,7 @@ def _repositories(name: str) -> tuple[str, ...]:
     near = difflib.get_close_matches(name, MODELS, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise ValueError(
-        f"no folder and no known model '{name}'{hint}; give one of {', '.join(MODELS)}, a hub id such as "
+        f"'{name}' is neither a folder nor a known model{hint}; give one of {', '.join(MODELS)}, a hub id such as "
         f"{next(iter(MODELS.values()))[0]}, or the path of a folder in diffusers' layout"
     )
 

@@ -126,7 +126,7 @@ class DiffusersPrior:
         diffusers.
         """
         if perp_neg and not view_dependent:
-            raise ValueError("perp_neg tells views apart by their words; set view_dependent=true or perp_neg=false")
+            raise ValueError("perp_neg needs view-dependent prompts; set view_dependent=true or perp_neg=false")
         if micro_batch < 0:
             raise ValueError(f"micro_batch is {micro_batch}; 0 (all images at once) or more is accepted")
         self._dtype = _dtype(precision, device)
@@ -262,7 +262,9 @@ class DiffusersPrior:
         Raises ValueError for a modality that the model was not trained on.
         """
         if modality not in self.modalities:
-            raise ValueError(f"{self._files.label} knows no {modality} images; it knows {', '.join(self.modalities)}")
+            raise ValueError(
+                f"{self._files.label} does not support {modality} images; it supports {', '.join(self.modalities)}"
+            )
         # A family of color alone may define `view` without a modality.
         of_modality = () if modality == "color" else (modality,)
         weights = view_weights(cameras).to(self._device)

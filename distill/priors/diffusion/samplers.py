@@ -61,12 +61,14 @@ def read_sampler(folder: Path, index: Mapping[str, Any]) -> Any:
     named = given.get("_class_name", listed[1] if isinstance(listed, list) and len(listed) == 2 else None)
     if named not in (*WITH_BETAS, *OF_FLOWS):
         raise ValueError(
-            f"is sampled by {named!r} ({FILE}), whose noise levels are not known here; known are samplers "
-            f"with betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
+            f"is sampled by {named!r} ({FILE}), whose noise levels are not supported; supported are samplers with "
+            f"betas, such as {', '.join(WITH_BETAS[:8:2])}, and for flows {' and '.join(OF_FLOWS)}"
         )
     steps = given.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 2 <= steps <= MOST_TIMESTEPS:
-        raise ValueError(f"has {steps!r} as num_train_timesteps ({FILE}); whole numbers in [2, {MOST_TIMESTEPS}] do")
+        raise ValueError(
+            f"has {steps!r} as num_train_timesteps ({FILE}); whole numbers in [2, {MOST_TIMESTEPS}] are accepted"
+        )
     with foreign_errors(f"has settings of {named} that it does not take ({FILE})"), quiet(diffusers):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warnings about the sampler's step spacing
@@ -91,6 +93,7 @@ def noise_levels(sampler: Any) -> torch.Tensor:
     falling = levels.shape == (steps,) and bool((levels.diff() <= _ROUNDING).all())
     if not (falling and bool(((betas >= 0) & (betas <= 1)).all()) and 0 < float(levels[0]) < 1):
         raise ValueError(
-            f"has betas that are no noise levels ({FILE}): alpha^2 must fall from below 1 to 0 or more in {steps} steps"
+            f"has betas that are not valid noise levels ({FILE}): alpha^2 must fall from below 1 to 0 or more in "
+            f"{steps} steps"
         )
     return levels

@@ -48,7 +48,7 @@ def read_cached(key: str) -> dict[str, Tensor] | None:
     except (SafetensorError, ValueError, KeyError, RecursionError):
         said, tensors = {}, {}
     if said != _described(key, tensors):
-        _LOG.warning("%s is damaged or of something else: the prompt is embedded again", path)
+        _LOG.warning("%s is damaged or belongs to another prompt: embedding the prompt again", path)
         return None
     return tensors
 

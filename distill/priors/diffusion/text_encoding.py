@@ -113,7 +113,7 @@ def _check_lengths(family: Family, pipeline: Any, prompts: list[str]) -> None:
     if all(longest > limit for longest, limit in found):
         longest, limit = max(found, key=lambda pair: pair[1])
         raise ValueError(
-            f"the prompt makes {longest} tokens with the words about the view, the text encoder reads {limit}; "
+            f"the prompt has {longest} tokens including the view description, but the text encoder reads {limit}; "
             "shorten the prompt or the negative prompt"
         )
 
@@ -124,7 +124,7 @@ def _check_words(family: Family, pipeline: Any, prompts: list[str]) -> None:
     unknown = [unknown_words(tokenizer, prompts) for tokenizer in tokenizers if tokenizer is not None]
     if all(unknown):
         raise ValueError(
-            f"the text encoder has no letters for {', '.join(map(repr, unknown[0][:5]))}; put the prompt into others"
+            f"the text encoder has no tokens for {', '.join(map(repr, unknown[0][:5]))}; rephrase the prompt"
         )
 
 
@@ -132,6 +132,6 @@ def _check_rows(tensors: Iterable[Tensor], files: ModelFiles) -> None:
     """Refuse embeddings that are not finite, such as those of T5 in float16."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise ValueError(
-            f"the text encoders of {files.folder} answer with numbers that are not finite; set prior.precision=float32 "
-            "or bfloat16"
+            f"the text encoders of {files.folder} return values that are not finite; set prior.precision=float32 or "
+            "bfloat16"
         )

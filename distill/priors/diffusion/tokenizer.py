@@ -61,8 +61,8 @@ def _check_rows(folder: Path, vocabulary: Mapping[str, int], rows: int) -> None:
     used = set(vocabulary.values())
     if not used or max(used) >= rows or len(used) < _LEAST_SHARE * rows:
         raise ValueError(
-            f"{folder} has {len(used)} tokens with numbers up to {max(used, default=0)}, its text encoder has {rows}: "
-            "it is damaged or of another model"
+            f"{folder} has {len(used)} tokens with IDs up to {max(used, default=0)}, but its text encoder has {rows}: "
+            "it is damaged or belongs to another model"
         )
 
 

@@ -166,7 +166,7 @@ def test_a_baseline_that_is_no_number_per_image_is_refused() -> None:
         return noisy.mean((2, 3))
 
     with pytest.raises(
-        ValueError, match=r"one number per image, floating-point of shape \(4096,\) on cpu; got .* \(4096, 3\)"
+        ValueError, match=r"one floating-point number per image, of shape \(4096,\) on cpu; got .* \(4096, 3\)"
     ):
         SteinTerm("mine", per_channel).terms(draw(500, 0), GUIDE)
 

@@ -112,7 +112,7 @@ def test_a_file_of_the_hubs_cache_is_held_to_its_name(tmp_path: Path) -> None:
     (snapshot / "model.safetensors").symlink_to(blob)
     assert checked_digests(snapshot, ["model.safetensors"]) == {"model.safetensors": blob.name}
     _flip(blob, 0.5)
-    with pytest.raises(ValueError, match=rf"model\.safetensors is damaged: .* delete {blob} and fetch it again"):
+    with pytest.raises(ValueError, match=rf"model\.safetensors is damaged: .* delete {blob} and download it again"):
         checked_digests(snapshot, ["model.safetensors"])
 
 

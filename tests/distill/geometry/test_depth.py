@@ -179,7 +179,9 @@ def test_the_stein_term_has_zero_mean(name: str, kind: Any, load: Loaded) -> Non
 
 
 def test_two_heads_that_vote_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"chooses between 2 heads by a vote of all images .* Intel/zoedepth-nyu$"):
+    with pytest.raises(
+        ValueError, match=r"chooses between 2 heads by a vote over the whole batch.* Intel/zoedepth-nyu$"
+    ):
         load_monocular_estimator(str(save_zoedepth(tmp_path, heads=2)))
 
 
@@ -223,13 +225,13 @@ def test_damaged_weights_are_told_in_one_line(copy: Path) -> None:
 def test_preparations_that_are_not_known_are_refused(copy: Path, change: dict[str, Any], message: str) -> None:
     file = copy / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(ValueError, match=f"does not say how images are prepared: .*{message}"):
+    with pytest.raises(ValueError, match=f"does not specify how images are preprocessed: .*{message}"):
         load_monocular_estimator(str(copy))
 
 
 def test_missing_preparations_are_told(copy: Path) -> None:
     (copy / "preprocessor_config.json").unlink()
-    with pytest.raises(ValueError, match=r"preprocessor_config\.json does not say"):
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json does not specify"):
         load_monocular_estimator(str(copy))
 
 

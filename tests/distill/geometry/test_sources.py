@@ -82,7 +82,7 @@ def test_a_complete_cached_copy_needs_no_hub(empty_cache: Path) -> None:
     (repository / "refs" / "main").write_text("abc123")
     assert find_estimator("someone/model") == snapshot
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="the hub does not answer"):
+    with pytest.raises(ValueError, match="the hub does not respond"):
         find_estimator("someone/model")
 
 
@@ -98,20 +98,24 @@ def test_pickled_weights_are_refused_and_not_fetched(tmp_path: Path, fake_hub: F
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model is no geometry estimator: missing config\.json, model\.safetensors$"):
+    with pytest.raises(
+        ValueError, match=r"model is not a geometry estimator: missing config\.json, model\.safetensors$"
+    ):
         find_estimator(str(_write(tmp_path / "model", ["README.md"])))
     assert choose_files(FILES[:3]) == ["config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["teeny", "./nowhere", "/no/such/model", "~/none", "", "a/b/c"])
 def test_an_unknown_name_says_what_is_accepted(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"no folder and no hub id .* 'tiny', a hub id such as {EXAMPLE}") as error:
+    with pytest.raises(
+        ValueError, match=rf"is neither a folder nor the hub id .* 'tiny', a hub id such as {EXAMPLE}"
+    ) as error:
         find_estimator(name)
     assert "\n" not in str(error.value)
 
 
 def test_a_model_that_is_nowhere_comes_with_the_command(fake_hub: FakeHub, empty_cache: Path) -> None:
-    with pytest.raises(ValueError, match=r"not there, or not public \(status 404\)") as error:
+    with pytest.raises(ValueError, match=r"not found, or not public \(status 404\)") as error:
         find_estimator("someone/model")
     text = str(error.value)
     assert "\n" not in text and str(empty_cache) in text
@@ -124,9 +128,9 @@ def test_a_silent_hub_is_asked_once(reason: str, monkeypatch: pytest.MonkeyPatch
     if reason == "closed port":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match="the hub does not answer") as error:
+    with pytest.raises(ValueError, match="the hub does not respond") as error:
         find_estimator(EXAMPLE)
-    assert str(error.value).count("does not answer") == 1 and "\n" not in str(error.value)
+    assert str(error.value).count("does not respond") == 1 and "\n" not in str(error.value)
     assert f"hf download {EXAMPLE}" in str(error.value)
 
 
@@ -134,7 +138,7 @@ def test_a_silent_hub_is_asked_once(reason: str, monkeypatch: pytest.MonkeyPatch
     ("config", "message"),
     [
         ("", "is not JSON"),
-        ("[1]", "must hold a JSON object"),
+        ("[1]", "must contain a JSON object"),
         (json.dumps({"model_type": "glpn"}), "holds glpn; known depth models: DPTForDepthEstimation"),
         (json.dumps({"something": 1}), "expected a JSON object with the keys channels"),
     ],

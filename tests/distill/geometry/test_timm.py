@@ -150,14 +150,14 @@ def test_damaged_and_foreign_files_are_told(tmp_path: Path) -> None:
     config, weights = tmp_path / CONFIG_FILE, tmp_path / WEIGHTS_FILE
     text, content = config.read_text(), weights.read_bytes()
     config.write_text(text.replace("small_050", "small_100"))
-    with pytest.raises(ValueError, match="damaged, or no geometry estimator"):
+    with pytest.raises(ValueError, match="damaged, or is not a geometry estimator"):
         load_timm_estimator(tmp_path)
     config.write_text(text.replace("head_channels", "tail_channels"))
     with pytest.raises(ValueError, match="keys backbone, decoder_channels"):
         load_timm_estimator(tmp_path)
     config.write_text(text)
     weights.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="damaged, or no geometry estimator"):
+    with pytest.raises(ValueError, match="damaged, or is not a geometry estimator"):
         load_timm_estimator(tmp_path)
 
 

@@ -152,11 +152,11 @@ def test_damaged_and_missing_files_are_told(tmp_path: Path) -> None:
     weights, config = tmp_path / WEIGHTS_FILE, tmp_path / CONFIG_FILE
     content, text = weights.read_bytes(), config.read_text()
     weights.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="damaged, or no geometry estimator"):
+    with pytest.raises(ValueError, match="damaged, or is not a geometry estimator"):
         load_tiny_estimator(tmp_path)
     weights.write_bytes(content)
     config.write_text(TinyEstimatorConfig(channels=(8, 8, 8)).to_json())
-    with pytest.raises(ValueError, match="damaged, or no geometry estimator"):
+    with pytest.raises(ValueError, match="damaged, or is not a geometry estimator"):
         load_tiny_estimator(tmp_path)
     config.write_text(text.replace("head_channels", "tail_channels"))
     with pytest.raises(ValueError, match="keys channels, head_channels, embedding_channels"):

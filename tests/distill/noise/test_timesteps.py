@@ -161,5 +161,5 @@ def test_orders_that_draw_nothing_take_no_strata_and_no_importance() -> None:
         config.order = "falling"  # pyright: ignore[reportAttributeAccessIssue]
         config.__post_init__()
     for settings in ({"stratified": True}, {"importance": True}):
-        with pytest.raises(ValueError, match=r"timesteps\.order=linear draws nothing; set stratified=false"):
+        with pytest.raises(ValueError, match=r"timesteps\.order=linear is deterministic; set stratified=false"):
             TimestepConfig(order="linear", **settings)

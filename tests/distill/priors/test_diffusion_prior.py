@@ -175,7 +175,7 @@ def test_the_text_encoder_is_gone_after_embedding(prior: DiffusersPrior, monkeyp
 
 
 def test_a_prompt_too_long_to_be_read_is_refused(prior: DiffusersPrior) -> None:
-    with pytest.raises(ValueError, match=r"makes \d+ tokens .* reads 77; shorten"):
+    with pytest.raises(ValueError, match=r"has \d+ tokens .* reads 77; shorten"):
         prior.embed("a mug " * 40)
 
 
@@ -292,7 +292,7 @@ def test_a_geometric_baseline_looks_through_the_decoder(
     ("part", "values", "message"),
     [
         ("unet", {"in_channels": 9}, "an inpainting, depth or upscaling model"),
-        ("unet", {"class_embed_type": "timestep"}, "wants more than a text embedding"),
+        ("unet", {"class_embed_type": "timestep"}, "needs more conditions than a text embedding"),
         ("scheduler", {"prediction_type": "flow_prediction"}, "predicts 'flow_prediction'; known"),
     ],
 )

@@ -133,7 +133,7 @@ def test_requests_at_several_timesteps_are_one_call(folder: Path, sample: NoisyS
 
 
 def test_perp_neg_needs_views(folder: Path) -> None:
-    with pytest.raises(ValueError, match="perp_neg tells views apart by their words; set view_dependent=true"):
+    with pytest.raises(ValueError, match="perp_neg needs view-dependent prompts; set view_dependent=true"):
         DiffusersPrior(str(folder), CPU, perp_neg=True, view_dependent=False)
 
 

@@ -169,7 +169,7 @@ def test_what_was_put_there_under_another_name_is_not_trusted(
         path.write_bytes(content)
         caplog.clear()
         assert _equal(_prior(folder).embed("a mug").views, first)
-        assert "damaged or of something else" in caplog.text and path.read_bytes() == whole
+        assert "damaged or belongs to another prompt" in caplog.text and path.read_bytes() == whole
     path.unlink()
     victim = tmp_path / "victim"
     victim.write_bytes(foreign)
@@ -213,7 +213,7 @@ def test_cached_tensors_keep_their_types() -> None:
 def test_a_prompt_is_refused_only_if_nothing_reads_it(folders: dict[str, Path]) -> None:
     """CLIP reads 77 tokens, the T5 of Stable Diffusion 3 reads 256."""
     prompt = "a mug " * 20
-    with pytest.raises(ValueError, match=r"makes \d+ tokens .* reads 77; shorten"):
+    with pytest.raises(ValueError, match=r"has \d+ tokens .* reads 77; shorten"):
         _prior(folders["StableDiffusionPipeline"]).embed(prompt)
     prior = _prior(folders["StableDiffusion3Pipeline"])
     prior.embed(prompt)

@@ -130,7 +130,7 @@ def test_modalities_are_told_one_by_one() -> None:
     "names", [None, [], ["roll"], [*CAMERA_FEATURES, "modality heat"], [*CAMERA_FEATURES, "modality color"] * 2]
 )
 def test_other_features_are_refused(names: list[str] | None) -> None:
-    with pytest.raises(ValueError, match="wants the camera as"):
+    with pytest.raises(ValueError, match="expects the camera as"):
         modalities_of(names)
 
 

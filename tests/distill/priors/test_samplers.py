@@ -57,17 +57,23 @@ def test_given_betas_and_zero_terminal_noise_are_heeded(name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        *(({"_class_name": name}, "accepted|known are") for name in ("EDMEulerScheduler", "IPNDMScheduler", *OF_FLOWS)),
-        *(({"_class_name": name}, "known are") for name in (None, ["DDIMScheduler"], {}, "os", "ScoreSdeVeScheduler")),
-        ({"_class_name": "CogVideoXDDIMScheduler"}, "known are"),
+        *(
+            ({"_class_name": name}, "accepted|supported are")
+            for name in ("EDMEulerScheduler", "IPNDMScheduler", *OF_FLOWS)
+        ),
+        *(
+            ({"_class_name": name}, "supported are")
+            for name in (None, ["DDIMScheduler"], {}, "os", "ScoreSdeVeScheduler")
+        ),
+        ({"_class_name": "CogVideoXDDIMScheduler"}, "supported are"),
         ({}, "is sampled by None"),
         ({"_class_name": "DDIMScheduler", "beta_schedule": "sine"}, "does not take .*sine"),
         ({"_class_name": "DDIMScheduler", "beta_start": "low"}, "does not take"),
-        ({"_class_name": "DDIMScheduler", "beta_start": float("nan")}, "no noise levels"),
-        ({"_class_name": "DDIMScheduler", "beta_start": 0.0, "beta_end": 0.0}, "no noise levels"),
-        ({"_class_name": "DDIMScheduler", "beta_end": 3.0}, "no noise levels"),
-        ({"_class_name": "DDIMScheduler", "beta_start": -0.1}, "no noise levels"),
-        ({"_class_name": "DDIMScheduler", "trained_betas": [0.1, 0.2]}, "no noise levels"),
+        ({"_class_name": "DDIMScheduler", "beta_start": float("nan")}, "not valid noise levels"),
+        ({"_class_name": "DDIMScheduler", "beta_start": 0.0, "beta_end": 0.0}, "not valid noise levels"),
+        ({"_class_name": "DDIMScheduler", "beta_end": 3.0}, "not valid noise levels"),
+        ({"_class_name": "DDIMScheduler", "beta_start": -0.1}, "not valid noise levels"),
+        ({"_class_name": "DDIMScheduler", "trained_betas": [0.1, 0.2]}, "not valid noise levels"),
         *(
             ({"_class_name": "DDIMScheduler", "num_train_timesteps": n}, "num_train")
             for n in (10**10, 1e10, 1, "x", True)

@@ -218,9 +218,9 @@ print([name for name in sys.modules if name.startswith("torchvision.")])
 import torchvision
 """
     message, spec, left, then = run(code)
-    assert message.startswith("1 RuntimeWarning torchvision cannot be imported beside torch 2.")
+    assert message.startswith("1 RuntimeWarning torchvision cannot be imported with torch 2.")
     assert reason in message
-    assert "install the one that belongs to this torch" in message
+    assert "install the version that matches this torch" in message
     assert (spec, left) == ("None", "[]")
     assert then.startswith("ModuleNotFoundError")
 

@@ -126,7 +126,7 @@ def test_bad_requests_are_refused() -> None:
     for tuples in (0, 2, 7):
         with pytest.raises(ValueError, match="even number of tuples"):
             measure(TwoModes(), tuples=tuples, sds=SDSConfig())
-    with pytest.raises(ValueError, match="compares with 'sds'"):
+    with pytest.raises(ValueError, match="needs 'sds' as the reference"):
         measure(TwoModes(), ssd=SSDConfig())
 
 

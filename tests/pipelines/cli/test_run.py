@@ -83,7 +83,7 @@ def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys:
     asset = (folder / "asset" / "asset.glb").read_bytes()
     assert main(["--resume", "--out", str(folder), "export.face_budget=100"]) == 1
     error = capsys.readouterr().err
-    assert "asset.glb was made with other settings (export.face_budget); add --overwrite" in error
+    assert "asset.glb was made with different settings (export.face_budget); add --overwrite" in error
     assert len(error.splitlines()) == 1 and (folder / "asset" / "asset.glb").read_bytes() == asset
     assert main(["--resume", "--out", str(folder), "--overwrite", "export.face_budget=100"]) == 0
     assert "resuming after step 4" in capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_the_same_scene_as_another_asset(finished: Path, tmp_path: Path, capsys:
     assert "face_budget: 100" in (folder / "config.yaml").read_text()
     assert (folder / "checkpoints" / "000004.safetensors").read_bytes() == scene
     assert main(["--resume", "--out", str(folder), "stages.coarse.steps=8"]) == 1
-    assert "other settings (stages.coarse.steps)" in capsys.readouterr().err
+    assert "different settings (stages.coarse.steps)" in capsys.readouterr().err
 
 
 def test_a_run_without_an_asset_and_one_after_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_an_empty_scene_is_one_line_and_keeps_its_checkpoint(
     folder = tmp_path / "run"
     assert main(["--quiet", "--out", str(folder), *TINY, "representation.opacity=0.0001"]) == 1
     error = capsys.readouterr().err
-    assert "no asset: the scene is empty" in error and len(error.splitlines()) == 1
+    assert "cannot export the asset: the scene is empty" in error and len(error.splitlines()) == 1
     assert checkpoint_steps(folder / "checkpoints") == [4] and (folder / "turntable.webp").exists()
 
 

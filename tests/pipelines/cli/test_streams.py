@@ -106,7 +106,7 @@ def test_printing_goes_on_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> No
         (PermissionError(13, "Permission denied", "a/b"), ERROR, "error: cannot read or write a/b: Permission denied"),
         (MemoryError(), ERROR, "error: out of memory; lower"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ERROR, "error: out of memory; lower"),
-        (TypeError("unhashable\ntype"), ERROR, "error: this is a fault of the program: TypeError: unhashable type ("),
+        (TypeError("unhashable\ntype"), ERROR, "error: this is a bug in steindreamer: TypeError: unhashable type ("),
         (SystemExit(0), ERROR, "error: a component called sys.exit(0)"),
         (KeyboardInterrupt(), 130, "go on so"),
         (Interrupted(Path("run"), 7), 130, "interrupted; step 7 is saved"),

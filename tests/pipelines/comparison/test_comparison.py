@@ -96,10 +96,10 @@ def test_the_page_is_complete_in_itself_and_holds_the_tables(finished: Path) -> 
         "a red mug",
         "Chamfer",
         "normals (deg",
-        "right side",
+        "correct side",
     ):
         assert heading in page
-    assert "Learned and fixed" not in page
+    assert "Learned versus fixed" not in page
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(sources) == 4 and all(source.startswith("data:image/") for source in sources)
     final = next(row for row in rows(finished / "runs.csv") if row["method"] == "pairs")
@@ -121,7 +121,7 @@ def test_what_is_finished_is_kept_and_what_was_interrupted_ends_the_same(
 
     monkeypatch.setattr(Stage, "step", interrupted)
     assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(Stage, "step", lambda self: steps.append(self.total) or step(self))
     assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 0
@@ -129,9 +129,9 @@ def test_what_is_finished_is_kept_and_what_was_interrupted_ends_the_same(
     for name in ("measurements.csv", "runs.csv"):
         assert timeless(tmp_path / name) == timeless(finished / name)
     assert compare([*METHODS, *TINY, "--out", str(tmp_path)]) == 0
-    assert "2 runs, 2 of them finished before" in capsys.readouterr().out and len(steps) == 8
+    assert "2 runs, 2 already finished" in capsys.readouterr().out and len(steps) == 8
     assert compare([*METHODS, *TINY, "--out", str(tmp_path), "--views", "3"]) == 1
-    assert "made with other settings" in capsys.readouterr().err
+    assert "made with different settings" in capsys.readouterr().err
 
 
 def test_a_run_in_a_process_of_its_own_and_its_failure(finished: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
     assert plain["methods"]["sds"]["calls"] == 1 and plain["methods"]["ssd-bands-4"]["calls"] == 1
     own = probe_run(run, tuples=4).variances
     assert list(own) == ["sds", "own"] and own["own"].calls == 2
-    assert probe([str(run), "--method", "sds=ssd"]) == 1 and "name of plain SDS" in capsys.readouterr().err
+    assert probe([str(run), "--method", "sds=ssd"]) == 1 and "reserved for plain SDS" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert probe([str(tmp_path)]) == 1 and "no run to probe" in capsys.readouterr().err
 
@@ -343,7 +343,7 @@ def test_what_is_no_json_is_no_record(tmp_path: Path) -> None:
         (["--prompts", "a red mug", "a giraffe in space"], "unknown words"),
         (["--repr", "gausians"], "did you mean 'gaussians'"),
         (["--preset", "cpuu"], "did you mean 'cpu'"),
-        (["--out", "/dev/null/x"], "/dev/null is no folder"),
+        (["--out", "/dev/null/x"], "/dev/null is not a folder"),
         (["--out", "/proc/x"], ""),
         (["--plugin", "missing.py"], "missing.py"),
     ],
@@ -393,7 +393,7 @@ def test_a_probe_tells_what_it_passed_over(finished: Path, tmp_path: Path, capsy
     newest.write_bytes(b"damaged")
     assert probe([str(run), "--method", "sds", "--tuples", "4"]) == 0, capsys.readouterr().err
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("passed over: checkpoint") and newest.stem in lines[0] and "after 2 steps" in lines[1]
+    assert lines[0].startswith("skipped: checkpoint") and newest.stem in lines[0] and "after 2 steps" in lines[1]
     for path in (run / "checkpoints").glob("*.safetensors"):
         path.write_bytes(b"damaged")
     assert probe([str(run)]) == 1 and "damaged" in capsys.readouterr().err

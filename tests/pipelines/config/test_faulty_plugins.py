@@ -95,10 +95,10 @@ FAULTS = {
     "method: AttributeError in a step": (_method(LATE_HALF.format("self.scale")),
                                          rf"Half\.estimate{HERE} raised AttributeError: "),
     "baseline: sound": ("", ""),
-    "baseline: shape": (_baseline("return -noisy.mean((2, 3))"), r"baseline 'own' must answer .* got .*\(2, 3\)"),
-    "baseline: whole numbers": (_baseline("return noisy.mean((1, 2, 3)).int()"), r"'own' must answer .* got int32"),
-    "baseline: a number": (_baseline("return 1.0"), r"baseline 'own' must answer with one number .* got a float"),
-    "baseline: another device": (_baseline("return -noisy.mean((1, 2, 3)).to('meta')"), r"'own' must answer .* meta"),
+    "baseline: shape": (_baseline("return -noisy.mean((2, 3))"), r"baseline 'own' must return .* got .*\(2, 3\)"),
+    "baseline: whole numbers": (_baseline("return noisy.mean((1, 2, 3)).int()"), r"'own' must return .* got int32"),
+    "baseline: a number": (_baseline("return 1.0"), r"'own' must return one floating-point number .* got a float"),
+    "baseline: another device": (_baseline("return -noisy.mean((1, 2, 3)).to('meta')"), r"'own' must return .* meta"),
     "baseline: NaN": (_baseline("return noisy.mean((1, 2, 3)) * math.nan"), r"'own' returned 1536 of 1536 values"),
     "baseline: raises": (_baseline("return geometry.brightness"), r"current raised AttributeError: "),
     "baseline: KeyError in a step": (
@@ -151,4 +151,4 @@ def test_a_fault_is_one_line_that_names_the_component(fault: str, outcomes: dict
         assert (status, captured) == (0, "")
         return
     assert status == 1 and captured.count("\n") == 1 and re.search(message, captured), captured
-    assert "fault of the program" not in captured
+    assert "bug in steindreamer" not in captured

@@ -76,7 +76,7 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
         ("from steindreamer.distill import METHODS\nMETHODS['x'] = int\n", "METHODS['x'] must be a dataclass"),
         (
             "from steindreamer.distill import SDSConfig, register_method as r\nr('a/b', SDSConfig)\n",
-            "a method was to be called 'a/b'; letters, digits",
+            "'a/b' is not a valid name of a method; letters, digits",
         ),
         ("from steindreamer.distill import SDSConfig, register_method as r\nr('ssd', SDSConfig)\n", "exists already"),
         (
@@ -87,7 +87,7 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
         (
             "from dataclasses import dataclass\nfrom steindreamer.pipelines import register_prior\n@dataclass\n"
             "class P:\n    a: int\n    def build(self, device): ...\nregister_prior('p', P)\n",
-            "cannot be made of its defaults: TypeError",
+            "cannot be built with its default settings: TypeError",
         ),
     ],
 )
@@ -166,7 +166,7 @@ def test_any_file_name_makes_a_module(tmp_path: Path) -> None:
 def test_a_name_in_settings_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("raise SystemExit('was run')\n")
-    with pytest.raises(SettingsError, match="is run only if you say so: add --plugin"):
+    with pytest.raises(SettingsError, match="is loaded only when given explicitly: add --plugin"):
         plugins.refuse_missing_plugins([{"plugins": [str(path)]}], [])
     plugins.refuse_missing_plugins([{"plugins": [str(path)]}, {}, {"plugins": "x"}], [Path("moved/mine.py")])
     with pytest.raises(UserError, match="was run"):

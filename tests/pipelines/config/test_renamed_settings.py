@@ -26,11 +26,14 @@ TABLE = {
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("output.thumbnail_size=64", "'output.thumbnail_size' is called 'output.image_size' now; write that"),
-        ("output={thumbnail_size: 64}", "'output.thumbnail_size' is called 'output.image_size' now; write that"),
-        ("stages.texture.weights={opaque: 1}", "'stages.texture.weights' is called 'stages.texture.regularizers' now"),
-        ("stages.coarse.views={looks: around}", "'stages.coarse.views.looks' is called 'stages.coarse.views.look' now"),
-        ("asset.face_budget=500", "'asset' is called 'export' now; write that"),
+        ("output.thumbnail_size=64", "'output.thumbnail_size' was renamed to 'output.image_size'; use the new name"),
+        ("output={thumbnail_size: 64}", "'output.thumbnail_size' was renamed to 'output.image_size'; use the new name"),
+        ("stages.texture.weights={opaque: 1}", "'stages.texture.weights' was renamed to 'stages.texture.regularizers'"),
+        (
+            "stages.coarse.views={looks: around}",
+            "'stages.coarse.views.looks' was renamed to 'stages.coarse.views.look'",
+        ),
+        ("asset.face_budget=500", "'asset' was renamed to 'export'; use the new name"),
     ],
 )
 def test_an_old_key_is_refused_with_the_new_one(
@@ -59,7 +62,7 @@ def test_only_the_old_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_stands_for_names_keeps_its_order() -> None:
     tree: dict[str, Any] = {"a": {"b": {"moved": 1}}}
-    with pytest.raises(SettingsError, match=r"'a\.b\.moved' is called 'a\.here\.b' now"):
+    with pytest.raises(SettingsError, match=r"'a\.b\.moved' was renamed to 'a\.here\.b'"):
         refuse_renamed(tree, TABLE)
 
 
@@ -89,7 +92,7 @@ def test_settings_of_the_control_variates_are_refused_where_they_were(
     method: str, override: str, path: str, old: str
 ) -> None:
     new = f"{path}.{RENAMED_IN_METHOD[old]}"
-    with pytest.raises(SettingsError, match=re.escape(f"'{path}.{old}' is called '{new}' now; write that")):
+    with pytest.raises(SettingsError, match=re.escape(f"'{path}.{old}' was renamed to '{new}'; use the new name")):
         load_config(None, method=method, overrides=[override.format(old)])
     stage = load_config(None, method=method).methods["texture"]
     assert not hasattr(stage, old) and hasattr(stage, new.split(".")[-2])
@@ -111,5 +114,5 @@ def test_a_method_may_have_settings_of_these_names() -> None:
 
     config: Any = load_config(None, method="own", overrides=["method.learning_rate=2"])
     assert config.method.learning_rate == 2
-    with pytest.raises(SettingsError, match=r"'method\.decay' is called 'method\.control_variates\.decay' now"):
+    with pytest.raises(SettingsError, match=r"'method\.decay' was renamed to 'method\.control_variates\.decay'"):
         load_config(None, method="own", overrides=["method.decay=1"])

@@ -80,7 +80,7 @@ def test_values_as_the_configuration_gives_them() -> None:
         ({}, "lacks 'from'"),
         ({"from": 1}, "lacks 'to'"),
         ({"from": 1, "to": 2, "befin": 0.1}, r"w\.befin.*did you mean 'begin'"),
-        ({"from": 1, "to": 2, 3: 4}, r"w\.3 is no key of a schedule"),
+        ({"from": 1, "to": 2, 3: 4}, r"w\.3 is not a key of a schedule"),
         ({"from": False, "to": 2}, r"w\.from is False"),
         ({"from": 1, "to": "inf"}, r"w\.to is 'inf'"),
         ({"from": 1, "to": 2, "begin": 0.6, "end": 0.5}, "begin must not exceed end"),

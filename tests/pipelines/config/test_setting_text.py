@@ -72,7 +72,7 @@ def test_a_resumed_run_has_the_same_text(tmp_path: Path) -> None:
         create_folder(folder, config, overwrite=False)
         assert read_config(folder / "config.yaml") == config
         assert resumed_config(folder, [], {}, SCHEMA) == config
-        with pytest.raises(UserError, match="other settings"):
+        with pytest.raises(UserError, match="different settings"):
             resumed_config(folder, [{"prompt": f"{text} "}], {}, SCHEMA)
 
 
@@ -87,7 +87,7 @@ def test_a_word_without_quotes_in_a_file_is_text_where_text_is_wanted(text: str,
 @pytest.mark.parametrize("text", ["null", "~", ""])
 def test_nothing_in_a_file_is_no_text(text: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"prompt: {text}\n")
-    with pytest.raises(SettingsError, match=r"prompt is .*, which is no text in YAML; put it in quotes"):
+    with pytest.raises(SettingsError, match=r"prompt is .*, which is not text in YAML; put it in quotes"):
         load_config(tmp_path / "mine.yaml")
     assert load_config(None, overrides=[f"negative_prompt={text}"]).negative_prompt == text
 
@@ -277,7 +277,7 @@ def test_a_component_of_ones_own_may_have_settings_of_any_kind(key: str, text: s
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "x.required is missing, and has no default"),
+        ({}, "x.required is missing and has no default"),
         ({"required": None}, "x.required is None; text is accepted"),
         ({"required": 3}, "x.required is 3; text is accepted"),
         ({"required": "a", "side": "UP"}, "x.side is 'UP'; accepted: LEFT, RIGHT"),
@@ -291,7 +291,7 @@ def test_a_component_of_ones_own_may_have_settings_of_any_kind(key: str, text: s
         ({"required": "a", "free": [float("nan")]}, "x.free[0] is nan; a finite number is accepted"),
         (
             {"required": "a", "free": [0] * 2000},
-            "x.free is [0, 0, 0, 0, 0, 0, ...], which holds 2000 values; at most 1000 are accepted",
+            "x.free is [0, 0, 0, 0, 0, 0, ...], which has 2000 values; at most 1000 are accepted",
         ),
     ],
 )

@@ -166,19 +166,19 @@ def _random(images: dict[str, Any], cameras: Cameras) -> None:
 
 IMAGE_CASES = {
     "batch 1": (_set(**dict.fromkeys(IMAGES, lambda x: x[:1])), "one image per camera"),
-    "0 to 255": (_set(rgb=lambda x: 255 * x), r"Card.render drew rgb from 2.* to 2.*divide by 255"),
+    "0 to 255": (_set(rgb=lambda x: 255 * x), r"Card.render rendered rgb from 2.* to 2.*divide by 255"),
     "below 0": (_set(rgb=lambda x: 2 * x - 1), r"rgb from -.*\[0, 1\]"),
     "opacity in percent": (_set(opacity=lambda x: 100 * x), "opacity from 0 to 100"),
-    "float64": (_set(rgb=lambda x: x.double()), "torch.float64 on cpu; float32"),
+    "float64": (_set(rgb=lambda x: x.double()), "torch.float64 on cpu; it must be float32"),
     "NaN": (_set(depth=lambda x: x * math.nan), "depth with .* not finite"),
     "negative depth": (_set(depth=lambda x: -x), "a depth of -3"),
     "depth where empty": (_set(depth=lambda x: x + 1), "depth of 1 where the opacity is 0"),
     "normal where empty": (_set(normal=lambda x: x + 0.5), "normal of .* where the opacity is 0"),
     "long normals": (_set(normal=lambda x: 3 * x), "normals of length 3"),
     "normals away": (_set(normal=lambda x: -x), "face away"),
-    "detached": (_set(rgb=lambda x: x.detach()), "does not depend on any parameter.*color.*remove no_grad"),
-    "mixed": (_mixed, "another rgb for a camera beside others"),
-    "one camera for all": (_last_for_all, "another rgb for a camera beside others"),
+    "detached": (_set(rgb=lambda x: x.detach()), "without a gradient for any parameter.*color.*remove no_grad"),
+    "mixed": (_mixed, "a different rgb for a camera in a batch"),
+    "one camera for all": (_last_for_all, "a different rgb for a camera in a batch"),
     "random": (_random, "differently the second time"),
     "no RenderOutput": (lambda images, cameras: images["rgb"], "must return a RenderOutput, got a Tensor"),
     "raises": (lambda images, cameras: images["color"], "Card.render raised KeyError: 'color'"),
@@ -218,7 +218,7 @@ def test_images_of_wrong_shapes_cannot_be_returned(image: str, value: Any, messa
 def test_rates_parameters_and_regularizers(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Card, "rate", math.nan)
-        assert "gives nan for 'color'" in _refused()
+        assert "returned nan for 'color'" in _refused()
     with monkeypatch.context() as patch:
         patch.setattr(Card, "regularizer", torch.zeros(2))
         assert "must be a tensor of shape (), got (2,)" in _refused()
@@ -227,7 +227,7 @@ def test_rates_parameters_and_regularizers(monkeypatch: pytest.MonkeyPatch) -> N
         assert "is inf before the first step" in _refused()
     with monkeypatch.context() as patch:
         patch.setattr(Card, "render_terms", ("thickness",))
-        assert "no term 'thickness'" in _refused()
+        assert "not return the term 'thickness'" in _refused()
     with monkeypatch.context() as patch:
         patch.setattr(CardConfig, "build", lambda self, generator, device: nn.Linear(1, 1))
         assert "must return a Representation, got a Linear" in _refused()
@@ -276,7 +276,7 @@ def test_encoders_that_break_the_contract(fault: str, monkeypatch: pytest.Monkey
 def test_what_is_no_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.delattr(OneColor, "condition")
-        assert "OneColor, which is no prior: it lacks condition" in _refused()
+        assert "OneColor, which is not a prior: it lacks condition" in _refused()
     with monkeypatch.context() as patch:
         patch.setattr(OneColor, "device", "cpu")
         assert "OneColor.device must be a torch.device, got 'cpu'" in _refused()
@@ -341,9 +341,9 @@ def test_baselines_that_break_the_contract() -> None:
         _mean_of_all: "'own' mixes the images of a batch",
         _centered: "'own' mixes the images of a batch",
         _sees_all_geometry: "'own' mixes the images of a batch",
-        _dropped: "'own' answers differently to the same images",
+        _dropped: "'own' returns different values for the same images",
         _not_a_number: "'own' returned",
-        _scalar: "baseline 'own' must answer with one number per image",
+        _scalar: "baseline 'own' must return one floating-point number per image",
         _careless: "_careless raised AttributeError",
     }
     for function, message in faults.items():
@@ -354,7 +354,7 @@ def test_baselines_that_break_the_contract() -> None:
 
 @pytest.mark.parametrize("name", ["noise", "spectral", "learned", "low_rank", "depth", "", "two words", "a,b"])
 def test_names_that_a_baseline_cannot_have(name: str) -> None:
-    with pytest.raises(ValueError, match=r"choose another name|accepted in a name"):
+    with pytest.raises(ValueError, match=r"choose another name|is not a valid name"):
         register_control_variate(name)(_mean_of_all)
 
 
@@ -473,4 +473,6 @@ def test_a_fault_is_one_line_and_leaves_no_folder(
     names = ["--repr", "card", "--method", "sds", "--prior", "one-color"]
     assert main(["--out", str(tmp_path / "run"), *names, *TINY]) == 1, capsys.readouterr().err
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Card.render drew another rgb" in error and not (tmp_path / "run").exists()
+    assert (
+        error.count("\n") == 1 and "Card.render rendered a different rgb" in error and not (tmp_path / "run").exists()
+    )

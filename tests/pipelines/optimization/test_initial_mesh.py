@@ -98,8 +98,8 @@ def test_the_given_shape_is_kept_in_its_place_and_size(finished: tuple[Path, str
 
 
 def test_it_says_where_the_asset_goes_and_that_the_rates_are_low(finished: tuple[Path, str]) -> None:
-    assert "0.02" in finished[1] and "around (0.2" in finished[1] and "put back there" in finished[1]
-    assert "learning rates are 0.1 of the usual ones in: coarse (stages.coarse.rates=1 lifts that)" in finished[1]
+    assert "0.02" in finished[1] and "around (0.2" in finished[1] and "the position and size of the file" in finished[1]
+    assert "learning rates are multiplied by 0.1 in: coarse (stages.coarse.rates=1 disables this)" in finished[1]
 
 
 def test_another_export_knows_the_place_without_the_file(finished: tuple[Path, str]) -> None:

@@ -82,7 +82,7 @@ def test_surfaces_without_a_size_are_told() -> None:
             pack(charts.numpy(), np.array([[0, 1, 2]], np.uint32), 64, 2)
 
 
-@pytest.mark.parametrize(("value", "message"), [(-1.0, "no view sees anything"), (np.nan, "is not finite")])
+@pytest.mark.parametrize(("value", "message"), [(-1.0, "no view shows any part"), (np.nan, "is not finite")])
 def test_volumes_without_a_level_are_told(value: float, message: str) -> None:
     views = take_views(shell(1.0, (0.0, 0.0, 0.0)), 8, 32)
     grid = Grid(np.full(3, -1.0), 0.25, (8, 8, 8))

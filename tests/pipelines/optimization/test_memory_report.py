@@ -23,7 +23,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 def test_one_line_if_nothing_is_known_of_the_gpu(pipeline: Pipeline) -> None:
     (line,) = memory_lines(pipeline)
-    assert line.startswith("memory, estimated: ") and "denoiser 0.00, autoencoder 0.00" in line
+    assert line.startswith("estimated memory: ") and "denoiser 0.00, autoencoder 0.00" in line
     assert free_bytes(torch.device("cpu")) is None
 
 
@@ -46,7 +46,7 @@ def test_too_much_names_the_next_setting(
     monkeypatch.setattr(memory_report, "free_bytes", lambda device: 10_000_000_000)
     assert len(memory_lines(pipeline)) == 1
     monkeypatch.setattr(memory_report, "free_bytes", lambda device: 1000)
-    assert memory_lines(pipeline)[1] == f"that is more than the 0.00 GB that the GPU has for it: {advice}"
+    assert memory_lines(pipeline)[1] == f"that is more than the 0.00 GB available on the GPU: {advice}"
     prior.parts["autoencoder"].disable_gradient_checkpointing()
 
 
@@ -55,7 +55,7 @@ def test_an_unknown_operation_does_not_stop_the_run(pipeline: Pipeline, monkeypa
         raise NotImplementedError("no\nshapes")
 
     monkeypatch.setattr(memory_report, "estimate_memory", fail)
-    assert memory_lines(pipeline) == ["memory: not known beforehand (no shapes)"]
+    assert memory_lines(pipeline) == ["memory: cannot be estimated (no shapes)"]
 
 
 def test_other_priors_say_nothing() -> None:

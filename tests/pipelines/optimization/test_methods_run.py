@@ -66,5 +66,5 @@ def test_words_that_the_prior_does_not_know_are_refused_in_one_line(
     assert main(["--out", str(tmp_path / "run"), *settings]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and word in message
-    assert "the method of stage 'coarse' put it so" in message and "docs/methods.md" in message
+    assert "the method of stage 'coarse' uses the prompt" in message and "docs/methods.md" in message
     assert not (tmp_path / "run").exists()

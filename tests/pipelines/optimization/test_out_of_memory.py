@@ -193,4 +193,4 @@ def test_the_journal_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     caplog.set_level("INFO", logger="steindreamer")
     training_log = TrainingLog(tmp_path / "metrics.jsonl", 10, 1)
     training_log.record(_stage("gaussians", CrampedPrior(2, "predict")).step())
-    assert "step 1: out of memory: once more with prior.micro_batch=2" in caplog.text
+    assert "step 1: out of memory: retrying with prior.micro_batch=2" in caplog.text

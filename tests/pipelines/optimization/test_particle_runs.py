@@ -149,12 +149,14 @@ def test_an_empty_particle_is_named(tmp_path: Path) -> None:
         scene.get_parameter("opacity_logits").data.fill_(-20)
 
     run = config("particles=2", "refine=false", "stages.coarse.steps=1", "output.turntable_frames=0")
-    with pytest.raises(UserError, match=r"no asset of particle 2: the scene is empty.*--resume"):
+    with pytest.raises(UserError, match=r"cannot export the asset of particle 2: the scene is empty.*--resume"):
         generate(run, tmp_path / "run", watch=fade)
     pipeline = Pipeline(config("particles=2", "stages.texture.steps=0"))
     stage = pipeline.first()
     fade(stage)
-    with pytest.raises(UserError, match=r"no dmtet of particle 2 for stage 'geometry': the scene is empty"):
+    with pytest.raises(
+        UserError, match=r"cannot convert the scene of particle 2 to dmtet for stage 'geometry': the scene is empty"
+    ):
         pipeline.following(stage)
 
 

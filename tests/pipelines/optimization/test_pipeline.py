@@ -40,7 +40,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_empty_scene_names_the_way_out() -> None:
     pipeline = Pipeline(_config("representation.opacity=0.0001"))
-    with pytest.raises(UserError, match=r"no dmtet for stage 'geometry': the scene is empty.*--no-refine"):
+    with pytest.raises(
+        UserError, match=r"cannot convert the scene to dmtet for stage 'geometry': the scene is empty.*--no-refine"
+    ):
         pipeline.following(pipeline.first())
 
 
@@ -68,9 +70,9 @@ def test_what_a_later_stage_refuses_is_known_at_once(
 def test_a_run_says_what_it_hands_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path / "run"), *SMALL, "export.source=field", "export.color_source=field"]) == 0
     out = capsys.readouterr().out
-    assert "stage 'geometry': making a dmtet of the Gaussians" in out
-    assert "stage 'texture': making a textured_mesh of the DmtetMesh" in out
-    psnr = [float(value) for value in re.findall(r"conversion: (\S+) dB between before and after", out)]
+    assert "stage 'geometry': converting Gaussians to dmtet" in out
+    assert "stage 'texture': converting DmtetMesh to textured_mesh" in out
+    psnr = [float(value) for value in re.findall(r"conversion: PSNR (\S+) dB between the scenes before and after", out)]
     assert len(psnr) == 2 and all(10 < value < 60 for value in psnr), "so small a scene is coarse; see test_conversion"
 
 
@@ -122,9 +124,9 @@ def test_refinement_may_follow_later_but_not_be_undone(tmp_path: Path, capsys: p
     assert main(["--out", str(folder), *SMALL, "--no-refine"]) == 0
     assert "conversion" not in capsys.readouterr().out
     assert main(["--out", str(folder), "--resume", "refine=true"]) == 1
-    assert "asset.glb was made with other settings (refine); add --overwrite" in capsys.readouterr().err
+    assert "asset.glb was made with different settings (refine); add --overwrite" in capsys.readouterr().err
     assert main(["--out", str(folder), "--resume", "--overwrite", "refine=true"]) == 0
     out = capsys.readouterr().out
     assert "resuming after step 2, in stage 'coarse'" in out and out.count("conversion") == 2
     assert main(["--out", str(folder), "--resume", "--overwrite", "--no-refine"]) == 1
-    assert "the checkpoint is of stage 'texture', this run has: coarse" in capsys.readouterr().err
+    assert "the checkpoint is from stage 'texture', but this run has: coarse" in capsys.readouterr().err

@@ -154,7 +154,7 @@ class Swapping(Billboard):
         return AdaptReport()
 
 
-@pytest.mark.parametrize(("resized", "message"), [(False, "another tensor than"), (True, r"of shape \(1, 3\)")])
+@pytest.mark.parametrize(("resized", "message"), [(False, "a different tensor than"), (True, r"of shape \(1, 3\)")])
 def test_an_adaptation_that_loses_the_optimizer_is_told(resized: bool, message: str) -> None:
     stage, _, _ = _stage()
     scene = Swapping()

@@ -238,7 +238,7 @@ def test_normals_as_colors_are_asked_for_explicitly() -> None:
     [
         (
             {"modalities": {"depth": 1}},
-            r"^stages\.coarse\.modalities asks for 'depth', and ColorPrior knows color: ask ",
+            r"^stages\.coarse\.modalities asks for 'depth', but ColorPrior supports color: choose ",
         ),
         ({"modalities": {"normal": 1}}, r"or give it normal maps .* \(stages\.coarse\.normals_as_color=true\)"),
     ],
@@ -254,7 +254,7 @@ def test_a_prior_without_color_says_so() -> None:
     prior.modalities = ("normal",)
     made(prior, modalities={"normal": 1})[0].step()
     with pytest.raises(
-        SettingsError, match=r"asks for 'color', and MultiPrior knows normal: .*\{normal: 1, color: 0\}"
+        SettingsError, match=r"asks for 'color', but MultiPrior supports normal: .*\{normal: 1, color: 0\}"
     ):
         made(prior)
     with pytest.raises(SettingsError, match=r"set stages\.coarse\.normals_as_color=false"):
@@ -275,23 +275,25 @@ def test_a_prior_that_misstates_its_modalities_is_refused() -> None:
     strange, silent = MultiPrior(), ColorPrior()
     strange.modalities = ("color", "heat")  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(
-        UserError, match=r"MultiPrior.modalities is \('color', 'heat'\); a tuple of some of color, albedo"
+        UserError, match=r"MultiPrior.modalities is \('color', 'heat'\); it must be a tuple of some of color, albedo"
     ):
         built_prior(Given(strange), torch.device("cpu"))
     assert built_prior(Given(silent), torch.device("cpu")) is silent
     silent.modalities = ("color", "normal")  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(UserError, match=r"ColorPrior.condition\(.* cannot be called as its contract says: too many"):
+    with pytest.raises(
+        UserError, match=r"ColorPrior.condition\(.* cannot be called as its protocol requires: too many"
+    ):
         built_prior(Given(silent), torch.device("cpu"))
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="modalities are all 0"):
         StageConfig(modalities={"color": 0})
-    with pytest.raises(ValueError, match="normals_as_color concerns normal maps"):
+    with pytest.raises(ValueError, match="normals_as_color applies to normal maps"):
         StageConfig(normals_as_color=True)
     prior, config = MultiPrior(), StageConfig(modalities={"color": 1, "normal": 1})
     single: Distiller = METHODS["sds"]().build(prior, None)
-    with pytest.raises(ValueError, match=r"a distiller of its own, and none was given for \['color', 'normal'\]"):
+    with pytest.raises(ValueError, match=r"its own distiller, but none was given for \['color', 'normal'\]"):
         Stage(Wall(), single, prior, None, config, torch.Generator())
 
 
@@ -301,7 +303,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ("stages.coarse.modalities.norml=1", r"stages\.coarse\.modalities.*norml.*color, albedo, normal"),
         ("stages.coarse.modalities={depth: -1}", r"stages\.coarse\.modalities\.depth is -1"),
         ("stages.coarse.modalities={depth: 0}", r"stages\.coarse\.modalities are all 0"),
-        ("stages.coarse.normals=0.5", r"'stages\.coarse\.normals' is called 'stages\.coarse\.modalities\.normal' now"),
+        ("stages.coarse.normals=0.5", r"'stages\.coarse\.normals' was renamed to 'stages\.coarse\.modalities\.normal'"),
     ],
 )
 def test_bad_settings_name_the_key(override: str, message: str) -> None:
@@ -346,9 +348,9 @@ def test_a_run_that_cannot_be_is_refused_before_its_first_step() -> None:
             Pipeline(config).first()
         return str(caught.value)
 
-    assert "stages.geometry.modalities asks for 'normal', and DiffusersPrior knows color" in refused(
+    assert "stages.geometry.modalities asks for 'normal', but DiffusersPrior supports color" in refused(
         "stages.geometry.modalities={color: 1, normal: 1}"
     )
-    assert "stages.texture.modalities asks for 'depth', and a textured_mesh trains colors alone" in refused(
+    assert "stages.texture.modalities asks for 'depth', but textured_mesh only trains colors" in refused(
         "stages.texture.modalities={albedo: 1, depth: 1}", prior="world"
     )

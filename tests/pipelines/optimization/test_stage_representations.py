@@ -106,7 +106,7 @@ def test_a_representation_in_the_geometry_stage_trains_and_resumes_in_every_stag
     captured = capsys.readouterr().out
     for before, after in (("Gaussians", stages[4]), (stages[4], "TexturedMesh")):
         name = {"Nerf": "nerf", "Voxels": "voxels", "TexturedMesh": "textured_mesh"}[after]
-        assert f"making a {name} of the {before}\n" in captured
+        assert f"converting {before} to {name}\n" in captured
     assert _closed(whole)
     saved = sorted(int(path.stem) for path in (whole / "checkpoints").glob("*.json"))
     for step in saved[:-1]:
@@ -180,7 +180,7 @@ class FollowingConfig:
         ),
         (
             ["representation.name=textured_mesh"],
-            "representation.name is 'textured_mesh', which cannot be a run's first",
+            "representation.name is 'textured_mesh', which cannot be the first",
         ),
         (["stages.coarse.representation.name=following"], "stages.coarse.representation.name is 'following', which"),
     ],
@@ -193,7 +193,7 @@ def test_what_cannot_stand_in_its_place_is_refused_before_the_prior_is_loaded(
     names = [setting for setting in SMALL if not setting.startswith("representation.")]
     with pytest.raises(SettingsError) as caught:
         Pipeline(load_config(None, overrides=[*names, *settings]))
-    assert message in str(caught.value) and "; name one of " in str(caught.value)
+    assert message in str(caught.value) and "; choose one of " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_foreign_representation_of_a_later_stage_is_tried_before_the_first_ste
             return Dark().to(device)
 
     REPRESENTATIONS["dark"] = DarkConfig
-    with pytest.raises(UserError, match=r"Dark.render drew rgb .* divide by 255"):
+    with pytest.raises(UserError, match=r"Dark.render rendered rgb .* divide by 255"):
         Pipeline(_config("stages.geometry.representation.name=dark")).first()
 
 
@@ -264,10 +264,10 @@ def test_gaussians_and_a_nerf_made_of_a_scene_look_like_it(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("mesh.color.grid=3", "'mesh' is called 'stages.geometry.representation' now"),
-        ("texture.size=64", "'texture' is called 'stages.texture.representation' now"),
-        ("stages.geometry.scene=mesh", "'stages.geometry.scene' is called 'stages.geometry.representation.name' now"),
-        ("stages.polish={scene: mesh}", "'stages.polish.scene' is called 'stages.polish.representation.name' now"),
+        ("mesh.color.grid=3", "'mesh' was renamed to 'stages.geometry.representation'"),
+        ("texture.size=64", "'texture' was renamed to 'stages.texture.representation'"),
+        ("stages.geometry.scene=mesh", "'stages.geometry.scene' was renamed to 'stages.geometry.representation.name'"),
+        ("stages.polish={scene: mesh}", "'stages.polish.scene' was renamed to 'stages.polish.representation.name'"),
     ],
 )
 def test_old_names_lead_to_new_ones(old: str, new: str) -> None:

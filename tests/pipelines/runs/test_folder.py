@@ -107,7 +107,7 @@ def test_lost_settings_are_those_of_the_checkpoint(
     }[damage]()
     assert main(["--resume", "--out", str(run)]) == 130
     captured = capsys.readouterr()
-    assert "config.yaml" in captured.err and "taking the settings that checkpoint 000004 was made with" in captured.err
+    assert "config.yaml" in captured.err and "using the settings saved with checkpoint 000004" in captured.err
     assert "'a red mug'" in captured.out and reached == [4]
     for half in (run / "checkpoints").glob("*.json"):
         half.unlink()
@@ -127,7 +127,7 @@ def test_settings_that_differ_from_the_checkpoints_are_refused(run: Path, capsys
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("prompt: a red mug", "prompt: a blue mug"))
     before = _contents(run)
-    assert "other settings (prompt) than checkpoint 000004" in _refused(["--resume", "--out", str(run)], capsys)
+    assert "different settings (prompt) than checkpoint 000004" in _refused(["--resume", "--out", str(run)], capsys)
     assert _contents(run) == before
 
 
@@ -141,7 +141,7 @@ def test_settings_are_written_only_when_something_has_succeeded(
 
     monkeypatch.setattr(runner, "export_asset", fail)
     arguments = ["--quiet", "--resume", "--out", str(run), "--overwrite", "export.face_budget=100"]
-    assert "no asset: as if" in _refused(arguments, capsys)
+    assert "cannot export the asset: as if" in _refused(arguments, capsys)
     assert (run / "config.yaml").read_text() == before
 
 
@@ -263,7 +263,7 @@ def test_an_earlier_format_is_named(run: Path, capsys: pytest.CaptureFixture[str
         old = {key: value for key, value in json.loads(path.read_text()).items() if key in ("step", "sha256", "stage")}
         path.write_text(json.dumps(old))
     captured = _refused(["--quiet", "--resume", "--out", str(run)], capsys)
-    assert "is of format 1, which an earlier version wrote" in captured
+    assert "has format 1, which an earlier version wrote" in captured
     assert checkpoint_steps(run / "checkpoints"), "nothing is thrown away"
 
 
@@ -283,7 +283,7 @@ def _flip(path: Path, place: float) -> None:
         ("config.yaml", 4, "config.yaml is damaged"),
         ("checkpoints/000004.json", 3, "000004 is damaged"),
         ("checkpoints/000004.safetensors", 3, "000004 is damaged"),
-        ("metrics.jsonl", 4, "metrics.jsonl: 1 damaged line left out"),
+        ("metrics.jsonl", 4, "metrics.jsonl: 1 damaged line skipped"),
         (".files.json", 4, ""),
     ],
 )
@@ -350,7 +350,7 @@ def test_files_are_written_and_read_as_such_only(tmp_path: Path) -> None:
     assert link.read_bytes() == b"new" and not link.is_symlink() and victim.read_text() == "mine"
     link.unlink()
     os.link(victim, link)
-    with pytest.raises(OSError, match="second name"):
+    with pytest.raises(OSError, match="another hard link"):
         append_text(link, "x")
     os.mkfifo(pipe)
     for call in (lambda: append_text(pipe, "x"), lambda: read_regular(pipe), lambda: read_regular(victim, 3)):
@@ -374,7 +374,7 @@ def test_what_a_run_did_not_write_is_not_removed(run: Path, name: str, capsys: p
     (run / name).parent.mkdir(parents=True, exist_ok=True)
     (run / name).write_text("mine")
     before = _contents(run)
-    assert f"also holds {name}; move that away" in _refused(["--out", str(run), "--overwrite", *TINY], capsys)
+    assert f"also contains {name}; move these files away" in _refused(["--out", str(run), "--overwrite", *TINY], capsys)
     assert _contents(run) == before
 
 

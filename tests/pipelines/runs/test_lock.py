@@ -46,7 +46,7 @@ def test_another_process_is_refused_and_named_until_it_is_killed(
     (tmp_path / "config.yaml").write_text("prompt: a red mug\n")
     for arguments in (["--overwrite"], []):
         with _owner(tmp_path) as process:
-            with pytest.raises(UserError, match=rf"in use: process {process.pid} writes to it"), owned(tmp_path):
+            with pytest.raises(UserError, match=rf"in use: process {process.pid} is writing to it"), owned(tmp_path):
                 pass
             assert main(["--out", str(tmp_path), "--prior", "world", "--prompt", "a red mug", *arguments]) == 1
             captured = capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_without_locks_the_files_existence_counts(
     monkeypatch.setattr(fcntl, "flock", refuse)
     caplog.set_level("INFO", logger="steindreamer")
     with owned(tmp_path):
-        assert "no locks on this file system" in caplog.messages[0]
+        assert "this file system does not support locks" in caplog.messages[0]
         with pytest.raises(UserError, match=f"process {os.getpid()}.*remove"), owned(tmp_path):
             pass
     assert not (tmp_path / NAME).exists()

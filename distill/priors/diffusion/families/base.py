@@ -116,8 +116,8 @@ class Family(ABC):
         taken, given = self.config.in_channels, self.config.out_channels or self.config.in_channels
         if taken != channels or given not in (channels, 2 * channels):
             raise ValueError(
-                f"turns {taken} channels into {given}, its images have {channels}: "
-                "an inpainting, depth or upscaling model; text-to-image models are accepted"
+                f"maps {taken} channels to {given}, but its images have {channels}: it is an inpainting, depth or "
+                "upscaling model; text-to-image models are accepted"
             )
 
     def image_size(self, reduction: int) -> int:
@@ -139,7 +139,7 @@ class Family(ABC):
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIDE:
             raise ValueError(
                 f"was trained on images of sample_size={size!r} ({self.denoiser}/config.json); one side or two equal "
-                f"ones in [1, {LARGEST_SIDE}] are understood, or set prior.image_size"
+                f"ones in [1, {LARGEST_SIDE}] are accepted, or set prior.image_size"
             )
         return size
 
@@ -254,7 +254,7 @@ def sampler_shift(scheduler: Mapping[str, Any], tokens: int) -> float:
     shifting makes the logarithm of the shift linear in the number of tokens. Raises ValueError for settings without a
     positive shift.
     """
-    with foreign_errors(f"shifts its noise levels in no known way ({FILE})"):
+    with foreign_errors(f"shifts its noise levels in an unknown way ({FILE})"):
         if not scheduler.get("use_dynamic_shifting", False):
             shift = float(scheduler.get("shift", 1.0))
         else:

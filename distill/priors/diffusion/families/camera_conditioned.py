@@ -36,7 +36,7 @@ class CameraConditioned(Family):
             )
         except ValueError as error:
             raise ValueError(
-                f"{error}: train it anew (steindreamer.training.prior.train), or use the release that it was trained "
+                f"{error}: train it again (steindreamer.training.prior.train), or use the release that it was trained "
                 "with"
             ) from None
         self._features = tuple(features or ())
@@ -54,8 +54,8 @@ class CameraConditioned(Family):
         wanted = channels * self._patch**2
         if (self.config.in_channels, self.config.out_channels) != (wanted, wanted):
             raise ValueError(
-                f"turns {self.config.in_channels} channels into {self.config.out_channels}; "
-                f"images in patches of {self._patch} x {self._patch} pixels have {wanted}"
+                f"maps {self.config.in_channels} channels to {self.config.out_channels}; images in patches of "
+                f"{self._patch} x {self._patch} pixels have {wanted}"
             )
 
     def image_size(self, reduction: int) -> int:
@@ -102,7 +102,7 @@ class CameraConditioned(Family):
         unknown = [repr(word) for word in _words(prompt) if word not in known]
         if unknown:
             raise ValueError(
-                f"{prompt!r} holds words that the model was not trained on: {', '.join(unknown)}. {self._knows}"
+                f"{prompt!r} contains words that the model was not trained on: {', '.join(unknown)}. {self._knows}"
             )
 
     def _check_kind(self, prompt: str) -> None:
@@ -118,7 +118,9 @@ class CameraConditioned(Family):
 def _patch_size(index: Mapping[str, Any]) -> int:
     patch = index.get("patch_size")
     if not isinstance(patch, int) or isinstance(patch, bool) or not 1 <= patch <= _LARGEST_PATCH:
-        raise ValueError(f"has patch_size={patch!r} (model_index.json); whole numbers in [1, {_LARGEST_PATCH}] do")
+        raise ValueError(
+            f"has patch_size={patch!r} (model_index.json); whole numbers in [1, {_LARGEST_PATCH}] are accepted"
+        )
     return patch
 
 

@@ -20,7 +20,7 @@ class DeepFloydIF(Family):
     def __init__(self, config: Any, index: Mapping[str, Any], options: FamilyOptions) -> None:
         super().__init__(config, index, options)
         if config.class_embed_type is not None:
-            raise ValueError("enlarges images; only DeepFloyd IF's first stage makes them from text")
+            raise ValueError("is an upscaling model; only the first stage of DeepFloyd IF generates images from text")
 
     def encode_text(self, pipeline: Any, prompts: list[str], device: Any) -> dict[str, Tensor]:
         rows, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, device=device)

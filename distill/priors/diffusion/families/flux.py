@@ -25,8 +25,8 @@ class Flux(FlowFamily):
         patch, given = 4 * channels, self.config.out_channels or self.config.in_channels
         if not self.config.in_channels == given == patch:
             raise ValueError(
-                f"turns patches of {self.config.in_channels} channels into {given}, those of its latents have {patch}: "
-                "a filling, depth or edge model; text-to-image models are accepted"
+                f"maps patches of {self.config.in_channels} channels to {given}, but those of its latents have "
+                f"{patch}: it is a filling, depth or edge model; text-to-image models are accepted"
             )
 
     def image_size(self, reduction: int) -> int:

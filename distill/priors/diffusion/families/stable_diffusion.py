@@ -19,7 +19,7 @@ class StableDiffusion(Family):
     def __init__(self, config: Any, index: Mapping[str, Any], options: FamilyOptions) -> None:
         super().__init__(config, index, options)
         if config.addition_embed_type is not None or config.class_embed_type is not None:
-            raise ValueError("wants more than a text embedding; Stable Diffusion 1.x and 2.x do not")
+            raise ValueError("needs more conditions than a text embedding; Stable Diffusion 1.x and 2.x do not")
 
     def encode_text(self, pipeline: Any, prompts: list[str], device: Any) -> dict[str, Tensor]:
         rows, _ = pipeline.encode_prompt(prompts, device, 1, False)
