@@ -1,4 +1,4 @@
-"""A representation of one's own: a voxel grid, distilled by SSD into a GLB.
+"""A custom representation: a voxel grid, distilled by SSD into a GLB.
 
 python examples/02_your_representation.py "a red mug"
 python pipelines/run.py --plugin examples/02_your_representation.py --repr voxels --prompt "a red mug"

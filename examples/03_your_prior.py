@@ -1,4 +1,4 @@
-"""A prior of one's own: from every side the object looks like one image, give or take a standard deviation.
+"""A custom prior: from every side the object looks like one image, within a standard deviation.
 
 python pipelines/run.py --plugin examples/03_your_prior.py --prior one-image prior.file=logo.png --no-refine
 """

@@ -1,4 +1,4 @@
-"""A method of one's own: SSD with little guidance, from much noise to little.
+"""A custom method: SSD at a low guidance scale, with timesteps that decrease over the stage.
 
 python pipelines/run.py --plugin examples/06_your_method.py --method calm --prompt "a red mug"
 """

@@ -1,4 +1,4 @@
-"""Control variates of one's own: the Stein term of a function, and a term that is zero-mean by construction.
+"""Custom control variates: the Stein term of a function, and a term that is zero-mean by construction.
 
 python pipelines/run.py --plugin examples/08_your_control_variate.py \
     "method.control_variates.terms=[spectral,brightness,shifted]"

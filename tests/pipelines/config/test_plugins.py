@@ -1,4 +1,4 @@
-"""Components of one's own through --plugin and entry points, in every command and in the processes that it starts."""
+"""Custom components through --plugin and entry points, in every command and in the processes that it starts."""
 
 from __future__ import annotations
 

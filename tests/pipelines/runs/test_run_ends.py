@@ -115,7 +115,7 @@ def test_nan_is_refused_where_it_would_be_written(tmp_path: Path) -> None:
 def test_rates_that_are_none_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those of a scene of one's own come from no setting."""
+    """Values of a user's scene do not come from a setting."""
     monkeypatch.setattr(Gaussians, "learning_rates", lambda self, progress: dict.fromkeys(
         (name for name, _ in self.named_parameters()), torch.nan))  # fmt: skip
     assert main(["--out", str(tmp_path / "run"), *TINY]) in (1, 2)
