@@ -52,7 +52,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cores() -> None:
-    """Each of several test processes keeps to its share of the cores."""
+    """Limit the threads of each of several test processes to its part of the cores."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))

@@ -41,6 +41,13 @@ BANNED = {
     r"\bshall be\b": "target, is",
     r"\blying charts?\b": "axis-aligned chart",
     r"\bso too\b": "likewise",
+    r"\bshares? of\b": "fraction of",
+    r"\bone's own\b": "custom",
+    r"\banswers? with\b": "return",
+    r"\bdoes not mind\b": "is invariant to",
+    r"\bhas it all\b": "provides all of it",
+    r"(?<![\w.])\.\d+ to \.\d": "0.38 to 0.46",
+    r"\blow-rank copy\b": "LoRA denoiser",
     r"\bstudents?\b(?!')|\bStudentTerm\b": "learned control variate",
 }
 """Words of the left column of the glossary in CONTRIBUTING.md, as patterns, and what to write instead."""

@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Counting(WorldScorer):
-    """Remembers what it was asked, and answers with how much that was."""
+    """Remembers what it was asked, and returns how much that was."""
 
     def accuracy(self, images: torch.Tensor, captions: Any, **_: Any) -> Accuracy:
         return Accuracy(len(images) / 100, 0.5, 0.25)

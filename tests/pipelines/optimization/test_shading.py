@@ -99,7 +99,7 @@ def test_shares_of_shadings() -> None:
 
 
 def test_soft_light_keeps_the_sum() -> None:
-    """Ambient plus diffuse is 1, so what faces the lamp keeps its color, and what turns away gets any share of it."""
+    """Ambient plus diffuse is 1, so what faces the lamp keeps its color, and what turns away gets any part of it."""
     config = ShadingConfig(**AT_CAMERA, shaded=1.0, textureless=0.0, soft=True)  # pyright: ignore[reportArgumentType]
     output = _sphere(torch.tensor([0.8, 0.5, 0.3]))
     rims = []
