@@ -42,10 +42,10 @@ def write_report(results: Results, candidates: Sequence[Candidate], out: Path, c
 <style>{STYLE}{EXTRA_STYLE}</style>
 <h1>{escape(" · ".join(r.labels))}</h1>
 <p class="soft">{runs}; {escape(machine)}<br><code>{escape(command)}</code></p>
-<p>Every method had the same prompts, seeds and calls of the prior; a call is one prediction for one image, so that a
-guided prediction is two. Shown are means with {LEVEL:.0%} confidence intervals (Student's t over the runs; over
-logarithms where quantities vary by factors). One run alone has none. Compared with the first method, runs are paired by
-prompt and seed.</p>
+<p>All methods use the same prompts, seeds and number of prior calls; a call is one prediction for one image, so a
+guided prediction counts as two. Values are means with {LEVEL:.0%} confidence intervals (Student's t over the runs; in
+logarithms for quantities that vary by factors); a single run has no interval. Comparisons with the first method pair
+the runs by prompt and seed.</p>
 {"".join(sections)}</html>
 """
     path = out / "compare.html"

@@ -95,7 +95,7 @@ def test_the_page_is_complete_in_itself_and_holds_the_tables(finished: Path) -> 
         "Settings",
         "a red mug",
         "Chamfer",
-        "normals (deg",
+        "normal error (deg",
         "correct side",
     ):
         assert heading in page

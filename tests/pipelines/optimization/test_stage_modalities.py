@@ -348,7 +348,7 @@ def test_a_run_that_cannot_be_is_refused_before_its_first_step() -> None:
             Pipeline(config).first()
         return str(caught.value)
 
-    assert "stages.geometry.modalities asks for 'normal', but DiffusersPrior supports color" in refused(
+    assert "stages.geometry.modalities asks for 'normal', but TinyPrior supports color" in refused(
         "stages.geometry.modalities={color: 1, normal: 1}"
     )
     assert "stages.texture.modalities asks for 'depth', but textured_mesh only trains colors" in refused(
