@@ -78,7 +78,7 @@ def test_a_resumed_run_has_the_same_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("yes", "yes"), ("010", "010"), ("1e3", "1e3"), ("2024-01-01", None)])
 def test_a_word_without_quotes_in_a_file_is_text_where_text_is_wanted(text: str, value: str | None) -> None:
-    tree = parse_yaml(f"prompt: {text}\nmethod: {{baseline: [{text}]}}")
+    tree = parse_yaml(f"prompt: {text}\nmethod: {{control_variates: {{terms: [{text}]}}}}")
     assert compose([{"prompt": tree["prompt"]}]).prompt == (value or text)
     with pytest.raises(SettingsError, match=f"got \\['{text}'\\]"):
         compose([tree])
