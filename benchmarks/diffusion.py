@@ -80,13 +80,13 @@ class Method:
 
 
 SDS = Method("SDS", "sds")
-SPECTRAL = Method("SSD, spectral", "ssd", {"method": {"baseline": ["spectral"]}}, 1.02)
+SPECTRAL = Method("SSD, spectral", "ssd", {"method": {"control_variates": {"terms": ["spectral"]}}}, 1.02)
 VSD = Method("VSD", "vsd")
 
 
 def with_depth(name: str, folder: Path | str) -> Method:
     """The paper's baseline beside the term that is SDS, judged by this estimator."""
-    settings = {"method": {"baseline": ["noise", "depth"]}, "estimator": {"model": str(folder)}}
+    settings = {"method": {"control_variates": {"terms": ["noise", "depth"]}}, "estimator": {"model": str(folder)}}
     return Method(f"SSD, depth by {name}", "ssd", settings, 1.05)
 
 

@@ -26,6 +26,7 @@ from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.optimization.stage import Stage
 from steindreamer.pipelines.runs.pipeline import Pipeline
 from steindreamer.representations import Cameras, Ensemble, RenderOutput, Representation, particles_of
+from steindreamer.world.views import shade
 
 QUICK = [
     "representation.count=300", "representation.opacity=0.5",
@@ -185,7 +186,9 @@ def test_a_comparison_judges_the_first_particle(tmp_path: Path) -> None:
     start, end = run_trial(record, tmp_path / "run").measurements
 
     stage = Pipeline(trial.config()).first()
-    scores = [psnr_score(stage.embedding.objects[0], 2, 16).of(scene) for scene in particles_of(stage.representation)]
+    scores = [
+        psnr_score(shade(stage.embedding.objects[0]), 2, 16).of(scene) for scene in particles_of(stage.representation)
+    ]
     assert start.score == pytest.approx(scores[0], abs=1e-6) and start.score != pytest.approx(scores[1], abs=1e-6)
     assert end.score is not None and end.score != start.score
 
