@@ -150,7 +150,11 @@ def test_a_saved_scorer_answers_alike(tmp_path: Path, generator: torch.Generator
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"kinds": ["dragon"]}, "no dragon"), ({"width": 16}, "no scorer"), ({"depth": 3}, "no scorer")],
+    [
+        ({"kinds": ["dragon"]}, "no dragon"),
+        ({"width": 16}, "does not contain a scorer"),
+        ({"depth": 3}, "does not contain a scorer"),
+    ],
 )
 def test_a_damaged_folder_is_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:
     save_scorer(tmp_path, SMALL, small_scorer().state_dict())

@@ -96,7 +96,7 @@ def test_unusable_sources_are_named() -> None:
     views = take_views(scene, 8, 48)
     with pytest.raises(ValueError, match="RenderedScene has none"):
         extract_surface(scene, config("field"), views)
-    with pytest.raises(ValueError, match="RenderedScene is none"):
+    with pytest.raises(ValueError, match="RenderedScene is not one"):
         extract_surface(scene, config("mesh"), views)
     with pytest.raises(ValueError, match="choose auto, renders, field or mesh"):
         extract_surface(scene, config("photographs"), views)
