@@ -152,7 +152,7 @@ def test_a_saved_scorer_answers_alike(tmp_path: Path, generator: torch.Generator
     ("change", "said"),
     [
         ({"kinds": ["dragon"]}, "no dragon"),
-        ({"width": 16}, "does not contain a scorer"),
+        ({"width": 16}, "is not a scorer"),
         ({"depth": 3}, "does not contain a scorer"),
     ],
 )

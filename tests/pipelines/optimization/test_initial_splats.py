@@ -72,18 +72,18 @@ def test_surfaces_of_any_size_are_unwrapped(size: float) -> None:
     assert float(area) > 0.3
 
 
-def test_surfaces_without_a_size_are_told() -> None:
+def test_surfaces_without_a_size_are_refused() -> None:
     for vertices, message in [(torch.zeros(3, 3), "longest side is 0"), (torch.full((3, 3), torch.nan), "is nan")]:
         with pytest.raises(ValueError, match=message):
             unwrap(TriangleMesh(vertices, torch.tensor([[0, 1, 2]])), 64, 2)
     line = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]])
-    for charts, message in [(line[:, :2], "no area"), (line[:, :2] * torch.nan, "not finite")]:
+    for charts, message in [(line[:, :2], "their area is 0"), (line[:, :2] * torch.nan, "not finite")]:
         with pytest.raises(ValueError, match=message):
             pack(charts.numpy(), np.array([[0, 1, 2]], np.uint32), 64, 2)
 
 
 @pytest.mark.parametrize(("value", "message"), [(-1.0, "no view shows any part"), (np.nan, "is not finite")])
-def test_volumes_without_a_level_are_told(value: float, message: str) -> None:
+def test_volumes_without_a_level_are_refused(value: float, message: str) -> None:
     views = take_views(shell(1.0, (0.0, 0.0, 0.0)), 8, 32)
     grid = Grid(np.full(3, -1.0), 0.25, (8, 8, 8))
     with pytest.raises(ValueError, match=message):
