@@ -82,7 +82,7 @@ def test_the_second_one_stops_at_once_and_nohup_is_respected() -> None:
 def test_an_export_is_left_and_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the time of the run counts in all."""
+    """The seconds of the first part are included in the total."""
     folder = tmp_path / "run"
     monkeypatch.setattr(runner, "export_asset", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["--out", str(folder), *TINY]) == 143
@@ -94,4 +94,4 @@ def test_an_export_is_left_and_made_again(
     assert main(["--resume", "--out", str(folder), "--quiet"]) == 0
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["seconds"] > record["seconds"] > 0
-    assert f"{summary['seconds']:.0f} s in all" in (folder / "report.html").read_text()
+    assert f"{summary['seconds']:.0f} s in total" in (folder / "report.html").read_text()
