@@ -60,6 +60,7 @@ class Representation(nn.Module, ABC):
     """A trainable 3D scene with a differentiable renderer; distillation trains its `nn.Parameter`s.
 
     Example:
+        >>> from steindreamer.representations import Cameras, GaussiansConfig
         >>> scene = GaussiansConfig(count=1000).build(torch.Generator().manual_seed(0))
         >>> cameras = Cameras.orbit([0.0, 90.0], [15.0, 15.0], height=64)
         >>> output = scene.render(cameras, background=torch.ones(2, 3))
@@ -163,7 +164,7 @@ class Representation(nn.Module, ABC):
         """Parameter groups for `torch.optim.Adam`, one per trainable parameter.
 
         Example:
-            >>> optimizer = torch.optim.Adam(scene.optimizer_groups())
+            >>> optimizer = torch.optim.Adam(scene.optimizer_groups())  # doctest: +SKIP
 
         Raises:
             ValueError: `learning_rates` does not name exactly the trainable parameters.

@@ -199,7 +199,13 @@ def sphere_of_cameras(
     height: int = 128,
     width: int | None = None,
 ) -> Cameras:
-    """`count` orbit cameras distributed evenly over the sphere by a Fibonacci lattice, almost up to the poles."""
+    """`count` orbit cameras distributed evenly over the sphere by a Fibonacci lattice, almost up to the poles.
+
+    Example:
+        >>> from steindreamer.representations import sphere_of_cameras
+        >>> len(sphere_of_cameras(16, height=64))
+        16
+    """
     index = torch.arange(count, dtype=torch.float32) + 0.5
     elevation = torch.rad2deg(torch.asin(1 - 2 * index / count))
     azimuth = index * 360.0 * (math.sqrt(5) - 1) / 2 % 360

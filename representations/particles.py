@@ -96,12 +96,24 @@ class Ensemble(Representation):
 
 
 def ensemble_of(particles: Sequence[Representation]) -> Representation:
-    """Combine particles into one scene; a single particle is returned unchanged. Raises ValueError like `Ensemble`."""
+    """Combine particles into one scene; a single particle is returned unchanged. Raises ValueError like `Ensemble`.
+
+    Example:
+        >>> from steindreamer.representations import GaussiansConfig, ensemble_of
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> scene = ensemble_of([GaussiansConfig(count=100).build(generator) for _ in range(2)])
+    """
     return particles[0] if len(particles) == 1 else Ensemble(particles)
 
 
 def particles_of(scene: Representation) -> list[Representation]:
-    """The particles of an ensemble, or a list with the scene itself for any other scene."""
+    """The particles of an ensemble, or a list with the scene itself for any other scene.
+
+    Example:
+        >>> from steindreamer.representations import GaussiansConfig, particles_of
+        >>> len(particles_of(GaussiansConfig(count=100).build(torch.Generator().manual_seed(0))))
+        1
+    """
     return [scene[k] for k in range(len(scene))] if isinstance(scene, Ensemble) else [scene]
 
 

@@ -25,8 +25,9 @@ class Placement:
     Both spaces are right-handed with +Y up. Points and directions keep their type and device.
 
     Example:
-        >>> placement = Placement.fit(mesh.vertices, yaw=90.0)
-        >>> vertices = placement.apply(mesh.vertices)
+        >>> points = torch.tensor([[0.0, 0.0, 0.0], [100.0, 200.0, 100.0]])
+        >>> placement = Placement.fit(points, yaw=90.0)
+        >>> fitted = placement.apply(points)
     """
 
     scale: float

@@ -29,12 +29,26 @@ class TriangleMesh:
 
 
 def face_normals(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
-    """Unit outward normals of counter-clockwise faces; 0 for a degenerate face."""
+    """Unit outward normals of counter-clockwise faces; 0 for a degenerate face.
+
+    Example:
+        >>> from steindreamer.representations import face_normals
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> face_normals(corners, torch.tensor([[0, 1, 2]]))
+        tensor([[0., 0., 1.]])
+    """
     return F.normalize(_area_normals(vertices, faces), dim=1)
 
 
 def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit vertex normals: the area-weighted mean over the adjacent faces; 0 for a vertex without adjacent area."""
+    """Unit vertex normals: the area-weighted mean over the adjacent faces; 0 for a vertex without adjacent area.
+
+    Example:
+        >>> from steindreamer.representations import vertex_normals
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> vertex_normals(corners, torch.tensor([[0, 1, 2]]))[0]
+        tensor([0., 0., 1.])
+    """
     weighted = _area_normals(vertices, faces)
     total = torch.zeros_like(vertices).index_add(0, faces.T.reshape(-1), weighted.repeat(3, 1))
     return F.normalize(total, dim=1)

@@ -9,23 +9,29 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import steindreamer
-from steindreamer.distill import stein_entry
+from steindreamer import distill, representations
 from steindreamer.pipelines.console import console
 from steindreamer.registry import Registry
 
+EXAMPLES = [
+    thing
+    for package in (representations, distill)
+    for name in package.__all__
+    if inspect.isroutine(thing := getattr(package, name)) or inspect.isclass(thing)
+]
 CALLED = [name for name in steindreamer.__all__ if name.islower() and not name.startswith("__")]
 
 
-def _examples(thing: object) -> list[doctest.DocTest]:
-    return [
-        test
-        for test in doctest.DocTestFinder(recurse=False).find(thing, "example", globs={"__name__": __name__})
-        if test.examples
-    ]
+def _examples(thing: Any) -> list[doctest.DocTest]:
+    """The examples of a docstring; they may use what its module imports."""
+    names = {**vars(sys.modules[thing.__module__]), "Path": Path, "torch": torch}
+    return [test for test in doctest.DocTestFinder(recurse=False).find(thing, "example", globs=names) if test.examples]
 
 
 def test_everything_that_is_called_shows_an_example() -> None:
@@ -34,10 +40,18 @@ def test_everything_that_is_called_shows_an_example() -> None:
         assert "Example:" in (inspect.getdoc(getattr(steindreamer, name)) or ""), name
 
 
+def test_public_functions_show_an_example() -> None:
+    lacking = [thing.__name__ for thing in EXAMPLES if inspect.isfunction(thing) and not _examples(thing)]
+    assert not lacking
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "thing",
-    [Registry, Registry.register, Registry.names, stein_entry, steindreamer.load_config, steindreamer.text_to_3d],
+    [
+        *(Registry, Registry.register, Registry.names, steindreamer.load_config, steindreamer.text_to_3d),
+        *filter(_examples, EXAMPLES),
+    ],
     ids=lambda thing: thing.__qualname__,
 )
 def test_the_example_of_a_docstring_runs(

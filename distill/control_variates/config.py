@@ -16,7 +16,12 @@ from .terms import STEIN_VARIANTS, ControlVariate, SteinVariant
 
 @dataclass
 class ControlVariateConfig:
-    """Control variates that are added to a method's residual, and how their coefficients are learned."""
+    """Control variates that are added to a method's residual, and how their coefficients are learned.
+
+    Example:
+        >>> from steindreamer.distill import ControlVariateConfig, SSDConfig
+        >>> method = SSDConfig(control_variates=ControlVariateConfig(terms=["noise", "spectral"]))
+    """
 
     terms: list[str] = field(default_factory=lambda: ["spectral"])
     """Names of `CONTROL_VARIATES`, which are fitted jointly: "spectral"; "noise" (SDS with a learned coefficient, the

@@ -12,7 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """A noise schedule: tables of alpha and sigma by integer timestep; timestep 0 is the least noisy."""
+    """A noise schedule: tables of alpha and sigma by integer timestep; timestep 0 is the least noisy.
+
+    Example:
+        >>> from steindreamer.distill import NoiseSchedule
+        >>> schedule = NoiseSchedule.rectified_flow()
+        >>> schedule.steps, round(float(schedule.alphas[0] + schedule.sigmas[0]), 3)
+        (1000, 1.0)
+    """
 
     alphas: Float[Tensor, " t"]
     """Factor alpha of the clean image, by timestep."""

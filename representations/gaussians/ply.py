@@ -55,6 +55,12 @@ def write_gaussian_ply(gaussians: Gaussians, path: Path) -> None:
 
     Raises:
         ValueError: The scene has no Gaussians, or a parameter is not finite.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from steindreamer.representations import GaussiansConfig, write_gaussian_ply
+        >>> scene = GaussiansConfig(count=100).build(torch.Generator().manual_seed(0))
+        >>> write_gaussian_ply(scene, Path("scene.ply"))
     """
     shapes = Ellipsoids(
         gaussians.means.detach().cpu().double(),
@@ -107,7 +113,7 @@ def read_gaussian_ply(path: Path, config: GaussiansConfig | None = None) -> Gaus
         ValueError: The file is not a complete 3DGS file.
 
     Example:
-        >>> scene = read_gaussian_ply(Path("asset.ply"))
+        >>> scene = read_gaussian_ply(Path("asset.ply"))  # doctest: +SKIP
     """
     table = _table(path)
     return _gaussians(_shapes(table, path), table, path, config)

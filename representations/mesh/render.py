@@ -98,7 +98,9 @@ def render_mesh(
         ValueError: The mesh has a texture but no uvs (or the reverse), or `supersample` < 1.
 
     Example:
-        >>> output = render_mesh(mesh, Cameras.orbit([0.0], [15.0]), torch.ones(1, 3), supersample=4)
+        >>> corners = torch.tensor([[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.5, 0.0]])
+        >>> triangle = TriangleMesh(corners, torch.tensor([[0, 1, 2]]))
+        >>> output = render_mesh(triangle, Cameras.orbit([0.0], [15.0], height=64), torch.ones(1, 3), supersample=4)
     """
     if supersample < 1:
         raise ValueError(f"supersample is {supersample}; it is the number of samples per pixel side, at least 1")

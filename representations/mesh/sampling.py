@@ -26,7 +26,15 @@ class SurfaceSamples:
 
 
 def sample_surface(mesh: TriangleMesh, count: int, generator: torch.Generator) -> SurfaceSamples:
-    """Sample `count` points uniformly by area, on the device of the mesh. Raises ValueError for a mesh without area."""
+    """Sample `count` points uniformly by area, on the device of the mesh. Raises ValueError for a mesh without area.
+
+    Example:
+        >>> from steindreamer.representations import TriangleMesh, sample_surface
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> triangle = TriangleMesh(corners, torch.tensor([[0, 1, 2]]))
+        >>> sample_surface(triangle, 5, torch.Generator().manual_seed(0)).points.shape
+        torch.Size([5, 3])
+    """
     vertices, faces = mesh.vertices.detach(), mesh.faces
     corners = vertices[faces]
     areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1).double()

@@ -21,6 +21,13 @@ def signed_distance(points: Float[Tensor, "n 3"], mesh: TriangleMesh) -> Float[T
 
     Raises:
         ValueError: The mesh has no faces.
+
+    Example:
+        >>> from steindreamer.representations import TriangleMesh, signed_distance
+        >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        >>> tetrahedron = TriangleMesh(corners, torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))
+        >>> signed_distance(torch.tensor([[0.1, 0.2, 0.2], [-1.0, 0.2, 0.2]]), tetrahedron)
+        tensor([-0.1000,  1.0000])
     """
     if len(mesh.faces) == 0:
         raise ValueError("the signed distance to a mesh without faces is undefined")
