@@ -56,8 +56,13 @@ ALLOWED = re.compile(
     r"|Student's t|https?://\S+|\(`regularisers`\)|stages\.coarse\.regularisers"
 )
 """Words that users may type, and names."""
-WITH_OLD_NAMES = ("CHANGELOG.md", "CONTRIBUTING.md", "pipelines/settings/renamed_settings.py")
-"""Files that name earlier settings or the words to avoid."""
+WITH_OLD_NAMES = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "pipelines/settings/renamed_settings.py",
+    "benchmarks/results/wording.md",
+)
+"""Files that name earlier settings, the words to avoid, or prompts as people write them."""
 FRAGMENT = re.compile(
     r"(?:Of|And|The same|So|But|Or|With|By|As|What|Where|Whatever|Which|How|Than|Whose|Not|Those|That|From|To|In|On|At"
     r"|Also|Else|Otherwise|Nothing|Only|Because|Since|Without|Beside|Besides)\b(?!-)"
@@ -74,7 +79,7 @@ def _texts() -> list[Path]:
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "configs").glob("*.yaml"),
-        ROOT / "benchmarks" / "README.md",
+        *(ROOT / "benchmarks").rglob("*.md"),
     ]
     own = {Path(__file__), *(ROOT / name for name in WITH_OLD_NAMES)}
     return [path for path in [*_python(CODE), *docs] if path not in own and path.exists()]
