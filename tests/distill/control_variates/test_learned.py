@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from noisy_samples import MIDDLE, SIZE, draw, seeded
 from safetensors.torch import load, save
 from small_world import TwoModes, make_geometry
 from torch import Tensor
@@ -15,31 +16,14 @@ from steindreamer.distill import (
     ControlVariate,
     ControlVariateConfig,
     Distiller,
-    NoiseSchedule,
     NoisySample,
     SSDConfig,
-    TimestepConfig,
 )
 from steindreamer.distill.control_variates.coefficients import Observation, RunningRegression
 from steindreamer.distill.control_variates.learned import LearnedTerm
 from steindreamer.distill.control_variates.terms import SpectralTerm
 from steindreamer.distill.methods.csd import CSDConfig
 from steindreamer.distill.variance.probe import probe_noise_variance
-
-SCHEDULE = NoiseSchedule.scaled_linear()
-MIDDLE = TimestepConfig(minimum=0.4, maximum=0.8, final_maximum=0.8)
-SIZE = 8
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def draw(batch: int, seed: int, channels: int = 3, height: int = SIZE, width: int = SIZE) -> NoisySample:
-    generator = seeded(seed)
-    clean = torch.rand(1, channels, height, width, generator=seeded(5)).expand(batch, -1, -1, -1) * 2 - 1
-    noise = torch.randn(clean.shape, generator=generator)
-    return SCHEDULE.add_noise(clean, noise, torch.randint(1000, (batch,), generator=generator))
 
 
 def observe(sample: NoisySample) -> Observation:

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from noisy_samples import MIDDLE, SIZE, seeded
+from noisy_samples import draw as draw_at
 from safetensors.torch import load, save
 from small_world import TwoModes, make_geometry
 from torch import Tensor
 from zero_mean import drift, mean_ratio
 
-from steindreamer.distill import ControlVariateConfig, Distiller, NoiseSchedule, NoisySample, SSDConfig, TimestepConfig
+from steindreamer.distill import ControlVariateConfig, Distiller, NoisySample, SSDConfig
 from steindreamer.distill.control_variates.coefficients import Observation
 from steindreamer.distill.control_variates.low_rank import LowRankTerm
 from steindreamer.distill.methods.csd import CSDConfig
 from steindreamer.distill.variance.probe import probe_noise_variance
 
-SCHEDULE = NoiseSchedule.scaled_linear()
-MIDDLE = TimestepConfig(minimum=0.4, maximum=0.8, final_maximum=0.8)
-SIZE = 8
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def draw(batch: int, seed: int, channels: int = 3, height: int = SIZE, width: int = SIZE) -> NoisySample:
-    generator = seeded(seed)
-    clean = torch.rand(1, channels, height, width, generator=seeded(5)).expand(batch, -1, -1, -1) * 2 - 1
-    noise = torch.randn(clean.shape, generator=generator)
-    return SCHEDULE.add_noise(clean, noise, torch.full((batch,), 500))
+draw = partial(draw_at, timestep=500)
 
 
 def observed(sample: NoisySample, matrix: Tensor, mean: Tensor | float = 0.0) -> Observation:
