@@ -104,6 +104,7 @@ class Stage:
             environment = Environment(EnvironmentConfig(), generator).to(prior.device)
         self.renderer = ViewRenderer(representation, prior, embedding, config, environment)
         self.objective = Objective(representation, self.distillers, config.regularizers, estimator)
+        self.rates = config.rates_schedule
         self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
         learned = nn.ModuleDict(self.distillers)
         self.state = TrainState(representation, learned, self.optimizer, generator, environment, steps=config.steps)
@@ -169,7 +170,7 @@ class Stage:
     def _backward(self) -> StepInfo:
         """The part of a step before the optimizer: compute the gradients of the parameters and update the distiller."""
         config, progress = self.config, self.progress
-        set_learning_rates(self.optimizer, self.representation, progress, 1.0 if config.rates is None else config.rates)
+        set_learning_rates(self.optimizer, self.representation, progress, self.rates.value_at(progress))
         view = self.renderer(config.views, progress, self.generator)
         distillation = self.objective.distill(view, progress, self.generator)
         regularizers = self.objective.regularize(view.output, view.cameras, progress)

@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from steindreamer.distill.priors.modalities import MODALITIES, Modality
 
-from ..settings.schedules import parse_schedule
+from ..settings.schedules import Schedule, parse_schedule
 from .estimated_geometry import ESTIMATED
 from .optimizers import OptimizerConfig
 from .shading import ShadingConfig
@@ -21,6 +21,9 @@ REFINING_RATES = 0.1
 """Default factor on the learning rates (see `StageConfig.rates`) if a given shape is refined.
 
 At full rates a surface moves by centimeters per step, and the given shape is soon lost."""
+
+_RATES = Interval(gt=0, le=10000)
+"""The accepted factors on the learning rates."""
 
 
 @dataclass
@@ -55,9 +58,10 @@ class StageConfig:
     number, or a schedule `{from: 10, to: 1000, begin: 0.1, end: 0.5}` over fractions of the stage. They are added to a
     distillation loss that is summed over the latent and averaged over views (`total_loss`)."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    rates: Annotated[float, Interval(gt=0, le=10000)] | None = None
-    """Factor on all learning rates of the scene. None: 1, or `REFINING_RATES` for the shape of a run that starts from
-    the user's own file, which is to be preserved."""
+    rates: Any = None
+    """Factor on all learning rates of the scene, in (0, 10000]: a number, or a schedule such as `{from: 6, to: 0.6}`
+    over fractions of the stage. None: 1, or `REFINING_RATES` for the shape of a run that starts from the user's own
+    file, which is to be preserved."""
     method: dict[str, Any] = field(default_factory=dict)
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""
@@ -79,6 +83,11 @@ class StageConfig:
         total = sum(given.values())
         return {name: given[name] / total for name in MODALITIES if given.get(name)}
 
+    @property
+    def rates_schedule(self) -> Schedule:
+        """`rates` as a schedule. Raises SettingsError for any other value."""
+        return parse_schedule(1.0 if self.rates is None else self.rates, "rates", _RATES)
+
     def __post_init__(self) -> None:
         if self.modalities and not any(self.modalities.values()):
             raise ValueError("modalities are all 0; give at least one of them a fraction above 0")
@@ -91,3 +100,4 @@ class StageConfig:
             raise ValueError(f"probe_tuples is {self.probe_tuples}; 0 and even numbers from 4 are accepted")
         for name, weight in self.regularizers.items():
             parse_schedule(weight, f"regularizers.{name}")
+        _ = self.rates_schedule  # checks it

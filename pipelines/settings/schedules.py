@@ -1,19 +1,29 @@
-"""Schedule of a number over a stage, written by name: `10`, or `{from: 10, to: 1000, begin: 0.1, end: 0.5}`."""
+"""Schedule of a number over a stage, written by name: `10`, or `{from: 10, to: 1000, begin: 0.1, end: 0.5}`.
+
+Weights of regularizers and factors on learning rates are schedules.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from annotated_types import Interval
+
 from ..errors import SettingsError, nearest
 from ..plain_text import shown
 from .setting_text import Refused, number, word
+from .validation import LIMITS, accepted
 
 SHAPES = ("linear", "exponential", "sqrt")
 KEYS = ("from", "to", "begin", "end", "shape")
-LARGEST = 1e12
+ANY = Interval(ge=-1e12, le=1e12)
+"""The accepted values of a schedule without limits of its own."""
+
+_HOLDS = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
 
 
 @dataclass(frozen=True)
@@ -47,13 +57,14 @@ class Schedule:
         return self.start + (self.target - self.start) * fraction
 
 
-def parse_schedule(value: Any, name: str) -> Schedule:
+def parse_schedule(value: Any, name: str, limits: Interval = ANY) -> Schedule:
     """Read a schedule from plain values, as a YAML file or the command line gives them.
 
     Args:
         value: a finite number, or a mapping with `from` and `to`, and optionally `begin`, `end` (fractions of the
             stage, default 0 and 1) and `shape` (see `Schedule`, default linear).
         name: the setting's name in error messages, such as `stages.coarse.regularizers.sparsity`.
+        limits: the accepted values.
 
     Raises SettingsError for anything else.
 
@@ -62,7 +73,7 @@ def parse_schedule(value: Any, name: str) -> Schedule:
         505.0
     """
     if not isinstance(value, Mapping):
-        constant = _number(value, name)
+        constant = _number(value, name, limits)
         return Schedule(constant, constant)
     for key in value:
         if key not in KEYS:
@@ -71,8 +82,8 @@ def parse_schedule(value: Any, name: str) -> Schedule:
             )
     missing = [key for key in ("from", "to") if key not in value]
     if missing:
-        raise SettingsError(f"{name} lacks '{missing[0]}'; give a number, or {{from: 0, to: 1, begin: 0.0, end: 1.0}}")
-    start, target = _number(value["from"], f"{name}.from"), _number(value["to"], f"{name}.to")
+        raise SettingsError(f"{name} lacks '{missing[0]}'; give a number, or {{from: 1, to: 10, begin: 0.0, end: 1.0}}")
+    start, target = (_number(value[key], f"{name}.{key}", limits) for key in ("from", "to"))
     begin, end = _share(value.get("begin", 0.0), f"{name}.begin"), _share(value.get("end", 1.0), f"{name}.end")
     if begin > end:
         raise SettingsError(
@@ -91,18 +102,19 @@ def parse_schedule(value: Any, name: str) -> Schedule:
     return Schedule(start, target, begin, end, shape)
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: Any, name: str, limits: Interval) -> float:
     try:
         found = number(value)
     except Refused as refusal:
         raise SettingsError(f"{name} is {shown(value)}{refusal}") from None
-    if abs(found) > LARGEST:
-        raise SettingsError(f"{name} is {found:g}; -{LARGEST:g} to {LARGEST:g} is accepted")
+    given = {key: limit for key in LIMITS if (limit := getattr(limits, key)) is not None}
+    if not all(_HOLDS[key](found, limit) for key, limit in given.items()):
+        raise SettingsError(f"{name} is {found:g}; {accepted(given)} is accepted")
     return found
 
 
 def _share(value: Any, name: str) -> float:
-    fraction = _number(value, name)
+    fraction = _number(value, name, ANY)
     if not 0 <= fraction <= 1:
         raise SettingsError(f"{name} is {fraction:g}; a fraction of the stage between 0 and 1 is accepted")
     return fraction

@@ -105,6 +105,31 @@ def test_learning_rates_follow_the_progress() -> None:
     assert stage.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("shape", ["linear", "exponential", "sqrt"])
+def test_rates_follow_the_schedule_of_a_regularizer(shape: str) -> None:
+    schedule = {"from": 6, "to": 0.6, "begin": 0.1, "end": 0.5, "shape": shape}
+    stage, scene, _ = _stage(rates=schedule, regularizers={"brightness": schedule}, probe_every=0)
+    factors = []
+    for _ in range(120):
+        progress = stage.progress
+        (weight,) = [each.value_at(progress) for each in stage.objective.weights.values()]
+        stage.step()
+        (group,) = stage.optimizer.param_groups
+        assert group["lr"] == scene.learning_rates(progress)["color"] * weight
+        factors.append(weight)
+    assert factors[0] == 6 and factors[-1] == 0.6 and 0.6 < factors[60] < 6
+
+
+def test_constant_rates_are_a_schedule_that_does_not_change() -> None:
+    constant, one, _ = _stage(rates=3)
+    schedule, other, _ = _stage(rates={"from": 3, "to": 3})
+    plain, usual, _ = _stage()
+    for stage in (constant, schedule, plain):
+        for _ in range(5):
+            stage.step()
+    assert torch.equal(one.color, other.color) and not torch.equal(one.color, usual.color)
+
+
 def test_a_step_that_is_not_finite_is_skipped_and_named() -> None:
     stage, scene, prior = _stage()
     stage.step()
