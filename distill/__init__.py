@@ -12,6 +12,7 @@ from .methods.registry import METHODS, list_methods, register_method
 from .methods.sds import SDSConfig
 from .methods.ssd import SSDConfig
 from .noise.schedule import NoiseSchedule, NoisySample
+from .noise.source import NoiseSource
 from .noise.timesteps import TimestepConfig
 from .priors.base import NoiseRequest, Prior
 from .priors.mixture import ExactPrior, GaussianMixture, MixtureCondition
@@ -40,6 +41,7 @@ __all__ = [
     "NoiseLevel",
     "NoiseRequest",
     "NoiseSchedule",
+    "NoiseSource",
     "NoisySample",
     "Prior",
     "Residual",

@@ -7,7 +7,7 @@ is subtracted as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, cast
 
 import torch
@@ -19,6 +19,7 @@ from .control_variates.terms import ControlVariate, LearningControlVariate
 from .geometry_buffers import GeometryBuffers
 from .learned_score import LearnedScore, LoRABatch
 from .noise.schedule import NoisySample
+from .noise.source import NoiseSource, independent_noise
 from .noise.timesteps import TimestepConfig, TimestepDraw, TimestepSampler
 from .noise.weighting import find_weighting
 from .priors.base import Condition, LoRAPrior, Prior, described, encode
@@ -36,6 +37,8 @@ class Distillation:
     """Gradient d loss / d encoded image = w(t) * residual / b, float32."""
     residual: Float[Tensor, "b c h w"]
     """Residual eps_hat + sum_k mu_k h_k, float32."""
+    clean: Float[Tensor, "b c h w"]
+    """The encoded images, float32, detached."""
     timestep: Int64[Tensor, " b"]
     """Timestep of each image."""
     diagnostics: dict[str, float]
@@ -51,9 +54,10 @@ class Distillation:
 class Distiller(nn.Module, Generic[Condition]):
     """Computes the gradient that makes an image likelier under a prior.
 
-    `forward` draws and estimates; `update`, called after the gradient has been used, trains coefficients, control
-    variates and the learned score. The state dict holds trained tensors only: priors and estimators are frozen and
-    belong to the caller.
+    `forward` draws and estimates; `reuse` continues with the same predictions at new renderings of the same views;
+    `update`, called after the gradient of `forward` has been used, trains coefficients, control variates and the
+    learned score. The state dict holds trained tensors, and those of a noise source: priors and estimators are frozen
+    and belong to the caller.
 
     Example:
         >>> result = distiller(image, geometry, condition, progress=0.5, generator=generator)  # doctest: +SKIP
@@ -76,6 +80,7 @@ class Distiller(nn.Module, Generic[Condition]):
         antithetic: bool = False,
         learned_score: LearnedScore[Condition] | None = None,
         residual: Residual | None = None,
+        noise: NoiseSource = independent_noise,
     ) -> None:
         """Create a distiller.
 
@@ -89,6 +94,7 @@ class Distiller(nn.Module, Generic[Condition]):
             antithetic: averages each draw with the one of negative noise, at two calls of the prior per step.
             learned_score: learned score of the same prior, which is subtracted from the residual (VSD).
             residual: by default the prediction guided by `guidance_scale`.
+            noise: source of the noise of each draw. If it is an `nn.Module`, its state is part of the distiller's.
 
         Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
         """
@@ -106,6 +112,7 @@ class Distiller(nn.Module, Generic[Condition]):
         self.residual = residual or Guided(guidance_scale)
         self.weighting = find_weighting(weighting)
         self.learned_score = learned_score
+        self.noise = noise
         self.use_prior(prior)
 
     def use_prior(self, prior: Prior[Any, Condition]) -> None:
@@ -130,6 +137,7 @@ class Distiller(nn.Module, Generic[Condition]):
         progress: float,
         generator: torch.Generator,
         timestep: Int64[Tensor, " b"] | None = None,
+        noise: Float[Tensor, "b c hl wl"] | None = None,
     ) -> Distillation:
         """Compute the gradient for rendered images.
 
@@ -138,8 +146,11 @@ class Distiller(nn.Module, Generic[Condition]):
             geometry: the renderer's geometry buffers, for control variates.
             condition: what the prior is conditioned on at these views, from `Prior.condition`.
             progress: progress of the stage, from 0 to 1.
-            generator: draws the timesteps, unless they are given, and then the noise.
+            generator: draws the timesteps and then the noise, unless they are given.
             timestep: one per image; drawn by the sampler if None.
+            noise: of the shape of the encoded images; drawn by the noise source if None.
+
+        Raises ValueError for noise of another shape, type or device, and if a component violates its contract.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
@@ -147,17 +158,42 @@ class Distiller(nn.Module, Generic[Condition]):
             times = self.draw_timestep(clean, progress, generator)
         else:
             times = TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1))
-        observation, sds = self.estimate(clean, times, draw_noise(clean, generator), geometry, condition, progress)
+        if noise is None:
+            noise = self.draw_noise(clean, times.timestep, geometry, generator)
+        else:
+            noise = _checked_noise(noise, clean, "the given noise")
+        observation, sds = self.estimate(clean, times, noise, geometry, condition, progress)
         gradient = observation.weight * observation.residual / len(clean)
-        # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
-        attached = (encoded.float() * gradient).sum()
-        loss = attached - attached.detach() + 0.5 * len(clean) * gradient.square().sum()
+        loss = _attached_loss(encoded, gradient)
         diagnostics = self._diagnostics(observation, sds)
         batch = None
         if self.learned_score is not None:
             batch = LoRABatch(clean, condition, geometry.camera_to_world, draw_seed(generator))
         return Distillation(
-            loss, gradient, observation.residual, times.timestep, diagnostics, observation, times.weight, batch
+            loss, gradient, observation.residual, clean, times.timestep, diagnostics, observation, times.weight, batch
+        )
+
+    def reuse(self, distillation: Distillation, image: Float[Tensor, "b 3 h w"]) -> Distillation:
+        """The distillation of a new rendering of the same views, with the predictions of an earlier one.
+
+        The predicted x0 stays fixed: pred_original_sample = clean - sigma / alpha * residual. At other encoded images z
+        the residual is then residual + alpha / sigma * (z - clean), which vanishes at the predicted x0. At the same
+        images, residual, gradient and loss are the earlier ones to the bit. The prior is not called, except to encode.
+
+        Args:
+            distillation: the result of `forward`.
+            image: display sRGB in [0, 1] of the same views, attached to the scene's graph.
+
+        Returns loss, gradient, residual and encoded images of the new rendering. All else is that of `distillation`, so
+        the result is not meant for `update`.
+        """
+        encoded = encode(self.prior, image)
+        clean = encoded.detach().float()
+        alpha, sigma = self.prior.schedule.at(distillation.timestep)
+        residual = distillation.residual + alpha / sigma * (clean - distillation.clean)
+        gradient = distillation.observation.weight * residual / len(clean)
+        return replace(
+            distillation, loss=_attached_loss(encoded, gradient), gradient=gradient, residual=residual, clean=clean
         )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
@@ -186,6 +222,19 @@ class Distiller(nn.Module, Generic[Condition]):
         times = self.sampler(len(clean), progress, generator)
         return TimestepDraw(times.timestep.to(clean.device), times.weight.to(clean.device))
 
+    def draw_noise(
+        self,
+        clean: Float[Tensor, "b c h w"],
+        timestep: Int64[Tensor, " b"],
+        geometry: GeometryBuffers,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b c h w"]:
+        """Noise from the noise source, float32. Raises ValueError for another shape or device than the images'."""
+        with torch.no_grad():
+            drawn = self.noise(clean, timestep, geometry, generator)
+        name = getattr(self.noise, "__name__", type(self.noise).__name__)
+        return _checked_noise(drawn, clean, f"the noise of the source {name}")
+
     @torch.no_grad()
     def estimate(
         self,
@@ -205,7 +254,7 @@ class Distiller(nn.Module, Generic[Condition]):
         for each in noises:
             sample = self.prior.schedule.add_noise(clean, each, times.timestep)
             samples.append(sample)
-            draw = Draw(sample, self.prior, condition, progress)
+            draw = Draw(sample, self.prior, condition, geometry, self.guidance_scale, progress)
             estimate = _checked_estimate(self.residual(draw), self.residual, each)
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)
@@ -272,13 +321,25 @@ def _checked_estimate(estimate: Any, residual: Residual, noise: Float[Tensor, "b
     return estimate
 
 
+def _attached_loss(encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    """Half the squared norm of b * gradient, averaged over the b images; its gradient at `encoded` is `gradient`."""
+    # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
+    attached = (encoded.float() * gradient).sum()
+    return attached - attached.detach() + 0.5 * len(gradient) * gradient.square().sum()
+
+
+def _checked_noise(noise: Any, clean: Float[Tensor, "b c h w"], what: str) -> Float[Tensor, "b c h w"]:
+    """The noise in float32. Raises ValueError for one that would be broadcast or rounded."""
+    if not _fits(noise, clean.shape, clean.device):
+        raise ValueError(
+            f"{what} must hold floating-point numbers of shape {tuple(clean.shape)} on {clean.device}, got "
+            f"{described(noise)}"
+        )
+    return noise.float()
+
+
 def _fits(value: Any, shape: torch.Size, device: torch.device) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape and value.device == device
-
-
-def draw_noise(clean: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """Standard normal noise for the encoded images, drawn on the generator's device."""
-    return torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Generic
 from jaxtyping import Float
 from torch import Tensor
 
+from .geometry_buffers import GeometryBuffers
 from .noise.schedule import NoiseSchedule, NoisySample
 from .priors.base import Condition, NoiseRequest, Prior, Prompt, predict_noise
 from .priors.guidance import guidance_prompts, guided_noise
@@ -27,8 +28,14 @@ class Draw(Generic[Condition]):
     """One draw of timestep and noise for a batch of images, and the prior's predictions for it."""
 
     sample: NoisySample
+    """The noisy images, with their timesteps, noise and clean images."""
     prior: Prior[Any, Condition]
     condition: Condition
+    """The prior's conditioning on the prompt and these views, from `Prior.condition`."""
+    geometry: GeometryBuffers
+    """Rendered opacity, depth, normals and cameras of the views."""
+    guidance_scale: float
+    """Scale of classifier-free guidance in the settings of the method."""
     progress: float
     """Progress of the stage, from 0 to 1."""
 
@@ -45,8 +52,14 @@ class Draw(Generic[Condition]):
         """Predict noise for each of the prompts, at the draw's own sample or another one."""
         return self.predict_noise([NoiseRequest(at or self.sample, prompt) for prompt in prompts])
 
-    def predict_guided(self, scale: float, at: NoisySample | None = None) -> Float[Tensor, "b c h w"]:
-        """Predict noise with classifier-free guidance, at the draw's own sample or another one."""
+    def predict_guided(self, scale: float | None = None, at: NoisySample | None = None) -> Float[Tensor, "b c h w"]:
+        """Predict noise with classifier-free guidance, at the draw's own sample or another one.
+
+        Args:
+            scale: the guidance scale; None: that of the method.
+            at: the noisy images; None: the draw's own.
+        """
+        scale = self.guidance_scale if scale is None else scale
         return guided_noise(*self.predict(*guidance_prompts(scale), at=at), scale=scale)
 
 

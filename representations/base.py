@@ -210,10 +210,10 @@ class Adaptive(Protocol):
     def adapt(
         self, step: int, total_steps: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> AdaptReport:
-        """Adapt the size; called after every `optimizer.step()`, and must keep the optimizer's state valid.
+        """Adapt the size; called after every step of a stage, and must keep the optimizer's state valid.
 
         Args:
-            step: Number of optimizer steps so far in the stage, from 1.
+            step: Number of steps so far in the stage, from 1; a step may take several optimizer steps at its views.
             total_steps: Number of steps of the stage.
             optimizer: The optimizer of `Representation.optimizer_groups`.
             generator: Source of all random draws.

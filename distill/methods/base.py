@@ -18,6 +18,7 @@ from ..control_variates.terms import ControlVariate
 from ..distiller import Distiller
 from ..geometry.base import GeometryEstimator
 from ..learned_score import LearnedScore
+from ..noise.source import NoiseSource, independent_noise
 from ..noise.timesteps import TimestepConfig
 from ..noise.weighting import WeightingName
 from ..priors.base import Condition, Prior
@@ -47,6 +48,10 @@ class MethodConfig(ABC):
     def texts(self, prompt: str, negative_prompt: str) -> tuple[str, str]:
         """The prompt and negative prompt ("": none) that this method gives the prior, from the run's."""
         return prompt, negative_prompt
+
+    def noise_source(self) -> NoiseSource:
+        """The source of the noise of each draw; override it for noise of your own."""
+        return independent_noise
 
     @abstractmethod
     def build(self, prior: Prior[Any, Condition], estimator: GeometryEstimator | None = None) -> Distiller[Condition]:
@@ -83,6 +88,7 @@ class MethodConfig(ABC):
             antithetic=self.antithetic,
             learned_score=learned_score,
             residual=residual,
+            noise=self.noise_source(),
         )
 
 

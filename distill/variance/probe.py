@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..control_variates.coefficients import FixedCoefficients
 from ..control_variates.terms import NoiseTerm
-from ..distiller import Distiller, draw_noise, draw_seed
+from ..distiller import Distiller, draw_seed
 from ..geometry_buffers import GeometryBuffers
 from ..priors.base import Condition, encode
 from ..priors.counting import CountingPrior, counting
@@ -68,11 +68,11 @@ def probe_noise_variance(
         times = distiller.draw_timestep(clean, progress, fork)
         draws = []
         for _ in range(2):
-            noise = draw_noise(clean, fork)
+            noise = distiller.draw_noise(clean, times.timestep, geometry, fork)
             observation, sds = distiller.estimate(clean, times, noise, geometry, condition, progress)
             if sds is None:
                 sample = distiller.prior.schedule.add_noise(clean, noise, times.timestep)
-                draw = Draw(sample, distiller.prior, condition, progress)
+                draw = Draw(sample, distiller.prior, condition, geometry, distiller.guidance_scale, progress)
                 sds = Guided(distiller.guidance_scale)(draw).value - noise
             draws.append((observation.weight * observation.residual, observation.weight * sds))
     (first, first_sds), (second, second_sds) = draws
@@ -179,6 +179,7 @@ def sds_like(distiller: Distiller[Condition]) -> Distiller[Condition]:
         coefficients,
         guidance_scale=distiller.guidance_scale,
         timesteps=distiller.timesteps,
+        noise=distiller.noise,
     )
     out.weighting = distiller.weighting
     return out.to(distiller.prior.device)

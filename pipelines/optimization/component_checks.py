@@ -140,7 +140,8 @@ class Rehearsal:
         self._tried.append((method, modality))
         distiller = stage.distillers[modality]
         functions = [term.baseline for term in distiller.control_variates if isinstance(term, SteinTerm)]
-        with self._apart(stage.representation, distiller, distiller.residual, *distiller.control_variates, *functions):
+        parts = distiller, distiller.residual, distiller.noise, *distiller.control_variates, *functions
+        with self._apart(stage.representation, *parts):
             start = time.perf_counter()
             try:
                 self._try_method(stage, modality)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,24 @@ class Weighted:
     weight: float
     value: Float[Tensor, ""]
     """Value before weighting, with its graph."""
+
+
+@dataclass(frozen=True)
+class ReusableStep:
+    """The views and the distillation of a step, without their graph, for further optimizer steps."""
+
+    distillation: Distillation
+    modality: str
+    cameras: Cameras
+    progress: float
+    render_again: Callable[[], tuple[RenderOutput, Float[Tensor, "b 3 h w"]]]
+
+    @classmethod
+    def of(cls, view: TrainingView, distillation: Distillation, progress: float) -> ReusableStep:
+        """The reusable part of a step at `progress`."""
+        # A graph that is alive keeps the scene from changing its size.
+        without_graph = replace(distillation, loss=distillation.loss.detach())
+        return cls(without_graph, view.modality, view.cameras, progress, view.render_again)
 
 
 class Objective:
@@ -66,6 +84,16 @@ class Objective:
         """
         distiller = self.distillers[view.modality]
         return distiller(view.image, view.geometry, view.condition, progress=progress, generator=generator)
+
+    def reuse(self, step: ReusableStep) -> Float[Tensor, ""]:
+        """The loss of the step's views as the scene renders them now, with the predicted x0 of the step.
+
+        Regularizers are evaluated on the new rendering, with the weights of the step. The prior is not called, except
+        to encode (`Distiller.reuse`).
+        """
+        output, image = step.render_again()
+        distillation = self.distillers[step.modality].reuse(step.distillation, image)
+        return total_loss(distillation, self.regularize(output, step.cameras, step.progress))
 
     def regularize(self, output: RenderOutput, cameras: Cameras, progress: float) -> dict[str, Weighted]:
         """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return."""

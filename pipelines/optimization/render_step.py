@@ -37,8 +37,9 @@ class TrainingView:
     """Rendered geometry, detached."""
     condition: Any
     """The prior's conditioning on the prompt, these cameras and the modality, of the prior's own type."""
-    render_again: Callable[[], Float[Tensor, "b 3 h w"]]
-    """Function that renders `image` from the current parameters, with the same cameras and random numbers."""
+    render_again: Callable[[], tuple[RenderOutput, Float[Tensor, "b 3 h w"]]]
+    """Function that renders `output` and `image` from the current parameters, with the same cameras and random
+    numbers."""
     modality: str = "color"
     """The modality of the image."""
 
@@ -92,12 +93,12 @@ class ViewRenderer:
         )
         known_as = conditioned_as(modality, config)
         conditions = condition(self.prior, self.embedding, cameras, behind, known_as)
-        return TrainingView(cameras, output, image, geometry, conditions, lambda: render()[1], modality)
+        return TrainingView(cameras, output, image, geometry, conditions, lambda: render()[:2], modality)
 
     def gram(self, view: TrainingView) -> Gram:
         """The map v -> J J^T v, with J = d encoded image / d parameters at the current parameters (Eq. 11)."""
         parameters = [p for p in self.representation.parameters() if p.requires_grad]
-        pullback = Pullback(lambda: self.prior.encode(view.render_again()), parameters)
+        pullback = Pullback(lambda: self.prior.encode(view.render_again()[1]), parameters)
 
         def gram(v: Tensor) -> Tensor:
             # These are not the gradients of the step; renderers would count them for the densification.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,22 @@ from steindreamer.distill.variance.probe import (
     probe_variance,
     sds_like,
 )
-from steindreamer.representations import Adaptive, Representation
+from steindreamer.representations import Adaptive, Representation, particles_of
 from steindreamer.representations.background import Environment, EnvironmentConfig
 
-from ..errors import UserError
+from ..errors import SettingsError, UserError
 from ..foreign_code import culprit
+from .average import ParameterAverage
 from .modalities import check_modalities
-from .objective import Objective, total_loss
+from .objective import Objective, ReusableStep, total_loss
 from .oom_retry import retry_with_smaller_micro_batch
 from .optimizers import check_still_optimized, optimizer_groups, set_learning_rates
 from .render_step import TrainingView, ViewRenderer
 from .stage_config import StageConfig
 from .train_state import TrainState, not_finite_step, snapshot_buffers
 from .views import ViewsConfig
+
+Result = TypeVar("Result")
 
 MAX_CONSECUTIVE_SKIPS = 20
 """Maximum number of consecutive steps that may be skipped for non-finite values before the run ends."""
@@ -87,8 +90,9 @@ class Stage:
             offset: number of steps of the previous stages.
             estimator: for regularizers that compare rendered with estimated geometry; not needed without them.
 
-        Raises UserError for a regularizer that this scene does not have or a modality that the prior does not know,
-        ValueError if the estimator or the distiller of a modality is missing.
+        Raises UserError for a regularizer that this scene does not have, a modality that the prior does not know, or a
+        method or scene for which `reuse` or `ema` is not defined; ValueError if the estimator or the distiller of a
+        modality is missing.
         """
         check_modalities(name, config, prior)
         self.name = name
@@ -99,6 +103,7 @@ class Stage:
         self.embedding = embedding
         self.config = config
         self.generator = generator
+        self._check_reuse_and_ema()
         environment: Environment | None = None
         if config.environment:
             environment = Environment(EnvironmentConfig(), generator).to(prior.device)
@@ -107,7 +112,10 @@ class Stage:
         self.rates = config.rates_schedule
         self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
         learned = nn.ModuleDict(self.distillers)
-        self.state = TrainState(representation, learned, self.optimizer, generator, environment, steps=config.steps)
+        average = ParameterAverage(representation, config.ema) if config.ema else None
+        self.state = TrainState(
+            representation, learned, self.optimizer, generator, environment, average, steps=config.steps
+        )
 
     @property
     def modality(self) -> str:
@@ -145,30 +153,70 @@ class Stage:
         return 0 < self.config.steps <= self.done == self.state.consecutive_skips
 
     def step(self) -> StepInfo:
-        """Take one step. If memory runs out, it is repeated with the same random numbers and a smaller micro-batch.
+        """Take one step: predictions of the prior for new views, and `reuse` optimizer steps with them.
+
+        If memory runs out, it is repeated with the same random numbers and a smaller micro-batch. The last step of a
+        stage with `ema` ends with the averaged parameters.
 
         Raises UserError after too many skipped steps, if the scene is not finite any more, if a component breaks its
         contract, or if not even one view fits into memory.
         """
+        number = self.total + 1
         try:
-            info, notes = retry_with_smaller_micro_batch(
-                self._backward, self.prior, self.config.views.per_step, self.state.snapshot
-            )
+            (info, reusable), notes = self._retried(self._backward)
+            if reusable is not None:
+                self.optimizer.step()
+                notes += self._reuse(reusable)
         except UserError:
             raise
         except ValueError as error:  # a component's result violates its contract
             who = f"{where}: " if (where := culprit(error)) else ""
-            raise UserError(f"step {self.total + 1}, in stage '{self.name}': {who}{error}") from error
+            raise UserError(f"step {number}, in stage '{self.name}': {who}{error}") from error
+        reusable = None  # its views must not be alive when the scene changes its size
         if not info.skipped:
-            self.optimizer.step()
             if isinstance(self.representation, Adaptive):
                 self.representation.adapt(self.done, self.config.steps, self.optimizer, self.generator)
                 check_still_optimized(self.optimizer, self.representation)
             self.check_finite({f"representation.{k}": v for k, v in self.representation.named_parameters()})
+        if (average := self.state.average) is not None:
+            average.update(self.done)
+            if self.done == self.config.steps:
+                average.apply()
         return replace(info, notes=tuple(notes))
 
-    def _backward(self) -> StepInfo:
-        """The part of a step before the optimizer: compute the gradients of the parameters and update the distiller."""
+    def _retried(self, attempt: Callable[[], Result]) -> tuple[Result, list[str]]:
+        """The result of the first attempt that fits into memory, and a line about each failed one."""
+        return retry_with_smaller_micro_batch(attempt, self.prior, self.config.views.per_step, self.state.snapshot)
+
+    def _reuse(self, reusable: ReusableStep) -> list[str]:
+        """Take the further optimizer steps of a step; returns lines for the user.
+
+        They end early if a loss or gradient is not finite.
+        """
+        notes: list[str] = []
+        for number in range(2, self.config.reuse + 1):
+            quantity, failed = self._retried(lambda: self._backward_again(reusable))
+            notes += failed
+            if quantity:
+                return [
+                    *notes,
+                    f"optimizer steps {number} to {self.config.reuse} left out, the {quantity} is not finite",
+                ]
+            self.optimizer.step()
+        return notes
+
+    def _backward_again(self, reusable: ReusableStep) -> str:
+        """Compute the gradients of a further optimizer step; returns the name of the first that is not finite."""
+        loss = self.objective.reuse(reusable)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return not_finite_step({"total": float(loss.detach())}, self.representation)
+
+    def _backward(self) -> tuple[StepInfo, ReusableStep | None]:
+        """The part of a step before the optimizer: compute the gradients of the parameters and update the distiller.
+
+        None instead of what further optimizer steps need if the step is skipped.
+        """
         config, progress = self.config, self.progress
         set_learning_rates(self.optimizer, self.representation, progress, self.rates.value_at(progress))
         view = self.renderer(config.views, progress, self.generator)
@@ -185,14 +233,15 @@ class Stage:
         if len(self.distillers) > 1:
             values[f"loss/{view.modality}"] = distilled
         if quantity := not_finite_step({"distillation": distilled, **values}, self.representation):
-            return self._skip(quantity, values, view.modality)
+            return self._skip(quantity, values, view.modality), None
         self.state.consecutive_skips = 0
         if config.probe_every and self.done % config.probe_every == 0:
             values |= self._measure_variance(view, progress)
         # The gradient is done, so the coefficients may now learn from this step, with the same parameters.
         distiller = self.distillers[view.modality]
         distiller.update(distillation, self.renderer.gram(view) if distiller.needs_gram else None)
-        return StepInfo(self.total, self.name, distilled, values, modality=view.modality)
+        info = StepInfo(self.total, self.name, distilled, values, modality=view.modality)
+        return info, ReusableStep.of(view, distillation, progress)
 
     def _skip(self, quantity: str, values: dict[str, float], modality: str) -> StepInfo:
         self.state.skipped += 1
@@ -265,6 +314,23 @@ class Stage:
                 for moment in ("within", "between", "signal", "cosine"):
                     values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def _check_reuse_and_ema(self) -> None:
+        """Raises SettingsError for a method or a scene for which `reuse` or `ema` is not defined."""
+        reuse, path = self.config.reuse, f"stages.{self.name}"
+        if reuse > 1 and any(distiller.learned_score is not None for distiller in self.distillers.values()):
+            raise SettingsError(
+                f"{path}.reuse is {reuse}, but the method compares the prior with a LoRA denoiser, which must be "
+                f"trained on the scene between optimizer steps; set {path}.reuse=1, or choose another method, such as "
+                "ssd"
+            )
+        adaptive = [type(each).__name__ for each in particles_of(self.representation) if isinstance(each, Adaptive)]
+        if self.config.ema and adaptive:
+            raise SettingsError(
+                f"{path}.ema is {self.config.ema:g}, but {adaptive[0]} adapts its size in training, so that parameters "
+                f"of different steps cannot be averaged; set {path}.ema=0, or use it in a stage that trains a mesh or "
+                "texels"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """The complete state by name: everything that the next step depends on."""

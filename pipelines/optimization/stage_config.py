@@ -35,7 +35,8 @@ class StageConfig:
     stage is converted to it. None: training continues with the same scene; in the first stage, the run's
     `representation`."""
     steps: Annotated[int, Interval(ge=0, le=MAX_STEPS)] = 400
-    """Number of optimizer steps; 0: the stage is skipped."""
+    """Number of steps; 0: the stage is skipped. A step draws new views, requests the prior's predictions for them, and
+    takes `reuse` optimizer steps."""
     resolution: Annotated[int, Interval(ge=16, le=4096)] = 128
     """Size of a training view in pixels (square)."""
     warmup_resolution: Annotated[int, Interval(ge=16, le=4096)] = 64
@@ -62,6 +63,12 @@ class StageConfig:
     """Factor on all learning rates of the scene, in (0, 10000]: a number, or a schedule such as `{from: 6, to: 0.6}`
     over fractions of the stage. None: 1, or `REFINING_RATES` for the shape of a run that starts from the user's own
     file, which is to be preserved."""
+    reuse: Annotated[int, Interval(ge=1, le=1000)] = 1
+    """Optimizer steps per step. The first one uses the method's gradient. The others render the same views again and
+    continue toward the predicted x0 of the first, without another prediction of the prior."""
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Decay per step of an exponential moving average of the scene's parameters, which replaces them at the end of the
+    stage; 0: none."""
     method: dict[str, Any] = field(default_factory=dict)
     """Settings of the distillation method that differ in this stage, such as `{timesteps: {maximum: 0.5}}`; with
     `name`, another method."""

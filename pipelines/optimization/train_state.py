@@ -12,6 +12,7 @@ from steindreamer.representations import Representation
 from steindreamer.representations.background import Environment
 
 from ..errors import DamagedCheckpoint
+from .average import ParameterAverage
 from .optimizers import load_optimizer_tensors, optimizer_tensors
 from .out_of_memory import is_out_of_memory
 
@@ -29,6 +30,7 @@ class TrainState:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         environment: Environment | None = None,
+        average: ParameterAverage | None = None,
         *,
         steps: int,
     ) -> None:
@@ -39,6 +41,7 @@ class TrainState:
                 representation and of the environment are.
             optimizer: has one parameter per group, with a `name`.
             generator: the source of all random numbers of a step.
+            average: the average of the representation's parameters; None if there is none.
             steps: length of the stage.
         """
         self.representation = representation
@@ -46,6 +49,7 @@ class TrainState:
         self.optimizer = optimizer
         self.generator = generator
         self.environment = environment
+        self.average = average
         self.steps = steps
         self.done = 0
         """Number of steps of this stage that have been taken, including skipped ones."""
@@ -61,6 +65,8 @@ class TrainState:
         out |= {f"distiller.{k}": v for k, v in self.distillers.state_dict().items()}
         if self.environment is not None:
             out |= {f"environment.{k}": v for k, v in self.environment.state_dict().items()}
+        if self.average is not None:
+            out |= {f"average.{k}": v for k, v in self.average.tensors().items()}
         out |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
         out["generator"] = self.generator.get_state()
         out["counters"] = torch.tensor([self.done, self.skipped, self.consecutive_skips])
@@ -77,6 +83,8 @@ class TrainState:
             self.distillers.load_state_dict(under("distiller."))
             if self.environment is not None:
                 self.environment.load_state_dict(under("environment."))
+            if self.average is not None:
+                self.average.load_tensors(under("average."))
             load_optimizer_tensors(self.optimizer, under("optimizer."))
             self._load_counters(tensors["counters"])
             self.generator.set_state(tensors["generator"])

@@ -29,7 +29,7 @@ class DensifyConfig:
     """Densification and pruning of Gaussians; lengths in meters, with the object in the unit ball."""
 
     interval: Annotated[int, Interval(ge=0, le=1_000_000)] = 50
-    """Optimizer steps between two rounds; 0 disables densification and pruning."""
+    """Steps between two rounds; 0 disables densification and pruning."""
     start: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Progress of the stage, in [0, 1], at which rounds begin."""
     stop: Annotated[float, Interval(ge=0, le=1)] = 0.7
@@ -122,7 +122,7 @@ class Densifier(nn.Module):
 
         Args:
             parameters: means, log_scales, quaternions, opacity_logits and any others with one row per Gaussian.
-            step: Number of optimizer steps so far in the stage, from 1.
+            step: Number of steps so far in the stage, from 1.
             total_steps: Number of steps of the stage.
             optimizer: The optimizer of the parameters.
             generator: Source of the random positions of split Gaussians.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from predicted_noise import noise_pair
 from small_world import TwoModes, make_geometry
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 from zero_mean import drift, mean_ratio
 
@@ -18,10 +18,14 @@ from steindreamer.distill import (
     ControlVariateConfig,
     Distillation,
     Distiller,
+    Draw,
+    Estimate,
     GeometryBuffers,
     GeometryEstimator,
     MethodConfig,
     NoiseRequest,
+    NoiseSource,
+    Residual,
     SDSConfig,
     SSDConfig,
     TimestepConfig,
@@ -66,6 +70,113 @@ def test_backward_leaves_exactly_the_stated_gradient(
     expected = 0.5 * (sigma**2 * out.residual).square().sum() / 2
     torch.testing.assert_close(out.loss.detach(), expected)
     assert all(isinstance(value, float) for value in out.diagnostics.values())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_reuse_is_the_step_itself_at_its_image_and_vanishes_at_the_predicted_one(
+    name: str, prior: TwoModes, estimator: GeometryEstimator, geometry: GeometryBuffers, image: Tensor
+) -> None:
+    distiller, generator = CONFIGS[name].build(prior, estimator), seeded()
+    distiller.update(step(distiller, image, geometry, generator))
+    first = step(distiller, image, geometry, generator)  # with learned coefficients
+    again = distiller.reuse(first, image)
+    assert torch.equal(again.loss, first.loss) and torch.equal(again.gradient, first.gradient)
+    (arrived,) = torch.autograd.grad(again.loss, image)
+    assert torch.equal(arrived, 2 * first.gradient)
+
+    alpha, sigma = prior.schedule.at(first.timestep)
+    target = first.clean - sigma / alpha * first.residual
+    away = 0.1 * torch.randn(image.shape, generator=seeded(1))
+    other = prior.decode(target + away).requires_grad_()
+    moved = distiller.reuse(first, other)
+    scale = float(first.gradient.abs().max())
+    torch.testing.assert_close(moved.gradient, sigma * alpha * away / 2, rtol=1e-3, atol=1e-5 * scale)
+    assert torch.equal(torch.autograd.grad(moved.loss, other)[0], 2 * moved.gradient)
+    torch.testing.assert_close(moved.loss.detach(), moved.gradient.square().sum())
+    assert distiller.reuse(first, prior.decode(target)).gradient.abs().max() < 1e-4 * scale
+
+
+class Pattern(nn.Module):
+    """Noise of one fixed pattern, which notes its inputs."""
+
+    def __init__(self, pattern: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("pattern", pattern)
+        self.pattern: Tensor
+        self.seen: list[tuple[Any, ...]] = []
+
+    def forward(self, clean: Tensor, timestep: Tensor, geometry: GeometryBuffers, generator: torch.Generator) -> Tensor:
+        self.seen.append((clean, timestep, geometry, generator))
+        return self.pattern.expand(clean.shape)
+
+
+def sds_with(prior: TwoModes, noise: NoiseSource) -> Distiller:
+    return Distiller(prior, [NoiseTerm()], FixedCoefficients([1.0], prior.schedule.steps), noise=noise)
+
+
+def test_a_noise_source_is_used_and_saved(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
+    source = Pattern(torch.randn(1, *image.shape[1:], generator=seeded(8)))
+    distiller, generator = sds_with(prior, source), seeded()
+    out = step(distiller, image, geometry, generator)
+    assert torch.equal(out.observation.terms[0], -source.pattern.expand(image.shape))
+    ((clean, timestep, *others),) = source.seen
+    assert torch.equal(clean, out.clean) and torch.equal(timestep, out.timestep)
+    assert others[0] is geometry and others[1] is generator
+    assert torch.equal(distiller.state_dict()["noise.pattern"], source.pattern)
+    probe_noise_variance(distiller, image.detach(), geometry, None, progress=0.3, generator=seeded())
+    assert len(source.seen) == 3, "the probe measures the variance over the same noise"
+
+
+def test_given_noise_takes_precedence(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
+    source = Pattern(torch.ones(1, 3, 1, 1))
+    given = torch.randn(image.shape, generator=seeded(8))
+    out = sds_with(prior, source)(image, geometry, None, progress=0.3, generator=seeded(), noise=given)
+    assert torch.equal(out.observation.terms[0], -given) and not source.seen
+    with pytest.raises(ValueError, match=r"the given noise must hold floating-point numbers of shape .* got float32"):
+        sds_with(prior, source)(image, geometry, None, progress=0.3, generator=seeded(), noise=given[..., :4])
+
+
+def test_noise_that_would_be_broadcast_is_refused(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
+    def one_for_all(clean: Tensor, *_: Any) -> Tensor:
+        return torch.zeros_like(clean[:1])
+
+    with pytest.raises(
+        ValueError, match=r"the noise of the source one_for_all must hold .* got float32 of shape \(1, 3"
+    ):
+        step(sds_with(prior, one_for_all), image, geometry, seeded())
+
+
+def test_a_method_brings_its_noise_source(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
+    source = Pattern(torch.ones(1, 3, 1, 1))
+
+    @dataclass
+    class Mine(SSDConfig):
+        def noise_source(self) -> NoiseSource:
+            return source
+
+    step(Mine().build(prior), image, geometry, seeded())
+    assert len(source.seen) == 1
+
+
+def test_a_residual_has_conditioning_geometry_and_guidance_scale(
+    prior: TwoModes, geometry: GeometryBuffers, image: Tensor
+) -> None:
+    draws: list[Draw] = []
+
+    class Watching(Residual):
+        def __call__(self, draw: Draw) -> Estimate:
+            draws.append(draw)
+            assert torch.equal(draw.predict_guided(), draw.predict_guided(3.0))
+            assert not torch.equal(draw.predict_guided(), draw.predict_guided(2.0))
+            return Estimate(draw.predict_guided(), None)
+
+    condition: Any = object()
+    coefficients = FixedCoefficients([], prior.schedule.steps)
+    distiller = Distiller(prior, [], coefficients, guidance_scale=3.0, residual=Watching())
+    distiller(image, geometry, condition, progress=0.3, generator=seeded())
+    (draw,) = draws
+    assert draw.condition is condition and draw.geometry is geometry
+    assert draw.guidance_scale == 3.0 and draw.progress == 0.3
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])

@@ -81,12 +81,6 @@ CASES: list[tuple[Sequence[str], str, Callable[[Path], None]]] = [
     (["stages.coarse.normals=2"], "'stages.coarse.normals' was renamed to 'stages.coarse.modalities.normal'", _nothing),
     (["stages.coarse.modalities.normal=-2"], "stages.coarse.modalities.normal is -2", _nothing),
     (["stages.coarse.rates=0"], "stages.coarse.rates is 0; above 0 and up to 10000 is accepted", _nothing),
-    (["stages.coarse.rates={from: 6, to: 0}"], "stages.coarse.rates.to is 0; above 0 and up to 10000", _nothing),
-    (
-        ["stages.coarse.rates={from: 6, two: 1}"],
-        "stages.coarse.rates.two is not a key of a schedule (did you",
-        _nothing,
-    ),
     (["stages.coarse.stepz=3"], "did you mean 'steps'", _nothing),
     (["stages.coarse.steps"], "is not an override", _nothing),
     (["stages.coarse.steps=many"], "stages.coarse.steps", _nothing),

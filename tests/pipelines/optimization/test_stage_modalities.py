@@ -140,7 +140,7 @@ def test_each_modality_is_asked_about_its_own_image() -> None:
         }[name]
         assert view.modality == view.condition == name
         torch.testing.assert_close(view.image, expected, rtol=0, atol=0)
-        assert view.render_again().equal(view.image), "the coefficients' Gram operator differentiates the same image"
+        assert view.render_again()[1].equal(view.image), "the coefficients' Gram operator differentiates the same image"
     assert isinstance(stage.prior, MultiPrior)
     black = {name: not bool(background.any()) for name, background in stage.prior.backgrounds}
     assert black == {"color": False, "normal": True, "depth": True}
