@@ -39,7 +39,7 @@ def angle_to_z(output: RenderOutput) -> Tensor:
 
 
 def test_axes_can_contradict_the_surface_that_they_form_and_the_depth_cannot() -> None:
-    """A flat lid whose Gaussians all face 40 degrees upward: its axis normals do so too, its depth is flat."""
+    """A flat lid whose Gaussians all face 40 degrees upward: its axis normals do, its depth is flat."""
     cameras = Cameras.orbit([0.0, 20.0], [0.0, 10.0], height=64)
     axis, depth = (draw(lid(normals, -40.0), cameras) for normals in ("axis", "depth"))
     assert (angle_to_z(axis) - 40).abs().mean() < 0.5
