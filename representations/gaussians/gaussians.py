@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..base import AdaptReport, FieldSample, RenderOutput, Representation, SceneContext
 from ..cameras import Cameras
 from ..mesh.sampling import sample_surface
-from ..ops import exponential_decay, logit
+from ..ops import exponential_decay, logit, surface_normals, unit_or_zero
 from .densification import Densifier, DensifyConfig
 from .splatting import Backend, check_backend, gaussian_field, splat
 
@@ -46,6 +46,9 @@ class GaussiansConfig:
     """Initial standard deviation, in units of the distance to the nearest neighbors."""
     backend: Backend = "auto"
     """Splatting backend: auto, cpu, torch or gsplat; see `splatting.splat`."""
+    normals: Literal["depth", "axis"] = "depth"
+    """Source of the rendered normals: `depth` derives them from the rendered depth, so that a loss on normals moves the
+    surface (`ops.surface_normals`); `axis` blends the shortest axes of the Gaussians, which may contradict it."""
     means_rate: Annotated[float, Interval(ge=0, le=100)] = 5e-3
     """Adam learning rate of the positions at the start of a stage; it decays exponentially to `means_rate_end`."""
     means_rate_end: Annotated[float, Interval(ge=0, le=100)] = 1e-4
@@ -205,7 +208,9 @@ class Gaussians(Representation):
         rgb = image.rgb + (1 - opacity) * background.to(opacity)[:, :, None, None]
         covered = opacity > 0
         depth = image.depth / torch.where(covered, opacity, 1.0)
-        return RenderOutput(rgb, opacity, depth, _unit(image.normal))
+        from_depth = self.config.normals == "depth"
+        normal = surface_normals(depth, opacity, cameras) if from_depth else unit_or_zero(image.normal)
+        return RenderOutput(rgb, opacity, depth, normal)
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         config = self.config
@@ -267,10 +272,3 @@ def _spacing(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     # Coincident points would get a scale of 0.
     spacing = np.sqrt(np.mean(distances**2, axis=1)).clip(1e-4)
     return torch.from_numpy(spacing).to(points)
-
-
-def _unit(vectors: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Normalized vectors; 0, with zero gradient, where the length is 0."""
-    squared = vectors.square().sum(1, keepdim=True)
-    known = squared > 1e-10
-    return torch.where(known, vectors, 0.0) / torch.where(known, squared, 1.0).sqrt()

@@ -13,7 +13,7 @@ from mesh_samples import sphere
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from steindreamer.representations import Gaussians, Nerf, NerfConfig, TriangleMesh
+from steindreamer.representations import Gaussians, GaussiansConfig, Nerf, NerfConfig, TriangleMesh
 from steindreamer.representations.fields import BlobConfig, DenseGridConfig, RadianceFieldConfig
 from steindreamer.representations.mesh.sampling import sample_surface
 from steindreamer.representations.mesh.signed_distance import signed_distance
@@ -70,7 +70,7 @@ def _mug() -> TriangleMesh:
 
 
 def as_gaussians(mesh: TriangleMesh, density: float, opacity: float) -> Gaussians:
-    """Flat Gaussians at random points of the surface, `density` per square meter."""
+    """Flat Gaussians at random points of the surface, `density` per square meter, whose axes are its normals."""
     corners = mesh.vertices[mesh.faces]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1).sum() / 2
     samples = sample_surface(mesh, int(density * float(area)), torch.Generator().manual_seed(0))
@@ -79,7 +79,8 @@ def as_gaussians(mesh: TriangleMesh, density: float, opacity: float) -> Gaussian
     log_scales = torch.tensor([width, width, THICKNESS]).log().repeat(count, 1)
     opacity_logits = torch.full((count,), opacity).logit()
     quaternions = _turning_z_to(samples.normals)
-    return Gaussians(samples.points, log_scales, quaternions, opacity_logits, logit(samples.colors))
+    config = GaussiansConfig(normals="axis")
+    return Gaussians(samples.points, log_scales, quaternions, opacity_logits, logit(samples.colors), config)
 
 
 def _turning_z_to(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
