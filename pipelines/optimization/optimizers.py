@@ -27,6 +27,9 @@ _STATE = {
 }
 """Names of the state that torch keeps per parameter, by optimizer."""
 
+_FUSED = ("adam", "adamw")
+"""Optimizers of which torch has a kernel for the CPU that updates a parameter and its state in one pass."""
+
 
 @dataclass
 class OptimizerConfig:
@@ -61,7 +64,10 @@ class OptimizerConfig:
             "radam": torch.optim.RAdam,
         }
         beta1, beta2 = self.betas
-        return kinds[self.name](groups, betas=(beta1, beta2), eps=self.eps, weight_decay=self.weight_decay)
+        options: dict[str, Any] = {}
+        if self.name in _FUSED and all(p.device.type == "cpu" for group in groups for p in group["params"]):
+            options["fused"] = True
+        return kinds[self.name](groups, betas=(beta1, beta2), eps=self.eps, weight_decay=self.weight_decay, **options)
 
 
 def optimizer_groups(representation: Representation, environment: Environment | None) -> list[dict[str, Any]]:

@@ -158,8 +158,9 @@ def not_finite_step(losses: Mapping[str, float], representation: Representation)
             return f"loss '{name}'"
     for name, parameter in representation.named_parameters():
         if parameter.grad is not None and parameter.grad.numel():
+            lowest, highest = parameter.grad.aminmax()
             # NaN compares as not smaller
-            if not bool(parameter.grad.abs().amax() < LARGEST_GRADIENT):
+            if not bool((lowest > -LARGEST_GRADIENT) & (highest < LARGEST_GRADIENT)):
                 return f"gradient of '{name}'"
     return ""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from ...fields import ColorField
 from ...triangle_mesh import TriangleMesh
 from ..sampling import sample_surface
 from ..signed_distance import signed_distance
-from .grid import TetrahedralGrid
+from .grid import TetrahedralGrid, interpolate_lattice
 from .marching_tetrahedra import marching_tetrahedra
 
 DEPTHS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
@@ -21,6 +21,13 @@ DEPTHS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 ROUNDS = 3
 FIT_STEPS, FIT_BATCH, FIT_POINTS = 300, 4096, 65536
 CHECK_POINTS = 4096
+EXACT = 2
+"""Distance from the surface, in cells, up to which `node_distances` are exact."""
+SPACING = 4
+"""Spacing of the coarse lattice of `node_distances`, in cells."""
+_NEAR_DISPLACED = 3
+"""Number of cells beyond which a displaced node is not in the same tetrahedron as a point. Both the tetrahedron and the
+displacements of two of its corners add up to two cells per axis, and the corner's own displacement to another half."""
 GRAY = 0.5
 """Gray value (sRGB) of a mesh without colors."""
 
@@ -44,7 +51,7 @@ def nodes_on_surface(
     """
     mesh = TriangleMesh(mesh.vertices.detach().cpu(), mesh.faces.cpu())
     positions = grid.positions
-    sdf = signed_distance(positions, mesh)
+    sdf = node_distances(mesh, grid)
     moved = grid.border
     for side in (1.0, -1.0):
         must_contain = _points_beside(mesh, grid, side, generator)
@@ -60,6 +67,30 @@ def nodes_on_surface(
     if not bool((sdf < 0).any()):
         raise ValueError("the mesh has no inside: its faces must point outward and leave no large holes")
     return positions, sdf
+
+
+def node_distances(mesh: TriangleMesh, grid: TetrahedralGrid) -> Float[Tensor, " n"]:
+    """Signed distances of the nodes to a mesh: exact up to `EXACT` cells from the surface, and estimated farther away.
+
+    Distances on a coarse lattice are interpolated. A signed distance changes by at most the distance of two points, so
+    that the error of a node is at most the weighted mean of its distances to the points of the coarse lattice. Nodes
+    that may be close to the surface by this bound are computed. The estimates have the right sign.
+    """
+    side = grid.resolution
+    knots = torch.arange(-(-side // SPACING) + 1) * SPACING * grid.cell - grid.extent
+    at_knots = signed_distance(torch.cartesian_prod(knots, knots, knots), mesh).reshape([len(knots)] * 3)
+    where = (torch.arange(side) + torch.tensor([[0.0], [0.5]])) / SPACING
+    weights = (1 - (where[:, :, None] - torch.arange(len(knots))).abs()).clamp_min(0)
+    sdf, size = interpolate_lattice(weights, at_knots), interpolate_lattice(weights, at_knots.abs())
+    # The root mean square of the distances to the points of the coarse lattice, in cells, which exceeds their mean.
+    squared = SPACING**2 * where.frac() * (1 - where.frac())
+    error = (squared[:, :, None, None] + squared[:, None, :, None] + squared[:, None, None, :]).sqrt()
+    # Holes end the bound: the sign changes there far away from all triangles.
+    both_signs = sdf.abs() < size - 1e-3 * grid.cell
+    near = (both_signs | (size <= (EXACT + error) * grid.cell)).reshape(-1)
+    sdf = sdf.reshape(-1)
+    sdf[near] = signed_distance(grid.positions[near], mesh)
+    return sdf
 
 
 def _points_beside(
@@ -87,10 +118,21 @@ def _is_missed(
     side: float,
 ) -> Bool[Tensor, " m"]:
     """Whether points are on the wrong side of the surface defined by the nodes."""
-    vertices, faces = marching_tetrahedra(positions, sdf, grid)
-    if len(faces) == 0:
-        return torch.full((len(points),), side > 0)
-    return side * signed_distance(points, TriangleMesh(vertices, faces)) > 0
+    corners, weights = grid.locate(points)
+    missed = side * (sdf[corners] * weights).sum(1) > 0
+    # Among displaced nodes, the tetrahedron that contains a point is unknown, but not the surface.
+    near = (positions != grid.positions).any(1).reshape(grid.shape).float()
+    for axis in range(3):
+        reach = [_NEAR_DISPLACED if axis == other else 0 for other in range(3)]
+        near = F.max_pool3d(near, [2 * cells + 1 for cells in reach], stride=1, padding=reach)
+    unknown = near.reshape(-1)[corners].amax(1) > 0
+    if unknown.any():
+        vertices, faces = marching_tetrahedra(positions, sdf, grid)
+        if len(faces) == 0:
+            missed[unknown] = side > 0
+        else:
+            missed[unknown] = side * signed_distance(points[unknown], TriangleMesh(vertices, faces)) > 0
+    return missed
 
 
 def _nearest_nodes(
@@ -99,8 +141,10 @@ def _nearest_nodes(
     """The free nodes that are the nearest node of some point, and for each of them the closest such point."""
     if len(points) == 0:
         return torch.empty(0, dtype=torch.int64), points
-    distance, nearest = KDTree(grid.positions.numpy()).query(points.numpy())
-    distance, nearest = torch.from_numpy(distance), torch.from_numpy(nearest)
+    candidates = grid.nearest(points)
+    distances = (grid.positions[candidates].double() - points[:, None].double()).norm(dim=2)
+    distance, lattice = distances.min(1)
+    nearest = candidates.gather(1, lattice[:, None])[:, 0]
     order = distance.argsort(descending=True, stable=True)
     chosen = torch.full((grid.nodes,), -1)
     # In sequence, so that the closest point, which is written last, is kept.

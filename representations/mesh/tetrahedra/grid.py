@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -84,6 +85,40 @@ class TetrahedralGrid:
         corners, _ = self.tables
         return torch.cat([base + table for table in corners]).reshape(-1, 4)
 
+    def nearest(self, points: Float[Tensor, "m 3"]) -> Int64[Tensor, "m 2"]:
+        """The node of each lattice that is nearest to a point (meters)."""
+        lattice = torch.arange(2, device=points.device)
+        where = (points[:, None] + self.extent) / self.cell - 0.5 * lattice[:, None]
+        return self._numbers(lattice, where.round().long().clamp(0, self.resolution - 1))
+
+    def locate(self, points: Float[Tensor, "m 3"]) -> tuple[Int64[Tensor, "m 4"], Float[Tensor, "m 4"]]:
+        """Corners of the tetrahedron that contains a point (meters), and its barycentric coordinates.
+
+        Points closer to the border than a cell may get other corners.
+        """
+        where = (points + self.extent) / self.cell - 0.5
+        center = where.round()
+        offset = where - center
+        # The tetrahedron is around the segment along the axis of the largest offset; of the four, it is the one on the
+        # side of the second largest.
+        size, axes = offset.abs().sort(1, descending=True)
+        step = F.one_hot(axes, 3) * torch.where(offset < 0, -1, 1)[:, None]
+        first, second, third = step.unbind(1)
+        x, y, z = size.unbind(1)
+        middle = center.long()[:, None]
+        centers = torch.stack([torch.zeros_like(first), first], 1) + middle
+        # A center (x, y, z) is between the nodes (x, y, z) and (x + 1, y + 1, z + 1) of the first lattice.
+        square = torch.stack([first + second + third, first + second - third], 1)
+        square = torch.div(square + 1, 2, rounding_mode="floor") + middle
+        corners = torch.cat([centers, square], 1).clamp(0, self.resolution - 1)
+        lattice = torch.tensor([1, 1, 0, 0], device=points.device)
+        return self._numbers(lattice, corners), torch.stack([1 - x - y, x - y, y + z, y - z], 1)
+
+    def _numbers(self, lattice: Int64[Tensor, " k"], corners: Int64[Tensor, "m k 3"]) -> Int64[Tensor, "m k"]:
+        """Indices of nodes."""
+        x, y, z = corners.unbind(2)
+        return ((lattice * self.resolution + x) * self.resolution + y) * self.resolution + z
+
     def index(self, step: Step) -> int:
         """Difference of node indices of a step; the index of a node for the step from node 0."""
         lattice, x, y, z = step
@@ -97,6 +132,18 @@ class TetrahedralGrid:
         of an edge is kind * n / 2 + the index of its first node within its lattice.
         """
         return _tables(self.resolution)
+
+
+def interpolate_lattice(weights: Float[Tensor, "2 r k"], coarse: Float[Tensor, "k k k"]) -> Float[Tensor, "2 r r r"]:
+    """Values at the nodes by separable interpolation from a coarse cubic lattice.
+
+    Args:
+        weights: Weights of the coarse values at the nodes along one axis, per lattice.
+        coarse: Values on the coarse lattice.
+    """
+    values = torch.einsum("lxi,ijk->lxjk", weights, coarse)
+    values = torch.einsum("lyj,lxjk->lxyk", weights, values)
+    return torch.einsum("lzk,lxyk->lxyz", weights, values)
 
 
 @lru_cache(maxsize=16)

@@ -103,3 +103,21 @@ def test_weight_decay_is_decoupled_in_adamw_only() -> None:
 def test_bad_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(SettingsError, match=rf"stages.coarse.{message}"):
         load_config("cpu", overrides=[f"stages.coarse.optimizer.{setting}"])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_fused_steps_equal_plain_ones(name: Any) -> None:
+    """Up to the rounding of single precision; rows without a gradient stay as they are."""
+    generator, moved = torch.Generator().manual_seed(0), []
+    start, gradients = torch.randn(50, 3, generator=generator), torch.randn(20, 50, 3, generator=generator)
+    gradients[:, 10:] = 0
+    for fused in (True, False):
+        parameter = nn.Parameter(start.clone())
+        optimizer = OptimizerConfig(name).build([{"name": "x", "params": [parameter], "lr": 0.01}])
+        optimizer.param_groups[0] |= {"fused": fused, "foreach": False}
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        moved.append(parameter.detach() - start)
+    torch.testing.assert_close(*moved, rtol=1e-4, atol=1e-6)
+    assert not moved[0][10:].any() and moved[0][:10].abs().max() > 0.05

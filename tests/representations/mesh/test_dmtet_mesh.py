@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from plain_marching_tetrahedra import plain_marching_tetrahedra
 from torch import Tensor
 
 from steindreamer.representations import Cameras, DmtetConfig, DmtetMesh, TriangleMesh, render_mesh, sphere_of_cameras
 from steindreamer.representations.mesh.regularizers import edge_normal_consistency, laplacian
 from steindreamer.representations.mesh.signed_distance import signed_distance
+from steindreamer.representations.mesh.tetrahedra import TetrahedralGrid
+from steindreamer.representations.mesh.tetrahedra import conversion as conversion_module
+from steindreamer.representations.mesh.tetrahedra.conversion import EXACT, node_distances
 
 
 def build(config: DmtetConfig, seed: int = 0) -> DmtetMesh:
@@ -48,6 +52,28 @@ def striped_torus() -> TriangleMesh:
 def converted(striped_torus: TriangleMesh) -> DmtetMesh:
     generator = torch.Generator().manual_seed(0)
     return DmtetMesh.from_surface(striped_torus, None, DmtetConfig(resolution=32), generator)
+
+
+def test_surface_equals_that_of_the_whole_grid() -> None:
+    """Bit for bit, with gradients, over steps that move the surface by several cells."""
+    scene = build(DmtetConfig(resolution=24))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        results = []
+        for whole in (False, True):
+            scene.zero_grad()
+            vertices, faces = (
+                plain_marching_tetrahedra(scene.positions, scene.distances, scene.grid) if whole else scene.surface()
+            )
+            (vertices[faces].diff(dim=1).square().sum() + (vertices**3).sum()).backward()
+            grads = [p.grad.clone() for p in (scene.sdf, scene.coarse_sdf, scene.deformation) if p.grad is not None]
+            results.append([vertices.detach(), faces, *grads])
+        assert len(results[0]) == 5
+        assert all(torch.equal(found, expected) for found, expected in zip(*results, strict=True))
+        with torch.no_grad():
+            scene.sdf += 0.1 * scene.grid.cell * torch.randn(scene.sdf.shape, generator=generator)
+            scene.coarse_sdf += 2 * scene.grid.cell * torch.randn(scene.coarse_sdf.shape, generator=generator)
+            scene.deformation += 0.2 * torch.randn(scene.deformation.shape, generator=generator)
 
 
 def test_starts_as_a_sphere() -> None:
@@ -150,6 +176,56 @@ def test_residual_is_that_of_points_not_fitted(striped_torus: TriangleMesh) -> N
         torch.Generator().manual_seed(0),
     )
     assert out.fit is not None and out.fit.color > 12**-0.5
+
+
+def open_box() -> TriangleMesh:
+    """A box without its lid, through whose opening the winding number changes gradually."""
+    box = as_mesh(trimesh.creation.box([1.5, 1.3, 1.4]))
+    return TriangleMesh(box.vertices, box.faces[(box.vertices[box.faces][:, :, 1] < 0.6).any(1)])
+
+
+@pytest.mark.parametrize("shape", ["torus", "plate", "two", "open"])
+def test_node_distances_against_exact_ones(shape: str, striped_torus: TriangleMesh) -> None:
+    """Exact close to the surface, and everywhere with the right sign."""
+    ball = as_mesh(trimesh.creation.icosphere(2, 0.5))
+    mesh = {
+        "torus": lambda: striped_torus,
+        "plate": lambda: as_mesh(trimesh.creation.box([1.2, 0.03, 1.0])),
+        "two": lambda: joined([ball, TriangleMesh(ball.vertices + 0.3, ball.faces)]),
+        "open": open_box,
+    }[shape]()
+    grid = TetrahedralGrid(26, 1.05)
+    found, exact = node_distances(mesh, grid), signed_distance(grid.positions, mesh)
+    close = exact.abs() < EXACT * grid.cell
+    assert close.any() and torch.equal(found[close], exact[close])
+    assert torch.equal(found < 0, exact < 0)
+    assert 0.1 * len(found) < (found != exact).sum()
+    assert (found - exact).abs().max() < 2 * grid.cell
+
+
+def test_points_missed_by_the_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By interpolation and, next to displaced nodes, by the distance to the surface."""
+    generator = torch.Generator().manual_seed(0)
+    grid = TetrahedralGrid(20)
+    sdf, positions = grid.positions.norm(dim=1) - 0.6, grid.positions
+    moved = grid.positions[:, 0] > 0.55
+    positions[moved] += 0.4 * grid.cell * (2 * torch.rand(int(moved.sum()), 3, generator=generator) - 1)
+    points = torch.nn.functional.normalize(torch.randn(3000, 3, generator=generator), dim=1)
+    points = points * (0.6 + 0.3 * grid.cell * torch.randn(3000, 1, generator=generator))
+    surface = TriangleMesh(*plain_marching_tetrahedra(positions, sdf, grid))
+    expected = signed_distance(points, surface)
+    asked = []
+
+    def counted(points: Tensor, mesh: TriangleMesh) -> Tensor:
+        asked.append(len(points))
+        return signed_distance(points, mesh)
+
+    monkeypatch.setattr(conversion_module, "signed_distance", counted)
+    clear = expected.abs() > 1e-6
+    for side in (1.0, -1.0):
+        found = conversion_module._is_missed(points, positions, sdf, grid, side)
+        assert torch.equal(found[clear], (side * expected > 0)[clear])
+    assert all(0 < count < 1500 for count in asked)
 
 
 def test_thin_parts_survive_the_conversion() -> None:

@@ -5,9 +5,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from plain_marching_tetrahedra import plain_marching_tetrahedra
 from torch import Tensor
 
-from steindreamer.representations.mesh.tetrahedra import TetrahedralGrid, crossing_edges, marching_tetrahedra
+from steindreamer.representations.mesh.tetrahedra import (
+    SurfaceBand,
+    TetrahedralGrid,
+    crossing_edges,
+    marching_tetrahedra,
+    zero_crossings,
+)
 from steindreamer.representations.triangle_mesh import face_normals
 
 Shape = Callable[[Tensor], Tensor]
@@ -203,3 +210,46 @@ def test_wrong_sizes_are_refused() -> None:
         marching_tetrahedra(grid.positions[1:], torch.ones(grid.nodes - 1), grid)
     with pytest.raises(ValueError, match="resolution >= 4"):
         TetrahedralGrid(3)
+
+
+def test_locate_finds_the_tetrahedron_of_a_point() -> None:
+    grid = TetrahedralGrid(7, extent=0.8)
+    middle = (2 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 1) * (grid.extent - grid.cell)
+    corners, weights = grid.locate(middle)
+    assert weights.min() > -1e-5
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    torch.testing.assert_close((grid.positions[corners] * weights[:, :, None]).sum(1), middle)
+    known = {tuple(sorted(tetrahedron)) for tetrahedron in grid.tetrahedra.tolist()}
+    assert {tuple(sorted(tetrahedron)) for tetrahedron in corners.tolist()} <= known
+
+
+def test_nearest_nodes_of_each_lattice() -> None:
+    grid = TetrahedralGrid(5, extent=0.8)
+    points = 3 * torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 1.5
+    distances = torch.cdist(points, grid.positions).reshape(len(points), 2, -1)
+    found = distances.reshape(len(points), -1).gather(1, grid.nearest(points))
+    torch.testing.assert_close(found, distances.amin(2))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_grid_of_noise_equals_the_reference(seed: int) -> None:
+    grid = TetrahedralGrid(9)
+    sdf = random_sdf(grid, seed)
+    found, expected = (march(grid.positions, sdf, grid) for march in (marching_tetrahedra, plain_marching_tetrahedra))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_moving_surface_equals_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sphere that shrinks and grows across its band, a second one that appears far away, and one that vanishes."""
+    grid, finds = TetrahedralGrid(24), []
+    band, find = SurfaceBand(grid), SurfaceBand._find
+    monkeypatch.setattr(SurfaceBand, "_find", lambda self, inside: (finds.append(None), find(self, inside)))
+    lone = (grid.positions - torch.tensor([0.7, 0.7, 0.7])).norm(dim=1) - 0.15
+    spheres = [grid.positions.norm(dim=1) - radius for radius in (0.5, 0.505, 0.52, 0.46, 0.4, 0.3, 0.32, 0.5, 0.6)]
+    for sdf in [*spheres, torch.minimum(spheres[-1], lone), spheres[-1], lone, lone + 1, spheres[0]]:
+        ends, faces = band.topology(sdf < 0)
+        vertices, expected = plain_marching_tetrahedra(grid.positions, sdf, grid)
+        assert torch.equal(faces, expected)
+        assert torch.equal(zero_crossings(grid.positions, sdf, ends), vertices)
+    # Small movements keep the band.
+    assert 2 < len(finds) < 8
