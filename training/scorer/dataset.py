@@ -24,7 +24,7 @@ from .lighting import Lighting, lit, random_lights, uneven
 
 VIEWS = ViewSettings(
     held_out=(),
-    sets_per_caption=10,
+    sets_per_caption=6,
     objects_per_set=2,
     cameras_per_set=4,
     seed=7_000_003,

@@ -28,7 +28,7 @@ from ..prior.dataset import ViewCache
 from .dataset import VIEWS, Augmentation, Batch, LabeledViews
 from .lighting import Lighting
 
-STEPS = 8000
+STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrainingSettings:
 
     images: int = 64
     """Images per step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warm_up: int = 100
     cool_down: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls to 0.
@@ -48,6 +48,8 @@ class TrainingSettings:
     label_smoothing: float = 0.05
     ema: float = 0.995
     seed: int = 0
+    start: str | None = None
+    """Folder of the scorer whose weights the training starts from; None for random weights."""
 
 
 def caption_loss(
@@ -79,6 +81,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = WorldScorer(config)
+        if settings.start is not None:
+            self.model.load_state_dict(WorldScorer.load(Path(settings.start)).state_dict())
         self.views = LabeledViews(cache, self.model.known)
         self.lighting, self.augmentation = Lighting(), Augmentation()
         self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -182,6 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--images", type=int, default=defaults.images, help="per step")
     parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--start", metavar="FOLDER", help="scorer whose weights to start from")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
     parser.add_argument("--processes", type=int, default=1, help="that render the views")
@@ -189,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     views = replace(VIEWS, sets_per_caption=given.sets)
     cache = ViewCache.open_or_render(given.views or given.run / "views", views, given.processes)
-    settings = TrainingSettings(images=given.images, seed=given.seed)
+    settings = TrainingSettings(images=given.images, seed=given.seed, start=given.start)
     print(f"finished: {train(given.run, given.steps, settings, ScorerConfig(), cache, device=given.device)}")
 
 
