@@ -172,7 +172,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, change: dict[str, object], 
 
 def foreground_of(cache: ViewCache, count: int) -> torch.Tensor:
     """Unlit color and opacity of the first objects of the first groups."""
-    layers = [torch.from_numpy(cache.layer(name, group)[0]) for group in range(count) for name in ("albedo", "opacity")]
+    layers = [torch.tensor(cache.layer(name, group)[0]) for group in range(count) for name in ("albedo", "opacity")]
     return torch.stack([torch.cat(layers[i : i + 2]) for i in range(0, 2 * count, 2)]).float() / 255
 
 
@@ -182,7 +182,7 @@ def test_labels_say_what_the_views_show(cache: ViewCache) -> None:
     assert shown == [cache.caption(group) for group in range(len(cache))]
     assert shown[0] == shown[1] and len(set(shown)) == len(FEW.captions)
     again = render_set(FEW, 2)["albedo"][1]  # a later set, by its second camera
-    torch.testing.assert_close(torch.from_numpy(cache.layer("albedo", 5)).float() / 255, again, atol=0.51 / 255, rtol=0)
+    torch.testing.assert_close(torch.tensor(cache.layer("albedo", 5)).float() / 255, again, atol=0.51 / 255, rtol=0)
 
 
 def test_views_that_cannot_be_named_are_refused(cache: ViewCache) -> None:
@@ -198,7 +198,7 @@ def test_drawn_images_are_unlit_lit_or_gray(cache: ViewCache) -> None:
         lighting = Lighting(gray=gray, unlit=unlit, gloss=0.0)
         return views.draw(24, lighting, STILL, torch.Generator().manual_seed(3))
 
-    unlit, colored, gray = drawn(0, 1), drawn(0, 0), drawn(1, 0)
+    unlit, colored, gray = drawn(0.0, 1.0), drawn(0.0, 0.0), drawn(1.0, 0.0)
     assert torch.equal(unlit.labels, gray.labels) and torch.equal(unlit.labels, colored.labels)
     assert unlit.colored.all() and colored.colored.all() and not gray.colored.any()
     middle = slice(28, 36)  # the object covers it
