@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import trimesh
 
 from steindreamer.representations import TriangleMesh
+from steindreamer.world.sampling import RADIUS
 
 
 def read_glb(path: Path) -> TriangleMesh:
@@ -24,3 +26,9 @@ def read_glb(path: Path) -> TriangleMesh:
         uvs=torch.from_numpy(np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)),
         texture=torch.from_numpy(texture).permute(2, 0, 1).contiguous(),
     )
+
+
+def placed(mesh: TriangleMesh) -> TriangleMesh:
+    """Centered by its bounding box, the farthest vertex at the world's radius."""
+    centered = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
+    return replace(mesh, vertices=centered * RADIUS / centered.norm(dim=1).amax())

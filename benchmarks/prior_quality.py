@@ -23,27 +23,26 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from glb import read_glb
+from glb import placed, read_glb
 from PIL import Image
 from torch import Tensor
 
 from steindreamer import assets
 from steindreamer.pipelines.runs.folder import slug
-from steindreamer.representations import Cameras, TriangleMesh, render_mesh
+from steindreamer.representations import Cameras, render_mesh
 from steindreamer.training.prior.dataset import ViewSettings
 from steindreamer.training.prior.evaluate import CONDITION_TIMESTEPS, TIMESTEPS, Examples, evaluate
 from steindreamer.training.prior.model import load_pipeline, load_tiny_prior
 from steindreamer.training.prior.sample import default_prompts, sample
 from steindreamer.training.scorer.evaluate import DISTANCE, RealViews, captions_of, percent, real_views
 from steindreamer.world import Caption, parse_caption
-from steindreamer.world.sampling import RADIUS
 from steindreamer.world.scorer import WorldScorer
 
 ROOT = Path(__file__).parents[1]
@@ -172,12 +171,6 @@ def asset_views(path: Path, caption: Caption, size: int = 64) -> RealViews:
     cameras = Cameras.orbit(azimuths, elevations, distance=DISTANCE, height=size)
     images = render_mesh(mesh, cameras, torch.ones(len(cameras), 3), supersample=2).rgb
     return RealViews(images, (caption,) * len(cameras), elevations)
-
-
-def placed(mesh: TriangleMesh) -> TriangleMesh:
-    """Centered by its bounding box, the farthest vertex at the world's radius."""
-    centered = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
-    return replace(mesh, vertices=centered * RADIUS / centered.norm(dim=1).amax())
 
 
 def assets_table(scorer: WorldScorer, prior: LearnedPrior, made: dict[str, list[RealViews]]) -> str:

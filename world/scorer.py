@@ -173,19 +173,36 @@ class WorldScorer(nn.Module):
         names = tuple(dict.fromkeys(caption.kind for caption in known))
         logits = torch.cat([self.score(part, known) for part in images.split(batch)])
         own = self._rows(names, [caption.kind for caption in truth])
-        group = self._rows(names, [caption.kind for caption in known])
         right = torch.tensor([index[caption.kind, caption.color] for caption in truth], device=logits.device)
-        likelihood = torch.zeros(len(logits), len(names), device=logits.device)
-        likelihood.index_add_(1, group, logits.softmax(1))
+        group = kind_indices(known).to(logits.device)
         of_own_kind = logits.masked_fill(group[None] != own[:, None], -torch.inf)
         return Accuracy(
-            kind=_share(likelihood.argmax(1) == own),
+            kind=_share(kind_logits(logits, known).argmax(1) == own),
             color=_share(of_own_kind.argmax(1) == right),
             caption=_share(logits.argmax(1) == right),
         )
 
     def _rows(self, names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " n"]:
         return torch.tensor([names.index(name) for name in wanted], device=self.log_scale.device)
+
+
+def kind_indices(captions: Sequence[Caption]) -> Int64[Tensor, " c"]:
+    """Return the index of each caption's kind, in the order in which the kinds first occur."""
+    index = {kind: i for i, kind in enumerate(dict.fromkeys(caption.kind for caption in captions))}
+    return torch.tensor([index[caption.kind] for caption in captions])
+
+
+def kind_logits(logits: Float[Tensor, "b c"], captions: Sequence[Caption]) -> Float[Tensor, "b k"]:
+    """Sum the probabilities of each kind over its colors; returns logits in the order of `kind_indices`.
+
+    The kind of an image without color, such as a clay render, is the largest of them. Differentiable.
+
+    Args:
+        logits: Logits of `WorldScorer.score`.
+        captions: Captions of the logits; those of one kind are adjacent, as in `WorldScorer.known`.
+    """
+    counts = kind_indices(captions).unique_consecutive(return_counts=True)[1].tolist()
+    return torch.stack([colors.logsumexp(1) for colors in logits.split(counts, 1)], 1)
 
 
 def save_scorer(folder: Path, config: ScorerConfig, state: Mapping[str, Tensor]) -> None:

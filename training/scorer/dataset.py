@@ -1,6 +1,6 @@
-"""Training data of the scorer: the estimator's views over random backgrounds, with geometric and color augmentation.
+"""Training data of the scorer: views under random light over random backgrounds, with geometric and color augmentation.
 
-They share neither objects nor cameras nor half of their lights with the views that the prior is trained on.
+The views are rendered like those of the priors, but share neither objects nor cameras nor lights with them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from steindreamer.world import Caption
 from steindreamer.world.scorer import SIZE
 
-from ..estimator.dataset import ViewCache
+from ..prior.dataset import ViewCache, ViewSettings
+from .lighting import Lighting, lit, random_lights, uneven
+
+VIEWS = ViewSettings(
+    held_out=(),
+    sets_per_caption=6,
+    objects_per_set=2,
+    cameras_per_set=4,
+    seed=7_000_003,
+    size=SIZE,
+    modalities=("albedo", "normal"),
+)
+"""Settings of the views; no prior or evaluation uses their seed."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +58,56 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Augmented images with their labels."""
+
+    images: Float[Tensor, "b 3 h w"]
+    """Images of SIZE pixels per side, sRGB in [0, 1]."""
+    labels: Int64[Tensor, " b"]
+    """Indices of the captions."""
+    colored: Bool[Tensor, " b"]
+    """False for gray objects, of which only the kind can be known."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Move all tensors to a device."""
+        return Batch(self.images.to(device), self.labels.to(device), self.colored.to(device))
+
+
+@dataclass(frozen=True)
 class LabeledViews:
-    """Cached views with the indices of their captions in a list."""
+    """Cached albedo and normals with the indices of their captions in a list."""
 
     cache: ViewCache
     captions: Sequence[Caption]
 
     @cached_property
     def labels(self) -> Int64[Tensor, " n"]:
-        """Indices of the captions of all views. Raises ValueError if a caption is not in the list."""
+        """Indices of the captions of all groups. Raises ValueError if a caption is not in the list."""
         index = {caption: i for i, caption in enumerate(self.captions)}
-        each = self.cache.settings["views_per_object"]
-        shown = [self.cache.caption(row) for row in range(0, len(self.cache), each)]
+        shown = [self.cache.caption(group) for group in range(len(self.cache))]
         unknown = sorted({caption.text for caption in shown if caption not in index})
         if unknown:
-            raise ValueError(f"{self.cache.folder} shows {', '.join(unknown)}, which the scorer cannot name")
-        return torch.tensor([index[caption] for caption in shown]).repeat_interleave(each)
+            raise ValueError(f"the views show {', '.join(unknown)}, which the scorer cannot name")
+        return torch.tensor([index[caption] for caption in shown])
 
-    def draw(
-        self, size: int, augmentation: Augmentation, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]:
-        """Draw `size` augmented images of SIZE pixels per side, sRGB in about [0, 1], and their labels."""
-        rows = torch.randint(len(self.cache), (size,), generator=generator)
-        foreground = torch.from_numpy(self.cache.foreground[rows.numpy()]).float() / 255
-        return augmented(foreground, augmentation, generator), self.labels[rows]
+    def draw(self, size: int, lighting: Lighting, augmentation: Augmentation, generator: torch.Generator) -> Batch:
+        """Draw `size` augmented images: unlit, lit, and lit gray."""
+        groups = torch.randint(len(self.cache), (size,), generator=generator)
+        objects = torch.randint(self.cache.settings.objects_per_set, (size,), generator=generator)
+        albedo, normal, opacity = (self._layer(name, groups, objects) for name in ("albedo", "normal", "opacity"))
+        chosen = torch.rand(size, generator=generator)
+        gray, unlit = chosen < lighting.gray, chosen >= 1 - lighting.unlit
+        brightness = lighting.brightness_of_gray(size, generator)
+        color = torch.where(gray[:, None, None, None], brightness * opacity, albedo)
+        normal = uneven(2 * normal - opacity, lighting, generator)
+        shaded = lit(color, normal, opacity, random_lights(size, lighting, generator))
+        color = torch.where(unlit[:, None, None, None], color, shaded)
+        images = augmented(torch.cat([color, opacity], 1), augmentation, generator)
+        return Batch(images, self.labels[groups], ~gray)
+
+    def _layer(self, name: str, groups: Int64[Tensor, " b"], objects: Int64[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        pairs = zip(groups.tolist(), objects.tolist(), strict=True)
+        return torch.from_numpy(np.stack([self.cache.layer(name, group)[row] for group, row in pairs])).float() / 255
 
 
 def augmented(

@@ -1,6 +1,6 @@
 """Evaluate the scorer on held-out objects: python -m steindreamer.training.scorer.evaluate [--model FOLDER]
 
-Prints the tables of the model card: accuracy of kinds and colors on clean renders by elevation, and on degraded images.
+Prints the table of the model card: accuracy of kinds and colors by light and elevation, and on degraded images.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,15 +18,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from steindreamer.representations import Cameras
+from steindreamer.representations import Cameras, TriangleMesh
 from steindreamer.world import KINDS, Caption, caption_of, sample_object
 from steindreamer.world.scorer import SIZE, Accuracy, WorldScorer
-from steindreamer.world.views import render_all, shade
+from steindreamer.world.views import Light, render_all, render_surfaces, shade
 
-from ..prior.dataset import DEFAULT_KINDS
 from ..workers import torch_threads_kept
+from .lighting import Lights, lit
 
+Look = Literal["mild", "unlit", "lit", "gray"]
+"""The world's default light, no light, a random key light from above with little ambient light, and gray under it."""
+LOOKS: dict[Look, str] = {"mild": "mild light", "unlit": "unlit", "lit": "key light", "gray": "gray, key light"}
+"""Looks with their names in the table."""
+GRAY = 0.75
+"""Display value of gray objects."""
 ELEVATIONS = (-10.0, 0.0, 15.0, 30.0, 45.0, 60.0, 75.0)
+USUAL = (0.0, 15.0, 30.0, 45.0, 60.0)
+"""Elevations that are summarized in one row."""
 SEED = 1_000_003
 """Seed of the held-out objects; nothing is trained on them."""
 DISTANCE = 3.2
@@ -41,9 +50,9 @@ class RealViews:
     captions: tuple[Caption, ...]
     elevations: Float[Tensor, " n"]
 
-    def at(self, elevation: float) -> RealViews:
-        """Select the views at an elevation in degrees."""
-        rows = (self.elevations == elevation).nonzero().flatten().tolist()
+    def at(self, *elevations: float) -> RealViews:
+        """Select the views at the given elevations in degrees."""
+        rows = torch.isin(self.elevations, torch.tensor(elevations)).nonzero().flatten().tolist()
         return RealViews(self.images[rows], tuple(self.captions[row] for row in rows), self.elevations[rows])
 
 
@@ -57,10 +66,11 @@ def real_views(
     background: float | None = 1.0,
     size: int = SIZE,
     seed: int = SEED,
+    look: Look = "mild",
 ) -> RealViews:
     """Render one new object per caption, with `azimuths` images at each elevation.
 
-    The seed alone determines the objects and azimuths.
+    The seed alone determines the objects, azimuths and directions of light.
 
     Args:
         captions: One caption per object.
@@ -70,17 +80,23 @@ def real_views(
         background: Gray value of the background; None for random colors.
         size: Size of the images in pixels per side.
         seed: Seed of the objects.
+        look: Light and color of the objects.
     """
     images, named, angles = [], [], []
     for index, caption in enumerate(captions):
         rng = np.random.default_rng([seed, index])
-        mesh = shade(sample_object(caption, rng))
+        mesh = sample_object(caption, rng)
         count = len(elevations) * azimuths
         azimuth = torch.from_numpy(rng.uniform(-180, 180, count)).float()
         elevation = torch.tensor(elevations).repeat_interleave(azimuths)
         cameras = Cameras.orbit(azimuth, elevation, distance=distance, height=size)
         colors = torch.full((count, 3), background) if background is not None else _any_colors(rng, count)
-        images.append(render_all([mesh], cameras, colors, supersample=3)[:, 0])
+        if look in ("lit", "gray"):
+            key = np.random.default_rng([seed, index, 1]).normal(size=3)
+            images.append(_under_key_light(mesh, cameras, colors, key, gray=look == "gray"))
+        else:
+            shaded = shade(mesh) if look == "mild" else mesh
+            images.append(render_all([shaded], cameras, colors, supersample=3)[:, 0])
         named += [caption] * count
         angles.append(elevation)
     return RealViews(torch.cat(images), tuple(named), torch.cat(angles))
@@ -92,31 +108,40 @@ def captions_of(kinds: Sequence[str]) -> list[Caption]:
 
 
 def table(scorer: WorldScorer, kinds: Sequence[str]) -> str:
-    """Return a Markdown table: by elevation over white, then under other conditions; chosen among `kinds`."""
+    """Return a Markdown table: by light and elevation over white, then under other conditions; chosen among `kinds`."""
     captions, generator = captions_of(kinds), torch.Generator().manual_seed(SEED)
-    white = real_views(captions)
     lines = ["| views | images | kind | color | caption |", "|---|---|---|---|---|"]
 
-    def add(name: str, views: RealViews, change: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+    def add(name: str, views: RealViews, change: Callable[[Tensor], Tensor] = lambda x: x, gray: bool = False) -> None:
         found = scorer.accuracy(change(views.images), views.captions, kinds=kinds)
-        lines.append(f"| {name} | {len(views.captions)} | {percent(found)} |")
+        lines.append(f"| {name} | {len(views.captions)} | {percent(found, gray=gray)} |")
 
-    add("white background", white)
-    for elevation in ELEVATIONS:
-        add(f"elevation {elevation:.0f}°", white.at(elevation))
-    add("gray background", real_views(captions, background=0.5))
-    add("any background", real_views(captions, background=None))
-    add("from 2.9 m", real_views(captions, distance=2.9))
-    add("from 4.2 m", real_views(captions, distance=4.2))
-    add("32 pixels", real_views(captions, size=32))
-    add("128 pixels", real_views(captions, size=128))
+    others = [elevation for elevation in ELEVATIONS if elevation not in USUAL]
+    for look, name in LOOKS.items():
+        views = real_views(captions, look=look)
+        add(f"{name}, 0° to 60°", views.at(*USUAL), gray=look == "gray")
+        for elevation in others:
+            add(f"{name}, {elevation:.0f}°", views.at(elevation), gray=look == "gray")
+    white = real_views(captions, elevations=USUAL[::2])
     add("blurred, σ = 1.5 pixels of 64", white, _blurred)
     add("noise of σ = 0.05", white, lambda x: (x + 0.05 * torch.randn(x.shape, generator=generator)).clamp(0, 1))
+    changes = {
+        "gray background": {"background": 0.5},
+        "any background": {"background": None},
+        "from 2.9 m": {"distance": 2.9},
+        "from 4.2 m": {"distance": 4.2},
+        "32 pixels": {"size": 32},
+        "128 pixels": {"size": 128},
+    }
+    for name, change in changes.items():
+        add(name, real_views(captions, elevations=USUAL[::2], **change))
     return "\n".join(lines)
 
 
-def percent(found: Accuracy) -> str:
-    """Format the three accuracies as table cells."""
+def percent(found: Accuracy, *, gray: bool = False) -> str:
+    """Format the three accuracies as table cells; gray objects have no color."""
+    if gray:
+        return f"{100 * found.kind:.1f} % | | "
     return " | ".join(f"{100 * fraction:.1f} %" for fraction in (found.kind, found.color, found.caption))
 
 
@@ -138,6 +163,26 @@ def _blurred(images: Float[Tensor, "b 3 h w"], sigma: float = 1.5) -> Float[Tens
     return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
 
 
+def _under_key_light(
+    mesh: TriangleMesh, cameras: Cameras, background: Float[Tensor, "b 3"], key: np.ndarray, *, gray: bool
+) -> Float[Tensor, "b 3 h w"]:
+    """Render under a key light from above with direction `key`, which is dark where it does not shine."""
+    seen = render_surfaces(mesh, Light(), cameras, supersample=3)
+    opacity, count = seen.render.opacity, len(cameras)
+    toward = F.normalize(torch.tensor([key[0], abs(key[1]), key[2]]).float(), dim=0)
+    lights = Lights(
+        key=toward.expand(count, 3),
+        up=torch.tensor([0.0, 1.0, 0.0]).expand(count, 3),
+        darkest=torch.full((count,), 0.2),
+        sky=torch.full((count,), 0.1),
+        direct=torch.full((count,), 0.9),
+        wrap=torch.zeros(count),
+        gloss=torch.zeros(count),
+    )
+    color = GRAY * opacity.expand(-1, 3, -1, -1) if gray else seen.albedo
+    return lit(color, seen.render.normal, opacity, lights) + (1 - opacity) * background[:, :, None, None]
+
+
 def _any_colors(rng: np.random.Generator, count: int) -> Float[Tensor, "b 3"]:
     return torch.from_numpy(rng.random((count, 3)).astype(np.float32))
 
@@ -148,7 +193,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="a trained scorer (default: the shipped one)")
     given = parser.parse_args(arguments)
     scorer = WorldScorer.load(given.model)
-    print(f"Among the embedded prior's {len(DEFAULT_KINDS)} kinds:\n\n{table(scorer, DEFAULT_KINDS)}\n")
     print(f"Among all {len(scorer.config.kinds)} kinds:\n\n{table(scorer, scorer.config.kinds)}\n")
     print(f"{milliseconds(scorer):.2f} CPU-ms per image in batches of 64, {torch.get_num_threads()} threads")
 

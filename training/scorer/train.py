@@ -1,8 +1,8 @@
 """Train the scorer: python -m steindreamer.training.scorer.train --run FOLDER [--views FOLDER]
 
 If interrupted, the same command resumes from the last checkpoint and ends with the same weights; --device cuda trains
-on a GPU. The views are those of the estimator's training: --views may name their folder, else they are rendered next to
-the run. The result is RUN/scorer, the training log RUN/training.jsonl.
+on a GPU. The views are rendered once, by default into RUN/views. The result is RUN/scorer, the training log
+RUN/training.jsonl.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from steindreamer.distill.files.digests import write_manifest
-from steindreamer.world.scorer import ScorerConfig, WorldScorer, save_scorer
+from steindreamer.world import Caption
+from steindreamer.world.scorer import ScorerConfig, WorldScorer, kind_indices, kind_logits, save_scorer
 
 from ..checkpoints import check_settings, learning_rate_factor, load_checkpoint, save_checkpoint
-from ..estimator.dataset import ViewCache, ViewSettings
-from .dataset import Augmentation, LabeledViews
+from ..prior.dataset import ViewCache
+from .dataset import VIEWS, Augmentation, Batch, LabeledViews
+from .lighting import Lighting
 
-STEPS = 5000
+STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class TrainingSettings:
 
     images: int = 64
     """Images per step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warm_up: int = 100
     cool_down: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls to 0.
@@ -43,6 +48,27 @@ class TrainingSettings:
     label_smoothing: float = 0.05
     ema: float = 0.995
     seed: int = 0
+    start: str | None = None
+    """Folder of the scorer whose weights the training starts from; None for random weights."""
+
+
+def caption_loss(
+    logits: Float[Tensor, "b c"], batch: Batch, captions: Sequence[Caption], smoothing: float
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the captions of colored images and of the kinds of gray images.
+
+    Args:
+        logits: Logits of all captions, not only those of the batch, since there are few.
+        batch: The images with their labels.
+        captions: All captions; those of one kind are adjacent.
+        smoothing: Label smoothing.
+    """
+    kinds = kind_indices(captions).to(logits.device)
+    of_caption = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing, reduction="none")
+    of_kind = F.cross_entropy(
+        kind_logits(logits, captions), kinds[batch.labels], label_smoothing=smoothing, reduction="none"
+    )
+    return torch.where(batch.colored, of_caption, of_kind).mean()
 
 
 class Trainer:
@@ -55,7 +81,10 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = WorldScorer(config)
-        self.views, self.augmentation = LabeledViews(cache, self.model.known), Augmentation()
+        if settings.start is not None:
+            self.model.load_state_dict(WorldScorer.load(Path(settings.start)).state_dict())
+        self.views = LabeledViews(cache, self.model.known)
+        self.lighting, self.augmentation = Lighting(), Augmentation()
         self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         # Not fused: it needs its state in the memory format of the weights, which checkpoints do not preserve.
@@ -65,22 +94,18 @@ class Trainer:
         self.steps_done = 0
 
     def step(self) -> dict[str, float]:
-        """Take one optimizer step; returns the loss and the fraction of correctly captioned images."""
-        settings = self.settings
+        """Take one optimizer step; returns the loss and the fraction of images with the correct kind."""
+        settings, known = self.settings, self.model.known
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.steps_done, self.steps, settings.warm_up, settings.cool_down)
             group["lr"] = settings.learning_rate * factor
         # The seed depends on the step, so that a resumed run draws the same images without a saved state.
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.steps_done)
-        images, labels = self.views.draw(settings.images, self.augmentation, generator)
-        images, labels = (
-            images.contiguous(memory_format=torch.channels_last).to(self.device),
-            labels.to(self.device),
-        )
+        batch = self.views.draw(settings.images, self.lighting, self.augmentation, generator).to(self.device)
+        images = batch.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.model.score(images, self.model.known)
-        # The loss is over all captions, not only those of the batch, since there are few.
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+            logits = self.model.score(images, known)
+        loss = caption_loss(logits.float(), batch, known, settings.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -92,7 +117,9 @@ class Trainer:
                 self.average[name].lerp_(value, 1 - decay)
             else:  # step counters of BatchNorm
                 self.average[name].copy_(value)
-        return {"loss": loss.item(), "right": (logits.argmax(1) == labels).float().mean().item()}
+        kinds = kind_indices(known).to(self.device)
+        right = kind_logits(logits, known).argmax(1) == kinds[batch.labels]
+        return {"loss": loss.item(), "right": right.float().mean().item()}
 
     def save(self, folder: Path) -> None:
         """Save the checkpoint, and the averaged weights in the format of `WorldScorer.load`."""
@@ -125,8 +152,9 @@ def train(
     described = {
         "training": asdict(settings),
         "network": asdict(config),
+        "lighting": asdict(Lighting()),
         "augmentation": asdict(Augmentation()),
-        "views": cache.settings,
+        "views": asdict(cache.settings),
     }
     check_settings(folder / "settings.json", described)
     trainer = Trainer(settings, config, cache, steps, device)
@@ -150,24 +178,23 @@ def train(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    defaults, views = TrainingSettings(), ViewSettings()
+    defaults = TrainingSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
     parser.add_argument("--views", type=Path, metavar="FOLDER", help="rendered views (default: RUN/views)")
-    parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
-    parser.add_argument("--views-seed", type=int, default=views.seed, help="which objects")
+    parser.add_argument("--sets", type=int, default=VIEWS.sets_per_caption, help="of views to render, per caption")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--images", type=int, default=defaults.images, help="per step")
     parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--start", metavar="FOLDER", help="scorer whose weights to start from")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
     parser.add_argument("--processes", type=int, default=1, help="that render the views")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    cache = ViewCache.open_or_render(
-        given.views or given.run / "views", ViewSettings(objects=given.objects, seed=given.views_seed), given.processes
-    )
-    settings = TrainingSettings(images=given.images, seed=given.seed)
+    views = replace(VIEWS, sets_per_caption=given.sets)
+    cache = ViewCache.open_or_render(given.views or given.run / "views", views, given.processes)
+    settings = TrainingSettings(images=given.images, seed=given.seed, start=given.start)
     print(f"finished: {train(given.run, given.steps, settings, ScorerConfig(), cache, device=given.device)}")
 
 
