@@ -56,6 +56,10 @@ EDGE = 0.05
 """Color range (sRGB) of neighboring true points above which they are at an edge of the true texture."""
 CONTRAST = 0.2
 """Color range from which an edge's width is measured."""
+NEIGHBORHOOD = 0.030
+"""Meters around a pixel in which the colors of an edge are compared."""
+CONTINUOUS = 0.150
+"""Meters of depth range there up to which it shows one surface."""
 REACH = 0.060
 """Meters from the true surface beyond which a texel has no true color."""
 CAVITY = 0.100
@@ -101,7 +105,7 @@ def measure(mesh: TriangleMesh, truth: TriangleMesh, views: int = 16, size: int 
         views: Number of views.
         size: Size of a view in pixels.
     """
-    pair = Pair.render(mesh, truth, views, size)
+    pair, fine = Pair.render(mesh, truth, views, size), Pair.render(mesh, truth, views // 2, 2 * size)
     return {
         **pair.roughness(),
         "normal_error": mean_normal_error(mesh, truth, views, size),
@@ -110,6 +114,8 @@ def measure(mesh: TriangleMesh, truth: TriangleMesh, views: int = 16, size: int 
         "psnr_lit": held_out_psnr(mesh, shade(truth), views, size),
         "light": pair.baked_light(pair.asset.rgb),
         "light_truth": pair.baked_light(pair.truth.render.rgb),
+        "edge_width": fine.edge_width(fine.asset.rgb),
+        "edge_width_truth": fine.edge_width(fine.truth.albedo),
         **texture_measures(mesh, truth),
         **cavity(mesh, truth),
         **topology(mesh, truth),
@@ -124,13 +130,16 @@ class Pair:
 
     asset: RenderOutput
     truth: Surfaces
+    focal: float
+    """Focal length in pixels."""
 
     @classmethod
     def render(cls, mesh: TriangleMesh, truth: TriangleMesh, views: int, size: int) -> Pair:
         """Render both."""
         cameras = held_out_cameras(views, size)
         asset = render_mesh(mesh, cameras, torch.zeros(views, 3))
-        return cls(asset, render_surfaces(truth, Light(), cameras, supersample=1))
+        surfaces = render_surfaces(truth, Light(), cameras, supersample=1)
+        return cls(asset, surfaces, float(cameras.intrinsics[0, 0, 0]))
 
     @property
     def solid(self) -> Bool[Tensor, "b h w"]:
@@ -160,16 +169,39 @@ class Pair:
         Pixels at edges of the true albedo do not count.
         """
         albedo = self.truth.albedo
-        reach = {"kernel_size": 7, "stride": 1, "padding": 3}
-        spread = F.max_pool2d(albedo, **reach) + F.max_pool2d(-albedo, **reach)
         own, true = _luminance(color), _luminance(albedo)
-        plain = self.solid & (spread.amax(1) < EDGE) & (true > 0.02) & (own > 0.02)
+        plain = self.solid & (_range(albedo, 3).amax(1) < EDGE) & (true > 0.02) & (own > 0.02)
         if not bool(plain.any()):
             return math.nan
         ratio = (own[plain] / true[plain]).log().double()
         basis = _harmonics(self.truth.render.normal.movedim(1, -1)[plain].double())
         explained = basis @ torch.linalg.lstsq(basis, ratio, driver="gelsd").solution
         return 100 * float(explained.std())
+
+    def edge_width(self, color: Float[Tensor, "b 3 h w"]) -> float:
+        """Width in millimeters of the steepest color step near an edge of the true albedo, median over pixels; nan for
+        a truth of one color.
+
+        Only edges on a continuous surface count. The smallest width is 1.4 pixels across the diagonal
+        and two pixels along the axes.
+        """
+        scale = self.truth.render.depth[:, 0] / self.focal
+        reach = max(2, round(NEIGHBORHOOD / float(scale[self.solid].mean())))
+        contrast = _range(self.truth.albedo, reach).norm(dim=1)
+        surface = torch.cat([self.asset.depth, self.truth.render.depth], 1)
+        edge = (contrast > CONTRAST) & (_range(surface, reach).amax(1) < CONTINUOUS) & self.solid
+        if not bool(edge.any()):
+            return math.nan
+        steps = torch.gradient(color, dim=(2, 3))
+        rise = torch.stack([step.square().sum(1) for step in steps]).sum(0).sqrt()
+        steepest = F.max_pool2d(rise[:, None], 2 * reach + 1, 1, reach)[:, 0]
+        return MILLIMETERS * float((contrast * scale / steepest.clamp_min(1e-4))[edge].median())
+
+
+def _range(image: Float[Tensor, "b c h w"], reach: int) -> Float[Tensor, "b c h w"]:
+    """Largest less smallest value of each channel in the square of pixels within `reach`."""
+    highest, lowest = (F.max_pool2d(sign * image, 2 * reach + 1, 1, reach) for sign in (1, -1))
+    return highest + lowest
 
 
 def _angle_to_blur(output: RenderOutput) -> Float[Tensor, "b h w"]:
@@ -197,11 +229,10 @@ def _harmonics(normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n 9"]:
 
 
 def texture_measures(mesh: TriangleMesh, truth: TriangleMesh) -> dict[str, float]:
-    """Noise and sharpness of the base color texture.
+    """Noise of the base color texture, and its use.
 
     `grain`: standard deviation of texels minus their blur, inside charts and away from edges of the true texture.
-    `edge_width`: width of the steepest color step near a true edge, in millimeters; median over texels near edges, nan
-    for a truth of one color. `coverage`: fraction of the texture that is inside a triangle.
+    `coverage`: fraction of the texture that is inside a triangle.
     """
     if mesh.texture is None or mesh.uvs is None:
         raise ValueError("the asset has no texture")
@@ -218,25 +249,14 @@ def texture_measures(mesh: TriangleMesh, truth: TriangleMesh) -> dict[str, float
     blurred = ndimage.gaussian_filter(image * used[..., None], (GRAIN_SIGMA, GRAIN_SIGMA, 0))
     grain = (image - blurred / np.maximum(weight, 1e-6)[..., None])[texels.rows, texels.columns]
     plain = inner & known & (contrast < EDGE)
+    u, v, w = mesh.uvs[mesh.faces].double().unbind(1)
+    doubled = (v - u)[:, 0] * (w - u)[:, 1] - (v - u)[:, 1] * (w - u)[:, 0]
 
-    flat_area, area = _area(F.pad(mesh.uvs, (0, 1)), mesh.faces), _area(mesh.vertices, mesh.faces)
-    density = size * math.sqrt(flat_area / area)
-    rise = np.sqrt(sum(np.square(each).sum(-1) for each in np.gradient(image, axis=(0, 1))))
-    rise[ndimage.binary_erosion(used, iterations=2) == 0] = 0
-    steepest = ndimage.maximum_filter(rise, 2 * round(colors.spacing * density) + 1)[texels.rows, texels.columns]
-    edge = inner & known & (contrast > CONTRAST)
-    width = MILLIMETERS * contrast[edge] / np.maximum(steepest[edge] * density, 1e-6)
     return {
         "grain": 255 * float(grain[plain].std()) if plain.any() else math.nan,
-        "edge_width": float(np.median(width)) if edge.any() else math.nan,
         "texture_size": float(size),
-        "coverage": flat_area,
+        "coverage": float(doubled.abs().sum() / 2),
     }
-
-
-def _area(points: Float[Tensor, "v 3"], faces: Tensor) -> float:
-    a, b, c = points[faces].double().unbind(1)
-    return float(torch.linalg.cross(b - a, c - a).norm(dim=1).sum() / 2)
 
 
 @dataclass(frozen=True)
@@ -245,8 +265,6 @@ class TrueColors:
 
     tree: KDTree
     ranges: np.ndarray
-    spacing: float
-    """Median distance in meters to the farthest of these neighbors."""
 
     @classmethod
     def sample(cls, truth: TriangleMesh, count: int = 30_000, neighbors: int = 16) -> TrueColors:
@@ -258,9 +276,8 @@ class TrueColors:
         colors = surfaces.albedo.movedim(1, -1)[solid].numpy()
         chosen = np.random.default_rng(0).permutation(len(points))[:count]
         tree = KDTree(points[chosen])
-        distances, around = tree.query(points[chosen], neighbors)
-        ranges = np.linalg.norm(np.ptp(colors[chosen][around], axis=1), axis=-1)
-        return cls(tree, ranges, float(np.median(distances[:, -1])))
+        around = tree.query(points[chosen], neighbors)[1]
+        return cls(tree, np.linalg.norm(np.ptp(colors[chosen][around], axis=1), axis=-1))
 
     def contrast(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Color range of the truth at each point, and whether the truth is near at all."""

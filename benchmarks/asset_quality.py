@@ -108,6 +108,7 @@ MEASURES = {
     "light_truth": Measure("light of the lit truth, %"),
     "grain": Measure("grain, /255", 2),
     "edge_width": Measure("width of color edges, mm"),
+    "edge_width_truth": Measure("width of the truth's edges, mm"),
     "cavity": Measure("cavity, mm", 0),
     "cavity_fraction": Measure("cavity, fraction of the truth's", 2),
     "handles_off": Measure("handles too many or missing", 1),

@@ -76,11 +76,11 @@ def painted(asset: TriangleMesh, texture: np.ndarray) -> TriangleMesh:
 
 
 def test_a_true_object_scores_near_perfect(script: Any, perfect: dict[str, float]) -> None:
-    assert perfect["normal_error"] < 4 and perfect["chamfer"] < 8 and perfect["wall_error"] < 3
+    assert perfect["normal_error"] < 6 and perfect["chamfer"] < 8 and perfect["wall_error"] < 3
     assert perfect["psnr_albedo"] > 27 and perfect["psnr_albedo"] > perfect["psnr_lit"] + 3
-    assert perfect["flat"] < perfect["flat_truth"] + 1 and perfect["wall"] <= perfect["flat"] + 0.5
+    assert perfect["flat"] < perfect["flat_truth"] + 1.5 and perfect["wall"] <= perfect["flat"] + 0.5
     assert perfect["light"] < 0.3 * perfect["light_truth"] and perfect["light_truth"] > 3
-    assert perfect["grain"] < 1 and perfect["edge_width"] < 40
+    assert perfect["grain"] < 1 and math.isnan(perfect["edge_width"])  # no edge of color on a continuous surface
     assert 0.9 < perfect["cavity_fraction"] < 1.1 and perfect["cavity"] > 500
     assert perfect["handles"] == perfect["handles_truth"] == 1 and perfect["handles_off"] == 0
     assert perfect["parts"] == perfect["parts_truth"] == 1
@@ -97,9 +97,7 @@ def test_a_rotated_copy_scores_worse(measures: Any, asset: TriangleMesh, perfect
     assert measures.chamfer_millimeters(turned, TRUTH) > 2 * perfect["chamfer"]
 
 
-def test_bumps_show_in_flat_and_wall_and_a_shift_only_in_the_number_of_walls(
-    measures: Any, asset: TriangleMesh, perfect: dict[str, float]
-) -> None:
+def test_bumps_show_in_flat_and_wall(measures: Any, asset: TriangleMesh, perfect: dict[str, float]) -> None:
     assert asset.normals is not None
     bumps = 0.3 * torch.sin(60 * asset.vertices)
     rough = replace(asset, normals=torch.nn.functional.normalize(asset.normals + bumps, dim=1))
@@ -107,8 +105,10 @@ def test_bumps_show_in_flat_and_wall_and_a_shift_only_in_the_number_of_walls(
     assert found["flat"] > perfect["flat"] + 3 and found["wall"] > perfect["wall"] + 3
     assert found["wall_error"] > perfect["wall_error"] + 3
     assert found["flat_truth"] == pytest.approx(perfect["flat_truth"], rel=0.05)
-    raised = replace(rough, vertices=1.2 * rough.vertices)  # no wall is within reach of the truth's
-    assert measures.Pair.render(raised, TRUTH, VIEWS, SIZE).roughness()["flat"] > 3
+    larger = replace(rough, vertices=1.4 * rough.vertices)  # its sides are out of reach of the truth's walls
+    pair = measures.Pair.render(larger, TRUTH, VIEWS, SIZE)
+    near = (pair.asset.depth - pair.truth.render.depth)[:, 0].abs() < measures.WALL
+    assert pair.solid.sum() > 20 * (pair.solid & near).sum() and pair.roughness()["flat"] > 3
 
 
 def test_baked_light_is_that_of_the_lit_truth(measures: Any, asset: TriangleMesh, perfect: dict[str, float]) -> None:
@@ -131,12 +131,14 @@ def test_grain_is_the_standard_deviation_of_noise(
     assert found["grain"] == pytest.approx(math.hypot(4, perfect["grain"]), rel=0.1)
 
 
-def test_a_blurred_texture_has_wider_edges(measures: Any, asset: TriangleMesh, perfect: dict[str, float]) -> None:
-    assert asset.texture is not None
-    blurred = measures.ndimage.gaussian_filter(asset.texture.numpy(), (0, 4, 4))
-    found = measures.texture_measures(painted(asset, blurred), TRUTH)
-    assert found["edge_width"] > 1.5 * perfect["edge_width"]
-    assert found["coverage"] == perfect["coverage"]
+def test_blurred_images_have_wider_edges(measures: Any) -> None:
+    """A beach ball's stripes: up to two pixels wide, and sqrt(2 pi) standard deviations if they are blurred."""
+    ball = sample_object(parse_caption("a red beach ball"), np.random.default_rng(0))
+    pair = measures.Pair.render(ball, ball, 2, 192)
+    pixel = 1000 * 2.4 / pair.focal  # the ball's front is 0.8 m nearer than its center
+    assert 1.3 * pixel < pair.edge_width(pair.asset.rgb) < 2.1 * pixel
+    blurred = torch.from_numpy(measures.ndimage.gaussian_filter(pair.asset.rgb.numpy(), (0, 0, 3, 3)))
+    assert pair.edge_width(blurred) == pytest.approx(math.sqrt(2 * math.pi) * 3 * pixel, rel=0.25)
 
 
 def test_a_lid_closes_the_cavity(measures: Any) -> None:
@@ -170,9 +172,7 @@ def test_handles_are_counted_on_the_welded_mesh(measures: Any) -> None:
 def test_the_nearest_truth_is_the_object_itself(script: Any, measures: Any) -> None:
     truths = script.true_objects("a red mug", 4)
     assert [measures.nearest(each, truths, 2, 32) for each in truths] == [0, 1, 2, 3]
-    assert script.true_objects("a red mug", 2) == truths[:2] or torch.equal(
-        script.true_objects("a red mug", 2)[1].vertices, truths[1].vertices
-    )
+    assert torch.equal(script.true_objects("a red mug", 2)[1].vertices, truths[1].vertices)
 
 
 @pytest.mark.parametrize("height", [None, 0.1])
