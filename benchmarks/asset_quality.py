@@ -380,8 +380,8 @@ def report(rows: Sequence[Row], old: Sequence[Row] | None, against: str) -> str:
     parts = [
         "# Exported assets against the world's true objects",
         f"{', '.join(dates)}; {'; '.join(machines)}. Means over kinds with 95 % bootstrap intervals; "
-        "benchmarks/asset_measures.py defines the measures. Continue with the same command; "
-        "it keeps finished rows.",
+        "benchmarks/asset_measures.py defines the measures. Seconds are wall-clock, also on a machine that does other work. "
+        "The same command continues and keeps finished rows.",
     ]
     for label in dict.fromkeys(row["label"] for row in rows):
         own = [row for row in rows if row["label"] == label]
