@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
-from skimage.measure import marching_cubes
+from skimage.measure import label, marching_cubes
 from skimage.morphology import reconstruction
 from torch import Tensor
 
@@ -295,9 +295,9 @@ def cavity(mesh: TriangleMesh, truth: TriangleMesh) -> dict[str, float]:
     seed = true.copy()
     seed[1:-1, 1:-1] = true.max()
     water = np.asarray(reconstruction(seed, true, method="erosion")) - true
-    labels, count = ndimage.label(water > CAVITY)
-    sizes = ndimage.sum_labels(np.ones_like(labels), labels, np.arange(1, count + 1))
-    if not count or sizes.max() < 0.01 * (true > -RADIUS).sum():
+    labels = np.asarray(label(water > CAVITY, connectivity=1))
+    sizes = np.bincount(labels.reshape(-1))[1:]
+    if not len(sizes) or sizes.max() < 0.01 * (true > -RADIUS).sum():
         return {"cavity": math.nan, "cavity_fraction": math.nan}
     opening = labels == 1 + int(np.argmax(sizes))
     surface = float(np.median((water + true)[opening]))
@@ -334,8 +334,8 @@ def topology(mesh: TriangleMesh, truth: TriangleMesh) -> dict[str, float]:
 def shells(vertices: np.ndarray, faces: np.ndarray) -> Iterator[float]:
     """Number of handles (1 - Euler characteristic / 2) of every connected surface that encloses a positive volume."""
     part = _components(faces, len(vertices))
-    for label in np.unique(part):
-        own = faces[part == label]
+    for number in np.unique(part):
+        own = faces[part == number]
         a, b, c = vertices[own.T].astype(np.float64)
         if np.einsum("ij,ij->", a, np.cross(b, c)) <= 0:
             continue

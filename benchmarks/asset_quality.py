@@ -380,7 +380,7 @@ def report(rows: Sequence[Row], old: Sequence[Row] | None, against: str) -> str:
     parts = [
         "# Exported assets against the world's true objects",
         f"{', '.join(dates)}; {'; '.join(machines)}. Means over kinds with 95 % bootstrap intervals; "
-        "benchmarks/asset_measures.py defines the measures. Seconds are wall-clock, also on a machine that does other work. "
+        "benchmarks/asset_measures.py defines the measures. Seconds are wall-clock, on a busy machine too. "
         "The same command continues and keeps finished rows.",
     ]
     for label in dict.fromkeys(row["label"] for row in rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from asset_measures import solid_surface
 from jaxtyping import Float
@@ -30,7 +31,7 @@ class TrueScene(Representation):
         return self.surface
 
 
-def export_true_object(mesh: TriangleMesh, folder: Path, spacing: float = 0.015, **settings: int) -> Path:
+def export_true_object(mesh: TriangleMesh, folder: Path, spacing: float = 0.015, **settings: Any) -> Path:
     """Export a true object; returns the path of its GLB file.
 
     Args:

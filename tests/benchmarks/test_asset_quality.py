@@ -158,7 +158,7 @@ def test_handles_are_counted_on_the_welded_mesh(measures: Any) -> None:
     torus, sphere = trimesh.creation.torus(0.5, 0.2), trimesh.creation.icosphere(subdivisions=2)
     assert list(measures.shells(torus.vertices, torus.faces)) == [1]
     both = trimesh.util.concatenate([torus, sphere.apply_translation([3, 0, 0])])
-    assert sorted(measures.shells(both.vertices, both.faces)) == [0, 1]
+    assert sorted(measures.shells(both.vertices, both.faces)) == [0, 1]  # pyright: ignore[reportAttributeAccessIssue]
     assert not list(measures.shells(sphere.vertices, sphere.faces[:, ::-1]))  # the wall of a cavity
     split = TriangleMesh(
         torch.from_numpy(torus.vertices[torus.faces].reshape(-1, 3)).float(),
