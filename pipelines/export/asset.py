@@ -38,6 +38,9 @@ class ExportReport:
     """Mean CIEDE2000 color difference between the representation and the textured mesh."""
     silhouette_iou: float
     """Intersection over union of the silhouettes, [0, 1]."""
+    deviation: float
+    """Distance that 99 % of the mesh keeps from the surface before its triangles were reduced, as a fraction of the
+    diagonal."""
     mesh: TriangleMesh = field(repr=False)
     """The exported mesh with its texture, in the scene's own coordinates."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -96,7 +99,8 @@ def export_asset(
         fidelity = color_fidelity(representation, mesh)
         save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
     logger.info(
-        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; compared with the scene: color "
+        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}, within {surface.deviation:.2%} of the "
+        f"detailed surface; compared with the scene: color "
         f"difference {fidelity.color_difference:.2f} (mean CIEDE2000), silhouettes overlap "
         f"{fidelity.silhouette_iou:.1%}"
     )
@@ -107,6 +111,7 @@ def export_asset(
         watertight,
         fidelity.color_difference,
         fidelity.silhouette_iou,
+        surface.deviation,
         mesh,
         watch.seconds,
     )

@@ -12,7 +12,7 @@ from steindreamer.representations import Queryable, Representation, TexturedMesh
 
 from .bake import bake_color, gather, to_bytes
 from .config import MeshingConfig
-from .simplify import clean_mesh, is_closed_manifold, welded_faces
+from .simplify import DeviationFrom, clean_mesh, is_closed_manifold, welded_faces
 from .stopwatch import Stopwatch
 from .surface import SurfaceConfig, extract_surface
 from .texels import Texels, rasterize_uvs
@@ -32,6 +32,8 @@ class TexturedSurface:
     ambient_occlusion: Float[np.ndarray, " t"]
     """Ambient occlusion per texel, see `bake.Gathered`."""
     watertight: bool
+    deviation: float
+    """Distance of the mesh from the detailed surface, see `DeviationFrom`."""
 
 
 def texture_surface(
@@ -55,10 +57,17 @@ def texture_surface(
         with watch("surface"):
             detailed = plain_surface(representation, views, config)
         with watch("cleanup"):
-            mesh = clean_mesh(detailed, config.face_budget, smoothing=0, smallest_part=config.smallest_part)
+            mesh = clean_mesh(
+                detailed,
+                config.face_budget,
+                tolerance=config.tolerance,
+                smoothing=0,
+                smallest_part=config.smallest_part,
+            )
             watertight = is_closed_manifold(mesh.faces.numpy())
         with watch("unwrap"):
             mesh = unwrap(mesh, config.texture_size, config.padding)
+    deviation = DeviationFrom(detailed)(mesh)
     with watch("bake"):
         texels = rasterize_uvs(mesh, config.texture_size)
         gathered = gather(mesh, texels, views)
@@ -69,7 +78,7 @@ def texture_surface(
         else:
             texture = _spread(mesh.texture.permute(1, 2, 0).numpy(), texels)
         mesh = replace(mesh, texture=torch.from_numpy(texture).permute(2, 0, 1).float() / 255)
-    return TexturedSurface(mesh, detailed, texels, gathered.ambient_occlusion, watertight)
+    return TexturedSurface(mesh, detailed, texels, gathered.ambient_occlusion, watertight, deviation)
 
 
 def plain_surface(representation: Representation, views: Views, config: MeshingConfig) -> TriangleMesh:

@@ -24,7 +24,9 @@ from steindreamer.pipelines.meshing.views import take_views
 from steindreamer.representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
 
 SIZE = 128
-SMALL = ExportConfig(resolution=48, cameras=20, view_size=96, face_budget=1500, texture_size=SIZE, padding=2)
+SMALL = ExportConfig(
+    resolution=48, cameras=20, view_size=96, face_budget=1500, texture_size=SIZE, padding=2, tolerance=5e-4
+)
 
 
 def icosphere(radius: float = 0.6) -> TriangleMesh:
@@ -168,6 +170,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
 def test_report_of_a_whole_export(exported: ExportReport) -> None:
     report = exported
     assert report.watertight and 500 < report.faces <= SMALL.face_budget
+    assert 0 < report.deviation < 2e-3
+    assert report.to_plain()["deviation"] == report.deviation
     assert report.color_difference < 2 and report.silhouette_iou > 0.95
     assert list(report.seconds) == ["views", "surface", "cleanup", "unwrap", "bake", "maps", "write", "compare"]
 

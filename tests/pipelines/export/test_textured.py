@@ -23,7 +23,9 @@ from steindreamer.pipelines.meshing.views import take_views
 from steindreamer.representations import TextureConfig, TexturedMesh
 
 SIZE = 128
-EXPORT = ExportConfig(resolution=40, cameras=20, view_size=96, face_budget=800, texture_size=SIZE, padding=2)
+EXPORT = ExportConfig(
+    resolution=40, cameras=20, view_size=96, face_budget=800, texture_size=SIZE, padding=2, tolerance=0
+)
 
 
 @pytest.fixture(scope="module")
