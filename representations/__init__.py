@@ -21,6 +21,7 @@ from .cameras import Cameras, sphere_of_cameras
 from .gaussians.densification import DensifyConfig
 from .gaussians.gaussians import Gaussians, GaussiansConfig
 from .gaussians.ply import read_gaussian_ply, write_gaussian_ply
+from .mesh.closest_points import ClosestPoints, SurfaceIndex
 from .mesh.dmtet import DmtetConfig, DmtetMesh
 from .mesh.render import render_mesh
 from .mesh.sampling import sample_surface
@@ -51,6 +52,7 @@ __all__ = [
     "Adaptive",
     "Buildable",
     "Cameras",
+    "ClosestPoints",
     "ColoredSurface",
     "DensifyConfig",
     "DmtetConfig",
@@ -69,6 +71,7 @@ __all__ = [
     "RepresentationConfig",
     "Savable",
     "SceneContext",
+    "SurfaceIndex",
     "TakesOver",
     "TextureConfig",
     "TexturedMesh",

@@ -10,13 +10,13 @@ from typing import Any
 from steindreamer.representations import Representation, TriangleMesh
 
 from ..meshing.atlas import texture_surface
-from ..meshing.maps import bake_maps
+from ..meshing.maps import LEAST_DETAIL, NormalMap, NormalMapChoice, bake_maps, bake_normals
 from ..meshing.stopwatch import Stopwatch
 from ..meshing.views import take_views
 from ..settings.validation import check_settings
 from .config import ExportConfig
 from .fidelity import color_fidelity
-from .gltf import write_glb
+from .gltf import size_in_file, write_glb
 from .previews import save_mesh_sheet
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,13 @@ class ExportReport:
     """Mean CIEDE2000 color difference between the representation and the textured mesh."""
     silhouette_iou: float
     """Intersection over union of the silhouettes, [0, 1]."""
+    deviation: float
+    """Distance that 99 % of the mesh keeps from the surface before its triangles were reduced, as a fraction of the
+    diagonal."""
+    normal_map: bool
+    """Whether the material has a normal map."""
+    size_meters: tuple[float, ...]
+    """Width, height and depth in the file, in meters."""
     mesh: TriangleMesh = field(repr=False)
     """The exported mesh with its texture, in the scene's own coordinates."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -80,7 +87,9 @@ def export_asset(
     surface = texture_surface(representation, views, config, watch)
     mesh, watertight = surface.mesh, surface.watertight
     with watch("maps"):
-        maps = bake_maps(mesh, surface.detailed, surface.texels, surface.ambient_occlusion, config.roughness)
+        normal = _chosen(bake_normals(mesh, surface.detailed, surface.texels), config.normal_map)
+        maps = bake_maps(normal, surface.texels, surface.ambient_occlusion, config.roughness)
+    size = size_in_file(mesh, config.height_meters, representation.placement)
     with watch("write"):
         path = Path(directory) / FILE_NAME
         write_glb(
@@ -89,16 +98,17 @@ def export_asset(
             height_meters=config.height_meters,
             placement=representation.placement,
             name=name,
-            extras=provenance,
+            extras={**(provenance or {}), "size_meters": list(size)},
             maps=maps,
         )
     with watch("compare"):
         fidelity = color_fidelity(representation, mesh)
         save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
+    logger.info(f"size: {' x '.join(f'{extent:.3g}' for extent in size)} m (width x height x depth)")
     logger.info(
-        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}; compared with the scene: color "
-        f"difference {fidelity.color_difference:.2f} (mean CIEDE2000), silhouettes overlap "
-        f"{fidelity.silhouette_iou:.1%}"
+        f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}, within {surface.deviation:.2%} "
+        f"of the detailed surface; compared with the scene: color difference {fidelity.color_difference:.2f} (mean "
+        f"CIEDE2000), silhouettes overlap {fidelity.silhouette_iou:.1%}"
     )
     return ExportReport(
         path,
@@ -107,6 +117,20 @@ def export_asset(
         watertight,
         fidelity.color_difference,
         fidelity.silhouette_iou,
+        surface.deviation,
+        normal is not None,
+        size,
         mesh,
         watch.seconds,
     )
+
+
+def _chosen(normal: NormalMap, choice: NormalMapChoice) -> NormalMap | None:
+    """The normal map, or None if it is unwanted or adds no detail."""
+    if choice == "never" or (choice == "auto" and normal.detail < LEAST_DETAIL):
+        logger.info(
+            f"without a normal map: 95 % of it is within {normal.detail:.1f} degrees of the mesh's own normals "
+            f"(export.normal_map={choice})"
+        )
+        return None
+    return normal

@@ -142,14 +142,16 @@ def _tree(
         surface["baseColorTexture"] = {"index": len(textures)}
         textures.append(("base_color", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
     if maps is not None:
-        along = _turned_back(torch.from_numpy(maps.tangents[:, :3]), placement)
-        attributes["TANGENT"] = binary.attribute(np.concatenate([along, maps.tangents[:, 3:]], 1))
         # The texture's own roughness is multiplied by the factor; a metallic factor of 0 ignores its metalness.
         surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(textures)}}
         material["occlusionTexture"] = {"index": len(textures)}
         textures.append(("occlusion_roughness_metallic", _png(maps.occlusion_roughness_metallic)))
+    if maps is not None and maps.normal is not None:
+        tangents = maps.normal.tangents
+        along = _turned_back(torch.from_numpy(tangents[:, :3]), placement)
+        attributes["TANGENT"] = binary.attribute(np.concatenate([along, tangents[:, 3:]], 1))
         material["normalTexture"] = {"index": len(textures)}
-        textures.append(("normal", _png(maps.normal)))
+        textures.append(("normal", _png(maps.normal.image)))
     primitive = {"attributes": attributes, "indices": binary.indices(mesh.faces.numpy(), len(mesh.vertices))}
     images = [
         {"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in textures
@@ -177,6 +179,12 @@ def _tree(
             }
         ]
     return tree, bytes(binary.data)
+
+
+def size_in_file(mesh: TriangleMesh, height_meters: float | None, placement: Placement | None) -> tuple[float, ...]:
+    """Width, height and depth in meters of the mesh in the file that `write_glb` writes."""
+    positions, _ = _placed(mesh.vertices, height_meters, placement)
+    return tuple(float(f"{extent:.4g}") for extent in np.ptp(positions.astype(np.float64), axis=0))
 
 
 def _placed(

@@ -12,10 +12,11 @@ from steindreamer.representations import Queryable, Representation, TexturedMesh
 
 from .bake import bake_color, gather, to_bytes
 from .config import MeshingConfig
-from .simplify import clean_mesh, is_closed_manifold, welded_faces
+from .simplify import DeviationFrom, clean_mesh, is_closed_manifold, welded_faces
 from .stopwatch import Stopwatch
 from .surface import SurfaceConfig, extract_surface
 from .texels import Texels, rasterize_uvs
+from .transfer import transfer_texture
 from .unwrap import unwrap
 from .views import Views
 
@@ -32,6 +33,8 @@ class TexturedSurface:
     ambient_occlusion: Float[np.ndarray, " t"]
     """Ambient occlusion per texel, see `bake.Gathered`."""
     watertight: bool
+    deviation: float
+    """Distance of the mesh from the detailed surface, see `DeviationFrom`."""
 
 
 def texture_surface(
@@ -40,7 +43,7 @@ def texture_surface(
     """Extract, clean, simplify, unwrap and bake.
 
     A `TexturedMesh` that has the requested texture size and face budget is returned unchanged. Otherwise its finer mesh
-    is simplified, unwrapped again, and baked from its images. Raises ValueError if the scene is empty.
+    is simplified and unwrapped again, and its texels are transferred. Raises ValueError if the scene is empty.
 
     Args:
         representation: the scene.
@@ -55,21 +58,29 @@ def texture_surface(
         with watch("surface"):
             detailed = plain_surface(representation, views, config)
         with watch("cleanup"):
-            mesh = clean_mesh(detailed, config.face_budget, smoothing=0, smallest_part=config.smallest_part)
+            mesh = clean_mesh(
+                detailed,
+                config.face_budget,
+                tolerance=config.tolerance,
+                smoothing=0,
+                smallest_part=config.smallest_part,
+            )
             watertight = is_closed_manifold(mesh.faces.numpy())
         with watch("unwrap"):
             mesh = unwrap(mesh, config.texture_size, config.padding)
+    deviation = DeviationFrom(detailed)(mesh)
     with watch("bake"):
         texels = rasterize_uvs(mesh, config.texture_size)
         gathered = gather(mesh, texels, views)
-        if mesh.texture is None:
-            field = representation if isinstance(representation, Queryable) else None
-            source = "renders" if isinstance(representation, TexturedMesh) else config.color_source
-            texture = bake_color(mesh, texels, gathered, source, field)
-        else:
+        if mesh.texture is not None:
             texture = _spread(mesh.texture.permute(1, 2, 0).numpy(), texels)
+        elif isinstance(representation, TexturedMesh):
+            texture = transfer_texture(representation, mesh, texels)
+        else:
+            field = representation if isinstance(representation, Queryable) else None
+            texture = bake_color(mesh, texels, gathered, config.color_source, field)
         mesh = replace(mesh, texture=torch.from_numpy(texture).permute(2, 0, 1).float() / 255)
-    return TexturedSurface(mesh, detailed, texels, gathered.ambient_occlusion, watertight)
+    return TexturedSurface(mesh, detailed, texels, gathered.ambient_occlusion, watertight, deviation)
 
 
 def plain_surface(representation: Representation, views: Views, config: MeshingConfig) -> TriangleMesh:

@@ -3,56 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from scipy.spatial import KDTree
 
-from steindreamer.representations import TriangleMesh, vertex_normals
+from steindreamer.representations import SurfaceIndex, TriangleMesh, vertex_normals
 
 from .bake import to_bytes
 from .texels import Texels
 
+NormalMapChoice: TypeAlias = Literal["auto", "always", "never"]
+LEAST_DETAIL = 2.0
+"""Degrees that a twentieth of the texels must differ from the mesh's own normals, for `auto` to keep a normal map."""
+
 
 @dataclass(frozen=True)
-class MaterialMaps:
-    """Texture maps besides the base color, with the vertex tangents that the normals refer to."""
+class NormalMap:
+    """A normal map, with the vertex tangents that it refers to."""
 
     tangents: Float[np.ndarray, "v 4"]
     """Unit tangent and the sign of the bitangent `cross(normal, tangent) * sign`, which points up in the texture
     (glTF)."""
-    normal: UInt8[np.ndarray, "s s 3"]
-    """Normal map in tangent space, linear, +Y up (OpenGL)."""
+    image: UInt8[np.ndarray, "s s 3"]
+    """Normals in tangent space, linear, +Y up (OpenGL)."""
+    detail: float
+    """95th percentile, over the texels, of the angle to the mesh's own normals, in degrees."""
+
+
+@dataclass(frozen=True)
+class MaterialMaps:
+    """Texture maps besides the base color."""
+
+    normal: NormalMap | None
     occlusion_roughness_metallic: UInt8[np.ndarray, "s s 3"]
     """Linear map of ambient occlusion, roughness and metalness."""
 
 
 def bake_maps(
-    mesh: TriangleMesh,
-    detailed: TriangleMesh,
+    normal: NormalMap | None,
     texels: Texels,
     ambient_occlusion: Float[np.ndarray, " t"],
     roughness: float,
 ) -> MaterialMaps:
-    """Bake the maps of an unwrapped mesh. Normals come from the nearest points of the detailed mesh that it was
-    decimated from.
+    """The maps of an unwrapped mesh.
 
     Args:
-        mesh: the unwrapped mesh.
-        detailed: the surface before its triangles were reduced.
+        normal: its normal map; None for a material without.
         texels: the texels of `mesh`.
+        ambient_occlusion: ambient occlusion per texel.
         roughness: roughness of the material, in [0, 1].
     """
-    tangents = vertex_tangents(mesh)
     occlusion = np.stack(
         [ambient_occlusion, np.full_like(ambient_occlusion, roughness), np.zeros_like(ambient_occlusion)], 1
     )
-    return MaterialMaps(
-        tangents=tangents,
-        normal=_normal_map(mesh, tangents, detailed, texels),
-        occlusion_roughness_metallic=to_bytes(texels.image(occlusion)),
-    )
+    return MaterialMaps(normal, to_bytes(texels.image(occlusion)))
 
 
 def vertex_tangents(mesh: TriangleMesh) -> Float[np.ndarray, "v 4"]:
@@ -80,22 +86,24 @@ def _sum_at_vertices(values: np.ndarray, faces: np.ndarray, count: int) -> np.nd
     return np.stack([np.bincount(faces.ravel(), np.repeat(values[:, a], 3), count) for a in range(3)], 1)
 
 
-def _normal_map(
-    mesh: TriangleMesh, tangents: np.ndarray, detailed: TriangleMesh, texels: Texels
-) -> UInt8[np.ndarray, "s s 3"]:
+def bake_normals(mesh: TriangleMesh, detailed: TriangleMesh, texels: Texels) -> NormalMap:
+    """Bake the normals of the nearest points of the detailed mesh that an unwrapped mesh was decimated from."""
     assert mesh.normals is not None
+    tangents = vertex_tangents(mesh)
     normal = _unit(texels.interpolate(mesh.normals))
     frame = texels.interpolate(torch.from_numpy(tangents))
     tangent = _unit(frame[:, :3] - normal * (normal * frame[:, :3]).sum(1, keepdims=True))
     bitangent = np.cross(normal, tangent) * np.sign(frame[:, 3:])
-    points, source = detailed.vertices.numpy(), vertex_normals(detailed.vertices, detailed.faces).numpy()
-    distance, nearest = KDTree(points).query(texels.interpolate(mesh.vertices), k=4)
-    fraction = 1 / np.maximum(distance, 1e-6)[..., None]
-    detail = _unit((source[nearest] * fraction).sum(1))
-    # On the far side of a thin wall the nearest point faces away: keep the mesh's own normal there.
+    points, facing = torch.from_numpy(texels.interpolate(mesh.vertices)), torch.from_numpy(normal)
+    source = vertex_normals(detailed.vertices, detailed.faces)
+    nearest = SurfaceIndex(detailed).closest(points, facing)
+    detail = _unit(nearest.interpolate(source.to(points), detailed).numpy())
+    # Where the nearest point faces elsewhere, it belongs to another part: keep the mesh's own normal there.
     detail = np.where((detail * normal).sum(1, keepdims=True) > 0.5, detail, normal)
     local = np.stack([(detail * axis).sum(1) for axis in (tangent, bitangent, normal)], 1)
-    return to_bytes(texels.image(_unit(local) * 0.5 + 0.5))
+    local = _unit(local)
+    angle = float(np.degrees(np.arccos(np.clip(np.percentile(local[:, 2], 5), -1, 1))))
+    return NormalMap(tangents, to_bytes(texels.image(local * 0.5 + 0.5)), angle)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

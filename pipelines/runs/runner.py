@@ -22,6 +22,7 @@ from ..config.run_config import SCHEMA, RunConfig
 from ..errors import DamagedCheckpoint, Interrupted, UserError
 from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
+from ..export.sizes import with_usual_height
 from ..files import write_atomically
 from ..optimization.out_of_memory import ADVICE, is_out_of_memory
 from ..optimization.stage import Stage
@@ -307,7 +308,7 @@ class _Run:
                     report = export_asset(
                         scene,
                         asset_folder(self.folder, index),
-                        self.pipeline.export_settings(stage),
+                        with_usual_height(self.pipeline.export_settings(stage), scene, config.prompt),
                         name=slug(config.prompt),
                         provenance=provenance(self.pipeline, index),
                     )

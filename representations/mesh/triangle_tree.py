@@ -1,4 +1,5 @@
-"""A compiled bounding-volume hierarchy over triangles, for exact distances and fast winding numbers.
+"""A compiled bounding-volume hierarchy over triangles, for nearest triangles, exact distances and fast winding
+numbers.
 
 It uses float64. Every point is computed independently, so the bits do not depend on the number of threads.
 """
@@ -38,6 +39,8 @@ class TriangleTree(NamedTuple):
     """Index [k] of the left child, the right child is the next; 0: a leaf."""
     dipole: np.ndarray
     """Area-weighted center, sum of normals times area, and radius around the center [k 7] of each node."""
+    order: np.ndarray
+    """Index [f] of each triangle in the mesh."""
 
 
 @njit(**EXACT)
@@ -76,7 +79,7 @@ def build_tree(triangles: np.ndarray) -> TriangleTree:
     low, high, dipole = np.empty((nodes, 3)), np.empty((nodes, 3)), np.zeros((nodes, 7))
     for node in range(nodes):
         _summarize(triangles[span[node, 0] : span[node, 1]], low[node], high[node], dipole[node])
-    return TriangleTree(triangles, low, high, span[:nodes].copy(), child[:nodes].copy(), dipole)
+    return TriangleTree(triangles, low, high, span[:nodes].copy(), child[:nodes].copy(), dipole, order)
 
 
 @njit(**EXACT)
@@ -108,6 +111,7 @@ def signed_distances(tree: TriangleTree, points: np.ndarray, out: np.ndarray) ->
     """Fill `out` [n] with the distances of `points` [n 3] to the nearest triangle, negative where the winding number
     exceeds 1/2."""
     count = len(points)
+    anywhere = np.zeros(3)
     for chunk in prange((count + _CHUNK - 1) // _CHUNK):
         stack = np.empty(_DEPTH, np.int64)
         nearest = 0
@@ -115,16 +119,48 @@ def signed_distances(tree: TriangleTree, points: np.ndarray, out: np.ndarray) ->
             point = points[i]
             # Neighbors in memory are usually neighbors in space, which gives a good first bound.
             best = _squared_distance(point, tree.triangles[nearest])
-            best, nearest = _nearest(tree, point, best, nearest, stack)
+            best, nearest = _nearest(tree, point, anywhere, best, nearest, stack)
             out[i] = math.sqrt(best)
             if _winding_number(tree, point, stack) > 0.5:
                 out[i] = -out[i]
 
 
+@njit(parallel=True, **EXACT)
+@no_type_check
+def nearest_triangles(tree: TriangleTree, points: np.ndarray, normals: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out` [n] with the index in the mesh of the triangle nearest to each of the `points` [n 3].
+
+    Triangles that face away from the point's normal are skipped, unless all do; a normal of 0 skips none.
+    """
+    count = len(points)
+    anywhere = np.zeros(3)
+    for chunk in prange((count + _CHUNK - 1) // _CHUNK):
+        stack = np.empty(_DEPTH, np.int64)
+        nearest = 0
+        for i in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
+            bound = np.inf
+            if _faces(tree.triangles[nearest], normals[i]):
+                bound = _squared_distance(points[i], tree.triangles[nearest])
+            bound, nearest = _nearest(tree, points[i], normals[i], bound, nearest, stack)
+            if bound == np.inf:
+                bound, nearest = _nearest(tree, points[i], anywhere, bound, nearest, stack)
+            out[i] = tree.order[nearest]
+
+
 @njit(**EXACT)
 @no_type_check
-def _nearest(tree: TriangleTree, point: np.ndarray, best: float, nearest: int, stack: np.ndarray) -> tuple[float, int]:
-    """Squared distance to, and index of, the nearest triangle, given those of any triangle as a bound."""
+def _faces(triangle: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether the triangle's normal is not opposite to the direction; always for a direction of 0."""
+    return _dot(_cross(triangle[1] - triangle[0], triangle[2] - triangle[0]), direction) >= 0
+
+
+@njit(**EXACT)
+@no_type_check
+def _nearest(
+    tree: TriangleTree, point: np.ndarray, direction: np.ndarray, best: float, nearest: int, stack: np.ndarray
+) -> tuple[float, int]:
+    """Squared distance to, and index of, the nearest triangle that faces the direction, given those of any such
+    triangle as a bound."""
     stack[0], size = 0, 1
     while size:
         size -= 1
@@ -139,7 +175,7 @@ def _nearest(tree: TriangleTree, point: np.ndarray, best: float, nearest: int, s
             continue
         for t in range(tree.span[node, 0], tree.span[node, 1]):
             squared = _squared_distance(point, tree.triangles[t])
-            if squared < best:
+            if squared < best and _faces(tree.triangles[t], direction):
                 best, nearest = squared, t
     return best, nearest
 

@@ -18,13 +18,15 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from steindreamer.pipelines.export import ExportConfig, ExportReport, color_fidelity, export_asset, unwrap, write_glb
 from steindreamer.pipelines.meshing.bake import bake_color, gather
-from steindreamer.pipelines.meshing.maps import bake_maps, vertex_tangents
+from steindreamer.pipelines.meshing.maps import NormalMapChoice, bake_maps, bake_normals, vertex_tangents
 from steindreamer.pipelines.meshing.texels import Texels, rasterize_uvs
 from steindreamer.pipelines.meshing.views import take_views
 from steindreamer.representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
 
 SIZE = 128
-SMALL = ExportConfig(resolution=48, cameras=20, view_size=96, face_budget=1500, texture_size=SIZE, padding=2)
+SMALL = ExportConfig(
+    resolution=48, cameras=20, view_size=96, face_budget=1500, texture_size=SIZE, padding=2, tolerance=5e-4
+)
 
 
 def icosphere(radius: float = 0.6) -> TriangleMesh:
@@ -115,9 +117,37 @@ def test_tangents_follow_u_and_the_bitangent_points_up_the_page(flat: tuple[Tria
 
 def test_normal_map_of_the_same_surface_is_flat(flat: tuple[TriangleMesh, Texels]) -> None:
     mesh, texels = flat
-    maps = bake_maps(mesh, icosphere(), texels, np.ones(len(texels.faces), np.float32), 0.7)
-    assert np.abs(maps.normal.astype(int) - [128, 128, 255]).max() < 12
+    normal = bake_normals(mesh, icosphere(), texels)
+    maps = bake_maps(normal, texels, np.ones(len(texels.faces), np.float32), 0.7)
+    assert np.abs(normal.image.astype(int) - [128, 128, 255]).max() < 12 and normal.detail < 2
     assert (maps.occlusion_roughness_metallic == [255, round(0.7 * 255), 0]).all()
+
+
+def test_detail_of_a_normal_map_is_the_angle_to_the_mesh(flat: tuple[TriangleMesh, Texels]) -> None:
+    mesh, texels = flat
+    ball = icosphere()
+    shift = torch.tensor([0.1, 0.0, 0.0])
+    detail = bake_normals(mesh, replace(ball, vertices=ball.vertices + shift), texels).detail
+    # The normal of the shifted ball at the point nearest to p is the direction of p from its center.
+    points = torch.from_numpy(texels.interpolate(mesh.vertices)).float()
+    cosine = torch.cosine_similarity(points, points - shift, dim=1).numpy()
+    expected = np.degrees(np.arccos(np.percentile(cosine, 5)))
+    assert expected > 8 and detail == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(("choice", "kept"), [("auto", False), ("always", True), ("never", False)])
+def test_a_flat_normal_map_is_left_out(
+    choice: NormalMapChoice, kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a mesh as fine as the surface, a normal map adds nothing."""
+    caplog.set_level("INFO", logger="steindreamer")
+    config = replace(SMALL, normal_map=choice, face_budget=100_000, tolerance=0.0, resolution=24)
+    report = export_asset(RenderedScene(sphere(0.6)), tmp_path, config)
+    material = parse(report.path)[0]["materials"][0]
+    attributes = parse(report.path)[0]["meshes"][0]["primitives"][0]["attributes"]
+    assert report.normal_map == ("normalTexture" in material) == ("TANGENT" in attributes) == kept
+    assert any("without a normal map" in line and choice in line for line in caplog.messages) == (not kept)
+    assert "occlusionTexture" in material
 
 
 class MeshScene(Representation):
@@ -168,6 +198,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
 def test_report_of_a_whole_export(exported: ExportReport) -> None:
     report = exported
     assert report.watertight and 500 < report.faces <= SMALL.face_budget
+    assert 0 < report.deviation < 2e-3
+    assert report.to_plain()["deviation"] == report.deviation
     assert report.color_difference < 2 and report.silhouette_iou > 0.95
     assert list(report.seconds) == ["views", "surface", "cleanup", "unwrap", "bake", "maps", "write", "compare"]
 
@@ -175,11 +207,13 @@ def test_report_of_a_whole_export(exported: ExportReport) -> None:
 def test_file_obeys_the_rules(exported: ExportReport) -> None:
     tree, body = parse(exported.path)
     primitive = tree["meshes"][0]["primitives"][0]
+    assert exported.normal_map and "normalTexture" in tree["materials"][0]
     assert primitive["attributes"].keys() == {"POSITION", "NORMAL", "TANGENT", "TEXCOORD_0"}
     material = tree["materials"][0]
     assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
     assert material["pbrMetallicRoughness"]["roughnessFactor"] == 1
-    assert tree["asset"]["extras"] == {"seed": 3}
+    assert tree["asset"]["extras"] == {"seed": 3, "size_meters": list(exported.size_meters)}
+    assert exported.size_meters[1] == 0.25 and exported.size_meters[0] == pytest.approx(1.0, rel=0.08)
     assert tree["samplers"] == [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
     assert "matrix" not in tree["nodes"][0] and "scale" not in tree["nodes"][0]
     for number, accessor in enumerate(tree["accessors"]):
@@ -221,7 +255,8 @@ def test_same_scene_gives_the_same_bytes_and_the_log_tells_every_step(
     config = replace(SMALL, height_meters=0.25)
     scene = RenderedScene(torus(0.6, 0.2))
     again = export_asset(scene, tmp_path, config, name="ring", provenance={"seed": 3})
-    assert len(caplog.messages) == 9
+    assert len(caplog.messages) == 10
+    assert "m (width x height x depth)" in caplog.text
     assert again.path.read_bytes() == exported.path.read_bytes()
 
 

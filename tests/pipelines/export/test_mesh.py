@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+import trimesh
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
-from steindreamer.pipelines.meshing.simplify import clean_mesh, is_closed_manifold
+from steindreamer.pipelines.meshing.simplify import DeviationFrom, clean_mesh, is_closed_manifold
 from steindreamer.pipelines.meshing.unwrap import unwrap
 from steindreamer.representations import TriangleMesh, vertex_normals
 
@@ -51,6 +54,53 @@ def test_noisy_surface_becomes_a_closed_mesh_within_budget(noise: float, budget:
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1) / 2
     assert float(area.min()) > 1e-10
     assert volume_of(mesh) == pytest.approx(volume_of(raw), rel=0.03)
+
+
+def bumpy_box() -> TriangleMesh:
+    """A box whose sides are as noisy as an extracted surface."""
+    axis = np.linspace(-1, 1, 56)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    volume = 0.6 - np.maximum(np.maximum(np.abs(x), np.abs(y) * 1.2), np.abs(z) * 1.5)
+    volume += 0.02 * ndimage.gaussian_filter(np.random.default_rng(0).normal(size=x.shape), 1.5)
+    vertices, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")
+    vertices = (vertices * 2 / 55 - 1).astype(np.float32)
+    return TriangleMesh(torch.from_numpy(vertices), torch.from_numpy(faces.astype(np.int64)))
+
+
+def test_triangles_are_spent_where_the_surface_needs_them() -> None:
+    box, ball = (clean_mesh(raw, None, smoothing=0) for raw in (bumpy_box(), blob(0.0)))
+    small = [clean_mesh(raw, 5000, tolerance=0.003, smoothing=0) for raw in (box, ball)]
+    assert len(small[0].faces) < 200 and 2 * len(small[0].faces) < len(small[1].faces) < 3000
+    for raw, mesh in zip((box, ball), small, strict=True):
+        assert is_closed_manifold(mesh.faces.numpy())
+        assert DeviationFrom(raw)(mesh) <= 0.003
+        assert volume_of(mesh) == pytest.approx(volume_of(raw), rel=0.02)
+
+
+def test_the_budget_is_a_maximum_whatever_the_tolerance() -> None:
+    ball = blob(0.0)
+    assert len(clean_mesh(ball, 500, tolerance=1e-5).faces) <= 500
+    exact, loose = (len(clean_mesh(ball, 2000, tolerance=tolerance).faces) for tolerance in (0.0, 0.01))
+    assert 1800 < exact <= 2000 and loose < 500
+
+
+def test_same_surface_gives_the_same_mesh_twice() -> None:
+    one, other = (clean_mesh(blob(0.5), 2000, tolerance=0.004) for _ in range(2))
+    assert torch.equal(one.vertices, other.vertices) and torch.equal(one.faces, other.faces)
+
+
+def test_deviation_of_known_surfaces() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
+    mesh = TriangleMesh(torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).long())
+    deviation = DeviationFrom(mesh)
+    diagonal = 3**0.5
+    assert deviation(mesh) < 1e-6
+    # Shrinking moves every point by the same distance.
+    assert deviation(replace(mesh, vertices=0.9 * mesh.vertices)) == pytest.approx(0.05 / diagonal, rel=0.05)
+    # A part that is missing counts as much as one that is too many.
+    top = mesh.vertices[mesh.faces][:, :, 1].mean(1) > 0
+    half = TriangleMesh(mesh.vertices, mesh.faces[top])
+    assert deviation(half) == pytest.approx(DeviationFrom(half)(mesh), rel=0.4) and deviation(half) > 0.2
 
 
 def test_floaters_and_inner_walls_go() -> None:

@@ -20,10 +20,13 @@ from steindreamer.pipelines.meshing.conversion import Conversion, conversion_psn
 from steindreamer.pipelines.meshing.stopwatch import Stopwatch
 from steindreamer.pipelines.meshing.texels import rasterize_uvs
 from steindreamer.pipelines.meshing.views import take_views
-from steindreamer.representations import TextureConfig, TexturedMesh
+from steindreamer.representations import SurfaceIndex, TextureConfig, TexturedMesh, sample_surface
+from steindreamer.representations.mesh.render import sample_texture
 
 SIZE = 128
-EXPORT = ExportConfig(resolution=40, cameras=20, view_size=96, face_budget=800, texture_size=SIZE, padding=2)
+EXPORT = ExportConfig(
+    resolution=40, cameras=20, view_size=96, face_budget=800, texture_size=SIZE, padding=2, tolerance=0.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,33 @@ def test_another_size_is_made_anew(trained: TexturedMesh, changed: dict[str, int
     assert surface.watertight and 0.7 * config.face_budget < len(mesh.faces) <= config.face_budget
     assert mesh.texture is not None and mesh.texture.shape == (3, size, size)
     assert conversion_psnr(trained, TexturedMesh.from_mesh(mesh), 128) > 20
+
+
+def test_a_remade_mesh_has_the_trained_texels(trained: TexturedMesh) -> None:
+    """Stripes of four texels, which the 96-pixel views cannot show."""
+    scene = TexturedMesh.from_mesh(trained.mesh(), detail=trained.detail())
+    stripes = ((torch.arange(SIZE) // 4) % 2).float().clamp(0.05, 0.95)
+    scene.texture_logits.data = torch.logit(stripes).expand_as(scene.texture_logits).clone()
+    again = _surface(scene, replace(EXPORT, face_budget=700)).mesh
+    old, new = scene.mesh(), again
+    assert old.uvs is not None and new.uvs is not None and new.texture is not None
+    generator = torch.Generator().manual_seed(0)
+    seen = sample_surface(new, 4000, generator)
+    closest = SurfaceIndex(old).closest(seen.points, seen.normals)
+    uvs = closest.interpolate(old.uvs, old)
+    trained_colors = sample_texture(scene.texture.detach(), uvs.T[None, :, :, None])[0, :, :, 0].T
+    assert seen.colors is not None
+    close = (seen.colors - trained_colors).abs().mean(1) < 0.15
+    assert float(close.float().mean()) > 0.7, "two fifths by chance"
+
+
+def test_a_smaller_texture_is_averaged(trained: TexturedMesh) -> None:
+    """Stripes of one texel become gray instead of aliasing."""
+    scene = TexturedMesh.from_mesh(trained.mesh(), detail=trained.detail())
+    stripes = (torch.arange(SIZE) % 2).float().clamp(0.05, 0.95)
+    scene.texture_logits.data = torch.logit(stripes).expand_as(scene.texture_logits).clone()
+    smaller = _surface(scene, replace(EXPORT, texture_size=SIZE // 4)).mesh.texture
+    assert smaller is not None and float(smaller.std()) < 0.1
 
 
 def test_a_mesh_without_a_finer_one_is_simplified_itself(trained: TexturedMesh) -> None:

@@ -13,7 +13,7 @@ from steindreamer.pipelines.export import ExportConfig
 from steindreamer.pipelines.meshing.conversion import Conversion, conversion_psnr, nearest_colors
 from steindreamer.representations import DmtetConfig, Representation, TextureConfig
 
-EXPORT = ExportConfig(resolution=64, cameras=24, view_size=128, face_budget=3000, texture_size=256)
+EXPORT = ExportConfig(resolution=64, cameras=24, view_size=128, face_budget=3000, texture_size=256, tolerance=0.0)
 GRID = DmtetConfig(resolution=36)
 LEAST = 22.0
 """Decibels: a change that is not seen as a jump."""
