@@ -226,7 +226,9 @@ def train(
 def _trained(folder: Path, config: EstimatorConfig) -> dict[str, Tensor]:
     trained = load_monocular_estimator(str(folder))
     if trained.config != config:
-        raise ValueError(f"{folder} holds an estimator with {trained.config}, not {config}: choose another to start with")
+        raise ValueError(
+            f"{folder} holds an estimator with {trained.config}, not {config}: choose another to start with"
+        )
     return trained.state_dict()
 
 

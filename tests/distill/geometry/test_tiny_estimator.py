@@ -16,6 +16,7 @@ from steindreamer.distill.geometry.files import CONFIG_FILE, WEIGHTS_FILE
 from steindreamer.distill.geometry.tiny_estimator import (
     TinyEstimatorConfig,
     TinyGeometryEstimator,
+    averaged,
     load_tiny_estimator,
     save_tiny_estimator,
 )
@@ -28,7 +29,8 @@ LEAST_CLEAN = Score(image=0.9, object=0.53, degrees=29.0, error=0.12)
 LEAST_NOISY = Score(image=0.84, object=0.45, degrees=32.0, error=0.19)
 CHECKERBOARD = 0.002
 """Of the disparity's standard deviation."""
-SMALL = TinyEstimatorConfig(channels=(8, 16, 8), head_channels=8, embedding_channels=8)
+SMALL = TinyEstimatorConfig(channels=(8, 16, 8), head_channels=8, embedding_channels=8, core_size=16)
+"""Images of 24 to 39 pixels are averaged down by 2."""
 
 
 def small_estimator(seed: int = 0) -> TinyGeometryEstimator:
@@ -66,6 +68,35 @@ def test_padding_repeats_the_border() -> None:
     part = estimator(image, noise_level)
     torch.testing.assert_close(part.disparity, whole.disparity[..., :21, :27])
     torch.testing.assert_close(part.normal, whole.normal[..., :21, :27])
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_an_averaged_noisy_image_is_a_noisy_image_of_its_level(
+    generator: torch.Generator, sigma: float, factor: int
+) -> None:
+    """Of a constant image: alpha and sigma keep their sum of squares, and their ratio grows by the factor."""
+    alpha, clean = (1 - sigma**2) ** 0.5, 0.7
+    noisy = alpha * clean + sigma * torch.randn(2, 3, 256, 256, generator=generator)
+    core, level = averaged(noisy, torch.full((2,), sigma), factor)
+    assert core.shape == (2, 3, 256 // factor, 256 // factor)
+    expected = sigma / (sigma**2 + (factor * alpha) ** 2) ** 0.5
+    torch.testing.assert_close(level, torch.full((2,), expected))
+    assert core.std().item() == pytest.approx(expected, rel=0.02, abs=1e-5)
+    assert core.mean().item() == pytest.approx(clean * (1 - expected**2) ** 0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("size", "factor"), [(16, 1), (23, 1), (24, 2), (32, 2), (48, 3)])
+def test_the_u_net_sees_at_most_its_size_and_a_half(size: int, factor: int) -> None:
+    """Of a clean image it sees the averages of blocks."""
+    estimator, seen = small_estimator(), []
+    estimator.stem.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    estimator(image, torch.zeros(1))
+    whole = size // factor
+    assert seen[0].shape[-1] == -(-whole // estimator.stride) * estimator.stride // 2
+    core = F.pixel_shuffle(seen[0], 2)[..., :whole, :whole]
+    torch.testing.assert_close(core, F.avg_pool2d(2 * image - 1, factor)[..., :whole, :whole])
 
 
 def scalar(estimate: GeometryEstimate) -> Tensor:
@@ -169,3 +200,8 @@ def test_damaged_and_missing_files_are_told(tmp_path: Path) -> None:
 def test_channels_must_fit_the_groups() -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
         TinyEstimatorConfig(channels=(24, 12))
+
+
+def test_the_core_size_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="core size must be positive"):
+        TinyEstimatorConfig(core_size=0)
