@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ class TinyEstimatorConfig(EstimatorConfig):
 class TinyGeometryEstimator(nn.Module):
     """A `GeometryEstimator` for images of any size; trained at 64 and 128 pixels.
 
-    `disparity` is about 0 on the background and grows toward the camera, about 1 at the near end of the unit ball.
+    In evaluation mode, the estimates of the image and of its mirror image are averaged. `disparity` is about 0 on the
+    background and grows toward the camera, about 1 at the near end of the unit ball.
     """
 
     def __init__(self, config: TinyEstimatorConfig | None = None) -> None:
@@ -80,6 +82,17 @@ class TinyGeometryEstimator(nn.Module):
         return 2 ** len(self.config.channels)
 
     def forward(self, image: Float[Tensor, "b 3 h w"], noise_level: Float[Tensor, " b"]) -> GeometryEstimate:
+        if self.training:
+            return self._estimate(image, noise_level)
+        both = self._estimate(torch.cat([image, image.flip(3)]), noise_level.repeat(2))
+        disparity, mirrored_disparity = both.disparity.chunk(2)
+        normal, mirrored_normal = both.normal.chunk(2)
+        sign = normal.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+        return GeometryEstimate(
+            0.5 * (disparity + mirrored_disparity.flip(3)), F.normalize(normal + sign * mirrored_normal.flip(3), dim=1)
+        )
+
+    def _estimate(self, image: Float[Tensor, "b 3 h w"], noise_level: Float[Tensor, " b"]) -> GeometryEstimate:
         height, width = image.shape[-2:]
         noise_level = noise_level.to(image)
         factor = max(1, round(max(height, width) / self.config.core_size))

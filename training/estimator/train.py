@@ -145,7 +145,7 @@ def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, 
     cosine = (estimate.normal * batch.normal).sum(1, keepdim=True)
     return {
         "disparity": 3 * (estimate.disparity - batch.disparity).abs().mean(),
-        "image": 0.5 * (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
+        "image": (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
         "object": 2 * (1 - weighted_pearson(estimate.disparity, batch.disparity, mask)).mean(),
         "detail": 0.5 * gradient_difference(estimate.disparity, batch.disparity, mask),
         "normal": ((1 - cosine) * mask).sum() / mask.sum().clamp(min=1),

@@ -34,8 +34,9 @@ SMALL = TinyEstimatorConfig(channels=(8, 16, 8), head_channels=8, embedding_chan
 
 
 def small_estimator(seed: int = 0) -> TinyGeometryEstimator:
+    """In evaluation mode, with random weights."""
     torch.manual_seed(seed)
-    return TinyGeometryEstimator(SMALL)
+    return TinyGeometryEstimator(SMALL).eval()
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,19 @@ def test_contract_at_any_size(shipped: TinyGeometryEstimator, size: tuple[int, i
     assert (estimate.normal[:, 2] < 0).all()
 
 
+@pytest.mark.parametrize("size", [(16, 8), (21, 27)])
+def test_a_mirrored_image_has_the_mirrored_geometry(size: tuple[int, int], generator: torch.Generator) -> None:
+    estimator, noise_level = small_estimator().double(), torch.tensor([0.1, 0.7]).double()
+    image = torch.rand(2, 3, *size, generator=generator).double()
+    estimate, mirrored = estimator(image, noise_level), estimator(image.flip(3), noise_level)
+    torch.testing.assert_close(mirrored.disparity, estimate.disparity.flip(3))
+    sign = torch.tensor([-1.0, 1.0, 1.0]).double()[:, None, None]
+    torch.testing.assert_close(mirrored.normal, sign * estimate.normal.flip(3))
+
+
 def test_padding_repeats_the_border() -> None:
-    estimator, noise_level = small_estimator().double(), torch.tensor([0.3]).double()
+    # In training mode: padding at the right is at the left of the mirror image.
+    estimator, noise_level = small_estimator().double().train(), torch.tensor([0.3]).double()
     image = torch.rand(1, 3, 21, 27, generator=torch.Generator().manual_seed(0)).double()
     whole = estimator(F.pad(image, (0, 5, 0, 3), mode="replicate"), noise_level)
     part = estimator(image, noise_level)
@@ -94,8 +106,9 @@ def test_the_u_net_sees_at_most_its_size_and_a_half(size: int, factor: int) -> N
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     estimator(image, torch.zeros(1))
     whole = size // factor
+    assert seen[0].shape[0] == 2  # the image and its mirror image
     assert seen[0].shape[-1] == -(-whole // estimator.stride) * estimator.stride // 2
-    core = F.pixel_shuffle(seen[0], 2)[..., :whole, :whole]
+    core = F.pixel_shuffle(seen[0][:1], 2)[..., :whole, :whole]
     torch.testing.assert_close(core, F.avg_pool2d(2 * image - 1, factor)[..., :whole, :whole])
 
 
