@@ -198,6 +198,19 @@ def test_a_folder_of_another_run_is_refused(cache: ViewCache, tmp_path: Path) ->
         train(tmp_path, 2, TrainingSettings(images=5), SMALL, cache)
 
 
+def test_a_training_starts_with_the_weights_of_an_estimator(cache: ViewCache, tmp_path: Path) -> None:
+    started = train(tmp_path / "first", 2, SETTINGS, SMALL, cache)
+    weights = load_tiny_estimator(started).state_dict()
+    for name, value in Trainer(SETTINGS, SMALL, cache, 1, start=started).model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    train(tmp_path / "second", 1, SETTINGS, SMALL, cache, start=started)
+    with pytest.raises(ValueError, match="choose another folder"):
+        train(tmp_path / "second", 2, SETTINGS, SMALL, cache)
+    other = TinyEstimatorConfig(channels=(8, 16), head_channels=8, embedding_channels=8)
+    with pytest.raises(ValueError, match="choose another to start with"):
+        Trainer(SETTINGS, other, cache, 1, start=started)
+
+
 def test_a_few_steps_learn_the_silhouette(cache: ViewCache) -> None:
     trainer = Trainer(TrainingSettings(images=4, full_size_share=0.0, warm_up=1, clean_share=1.0), SMALL, cache, 100)
     history = [trainer.step()["image"] for _ in range(20)]
@@ -213,6 +226,8 @@ def test_the_command_line_trains_and_goes_on(
     assert "going on" not in capsys.readouterr().out
     training.main([*arguments, "--steps", "2"])
     assert "going on from step 1" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="choose another folder"):
+        training.main([*arguments, "--steps", "2", "--start", str(tmp_path / "estimator")])
     load_tiny_estimator(tmp_path / "estimator")
 
 

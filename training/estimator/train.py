@@ -2,6 +2,7 @@
 
 If interrupted, the same command resumes from the last checkpoint and ends with the same weights. On a shared machine,
 one thread is the most efficient; --device cuda trains on a GPU. The views are rendered once, next to the run.
+--start FOLDER begins with the weights of a trained estimator.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steindreamer.distill.control_variates.baselines import weighted_pearson
-from steindreamer.distill.files.digests import write_manifest
+from steindreamer.distill.files.digests import file_digest, write_manifest
 from steindreamer.distill.geometry.base import GeometryEstimate
-from steindreamer.distill.geometry.files import EstimatorConfig, save_half
+from steindreamer.distill.geometry.files import WEIGHTS_FILE, EstimatorConfig, save_half
+from steindreamer.distill.geometry.loading import load_monocular_estimator
 from steindreamer.distill.geometry.timm_estimator import TimmEstimatorConfig, TimmGeometryEstimator
 from steindreamer.distill.geometry.tiny_estimator import TinyEstimatorConfig, TinyGeometryEstimator
 from steindreamer.distill.noise.schedule import NoiseSchedule
@@ -35,8 +37,8 @@ class TrainingSettings:
     """Settings that determine the weights, besides the views, the shape of the network and the number of steps."""
 
     images: int = 16
-    """Images per step at half the stored size; a quarter of that at the full size."""
-    full_size_share: float = 0.3
+    """Images per step at half the stored size; half of that at the full size, where the head costs more."""
+    full_size_share: float = 0.4
     """Fraction of the steps at the full size."""
     clean_share: float = 0.15
     """Fraction of clean images; the others use a timestep of the whole schedule, less noisy ones more often."""
@@ -62,12 +64,15 @@ class Trainer:
         cache: ViewCache,
         steps: int,
         device: str = "cpu",
+        start: Path | None = None,
     ) -> None:
         self.settings, self.cache, self.steps, self.device = settings, cache, steps, torch.device(device)
         self.schedule = NoiseSchedule.scaled_linear()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = build_estimator(config)
+        if start is not None:
+            self.model.load_state_dict(_trained(start, config))
         self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
@@ -101,7 +106,7 @@ class Trainer:
         # The seed depends on the step, so that a resumed run draws the same images without a saved state.
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.steps_done)
         full = bool(torch.rand((), generator=generator) < self.settings.full_size_share)
-        count = max(self.settings.images // 4, 1) if full else self.settings.images
+        count = max(self.settings.images // 2, 1) if full else self.settings.images
         rows = torch.randint(len(self.cache), (count,), generator=generator)
         timestep = (torch.rand(count, generator=generator) ** 1.3 * self.schedule.steps).long()
         clean = torch.rand(count, generator=generator) < self.settings.clean_share
@@ -140,8 +145,8 @@ def losses(estimate: GeometryEstimate, batch: Batch) -> dict[str, Float[Tensor, 
     cosine = (estimate.normal * batch.normal).sum(1, keepdim=True)
     return {
         "disparity": 3 * (estimate.disparity - batch.disparity).abs().mean(),
-        "image": 0.5 * (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
-        "object": (1 - weighted_pearson(estimate.disparity, batch.disparity, mask)).mean(),
+        "image": (1 - weighted_pearson(estimate.disparity, batch.disparity, everywhere)).mean(),
+        "object": 2 * (1 - weighted_pearson(estimate.disparity, batch.disparity, mask)).mean(),
         "detail": 0.5 * gradient_difference(estimate.disparity, batch.disparity, mask),
         "normal": ((1 - cosine) * mask).sum() / mask.sum().clamp(min=1),
     }
@@ -177,18 +182,31 @@ def train(
     *,
     device: str = "cpu",
     save_every: int = 200,
+    start: Path | None = None,
 ) -> Path:
     """Train to `steps` steps, or resume from the checkpoint in the folder; returns the folder of the trained estimator.
 
     The number of steps may be changed until the cool-down begins, since the learning rate is constant until then.
 
+    Args:
+        folder: Folder of the run.
+        steps: Total number of steps.
+        settings: Settings of the training.
+        config: Config of the network.
+        cache: Views to train on.
+        device: Device of the network.
+        save_every: Steps between checkpoints.
+        start: Folder of a trained estimator with the same config, whose weights the training begins with.
+
     Raises:
-        ValueError: The folder holds a run with other settings.
+        ValueError: The folder holds a run with other settings, or `start` an estimator with another config.
     """
     folder.mkdir(parents=True, exist_ok=True)
     described = {"training": asdict(settings), "network": asdict(config), "views": cache.settings}
+    if start is not None:
+        described["start"] = {WEIGHTS_FILE: file_digest(start / WEIGHTS_FILE)}
     check_settings(folder / "settings.json", described)
-    trainer, checkpoint = Trainer(settings, config, cache, steps, device), folder / "checkpoint.safetensors"
+    trainer, checkpoint = Trainer(settings, config, cache, steps, device, start), folder / "checkpoint.safetensors"
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"going on from step {trainer.steps_done}", flush=True)
@@ -205,6 +223,15 @@ def train(
     return folder / "estimator"
 
 
+def _trained(folder: Path, config: EstimatorConfig) -> dict[str, Tensor]:
+    trained = load_monocular_estimator(str(folder))
+    if trained.config != config:
+        raise ValueError(
+            f"{folder} holds an estimator with {trained.config}, not {config}: choose another to start with"
+        )
+    return trained.state_dict()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     defaults, views, timm = TrainingSettings(), ViewSettings(), TimmEstimatorConfig()
@@ -212,6 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="checkpoints and the result")
     parser.add_argument("--network", choices=NETWORKS, default="tiny")
     parser.add_argument("--backbone", default=timm.backbone, metavar="NAME", help="of timm, for --network timm")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="trained estimator to begin with")
     parser.add_argument("--views", type=Path, metavar="FOLDER", help="rendered views (default: RUN/views)")
     parser.add_argument("--objects", type=int, default=views.objects, help="to render, 4 views each")
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -228,7 +256,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     settings = TrainingSettings(images=given.images, learning_rate=given.learning_rate, seed=given.seed)
     config = TimmEstimatorConfig(backbone=given.backbone) if given.network == "timm" else TinyEstimatorConfig()
-    print(f"finished: {train(given.run, given.steps, settings, config, cache, device=given.device)}")
+    done = train(given.run, given.steps, settings, config, cache, device=given.device, start=given.start)
+    print(f"finished: {done}")
 
 
 if __name__ == "__main__":
