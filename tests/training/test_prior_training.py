@@ -545,14 +545,11 @@ def pipeline_of(model: TinyPrior) -> CameraConditionedPipeline:
     return pipeline
 
 
-def test_the_shipped_weights_still_answer_as_they_did() -> None:
-    """They predict color alone and are not conditioned on a modality."""
+def test_the_shipped_weights_know_every_kind_and_modality() -> None:
+    """They know all kinds and modalities at 64 pixels."""
     pipeline = load_pipeline(SHIPPED)
-    cameras, background = Cameras.orbit([10.0], [20.0], height=32), torch.ones(1, 3)
-    assert pipeline.modalities == ("color",)
-    assert torch.equal(pipeline.features(cameras, background), camera_features(cameras, background))
-    with pytest.raises(ValueError, match="no modality 'normal': available: color"):
-        pipeline.features(cameras, background, "normal")
+    assert pipeline.modalities == MODALITIES and set(pipeline.config["kinds"]) == set(KINDS)
+    assert "/" not in json.loads((SHIPPED / "unet" / "config.json").read_text()).get("_name_or_path", "")
     model, tokenizer = load_tiny_prior(SHIPPED)
-    assert tokenize(tokenizer, ["a red mug"]).shape == (1, 16) and model.size == 32
-    assert model.modalities == ("color",)
+    assert tokenize(tokenizer, ["a red mug"]).shape == (1, 20) and model.size == 64
+    assert model.modalities == MODALITIES

@@ -28,7 +28,7 @@ distills it, through the same class as Stable Diffusion.
 - Input: {size} x {size} pixels in [-1, 1] under noise, the timestep, the prompt, the camera, the background's color
   (`distill/priors/camera_features.py`) and the modality: {modalities} (`distill/priors/modalities.py`). Output: the
   clean image (`prediction_type="sample"`).
-- Data: {images:,} views of {objects:,} objects of `training/world`: {kinds_count} kinds in {captions} pairs of kind
+- Data: {images:,} views of {objects:,} objects of `world`: {kinds_count} kinds in {captions} pairs of kind
   and color, azimuth all around, elevation {lowest:g} to {highest:g} degrees, {nearest:g} to {farthest:g} m away,
   {field_of_view:g} degrees of view; the captions in varied words. No other data or weights were used.
 - Kinds: {kinds}.
@@ -71,7 +71,7 @@ never in the training.
 
 ## Limits
 
-- It knows the kinds above and their colors; `DiffusersPrior` refuses other words. `--prior world` has more.
+- It knows the kinds above and their colors; `DiffusersPrior` refuses other words.
 - {size} x {size} pixels: what is finer comes from the representation's own smoothness, not from the model.
 - One object in the middle of the image, upright, at the distances and angles above, over one plain color.
 - It learned from the procedural world's renderings alone: it can draw nothing that they do not look like.
@@ -81,8 +81,8 @@ never in the training.
 
     python -m steindreamer.training.prior.train --run FOLDER
     python -m steindreamer.training.prior.ship --run FOLDER
-
-The second command wrote this card on {today}. Settings, as the run recorded them:
+{started}
+The last command wrote this card on {today}. Settings, as the run recorded them:
 
 {settings}
 """
@@ -152,8 +152,19 @@ def write_card(
         prompts="; ".join(prompts),
         course=_course(records, first),
         conditions="\n\n".join(_conditions(records[-1], modality) for modality in pipeline.modalities),
+        started=_started(settings["training"]["warm_start"]),
         today=date.today(),
         settings=_settings(settings),
+    )
+
+
+def _started(warm_start: str) -> str:
+    count = len(warm_start.split(",")) if warm_start else 0
+    if not count:
+        return ""
+    return (
+        f"\nThe first weights are those of {count} earlier networks (`--warm-start`); the help of the training command "
+        "says how a\nnetwork of 64 pixels is trained in two runs.\n"
     )
 
 

@@ -178,6 +178,7 @@ def save_tiny_prior(
 ) -> None:
     """Save in diffusers' folder layout in half precision, for `CameraConditionedPipeline` and `DiffusersPrior`."""
     text_encoder, unet = (copy.deepcopy(part).half() for part in (model.text_encoder, model.unet))
+    unet.register_to_config(_name_or_path="")  # of loaded weights the folder, which says something of one machine only
     scheduler = DDIMScheduler(
         beta_start=beta_start(model.size),
         beta_end=_BETA_END,

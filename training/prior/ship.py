@@ -17,7 +17,7 @@ from .model import load_pipeline, network_of, save_tiny_prior
 from .sample import contact_sheet, default_prompts
 
 SHIPPED = Path(__file__).parents[2] / "assets" / "tiny_world_prior"
-LARGEST_MEGABYTES = 16.0
+LARGEST_MEGABYTES = 40.0
 _AZIMUTHS, _SEED = 4, 0
 
 
