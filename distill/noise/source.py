@@ -27,7 +27,6 @@ class NoiseSource(Protocol):
         timestep: Int64[Tensor, " b"],
         geometry: GeometryBuffers,
         generator: torch.Generator,
-        /,
     ) -> Float[Tensor, "b c h w"]:
         """Draw the noise of one step.
 

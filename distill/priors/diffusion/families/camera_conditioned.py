@@ -112,7 +112,7 @@ class CameraConditioned(Family):
 
     @property
     def _knows(self) -> str:
-        return f"It knows {', '.join(sorted(self._kinds))}, and their colors; `--prior world` knows more objects"
+        return f"It knows {', '.join(sorted(self._kinds))}, and their colors"
 
 
 def _patch_size(index: Mapping[str, Any]) -> int:
