@@ -72,16 +72,16 @@ SMALL_CHART = 10
 """Number of faces below which a chart counts as small."""
 
 
-def placed(mesh: TriangleMesh, *, rescale: bool) -> TriangleMesh:
-    """Undo the export's placement: the exporter moves the bottom center of the bounding box to the origin.
+def in_scene(mesh: TriangleMesh, height: float | None) -> TriangleMesh:
+    """Undo the export's placement: the exporter scales the mesh and moves its bottom center to the origin.
 
     Args:
         mesh: Mesh of the file.
-        rescale: Whether the export also changed the size (`export.height_meters`); the farthest vertex then gets the
-            radius of the world's objects.
+        height: Height in the scene (`scene_height` in the file's extras); None: the size was not changed.
     """
-    vertices = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
-    return replace(mesh, vertices=vertices * (RADIUS / vertices.norm(dim=1).amax() if rescale else 1))
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    scale = 1.0 if height is None else height / float(high[1] - low[1])
+    return replace(mesh, vertices=(mesh.vertices - (low + high) / 2) * scale)
 
 
 def nearest(mesh: TriangleMesh, truths: Sequence[TriangleMesh], views: int = 8, size: int = 96) -> int:
@@ -241,7 +241,7 @@ def texture_measures(mesh: TriangleMesh, truth: TriangleMesh) -> dict[str, float
     image = mesh.texture.permute(1, 2, 0).numpy()
     used = np.zeros((size, size), bool)
     used[texels.rows, texels.columns] = True
-    inner = (ndimage.distance_transform_edt(used) > MARGIN)[texels.rows, texels.columns]
+    inner = (np.asarray(ndimage.distance_transform_edt(used)) > MARGIN)[texels.rows, texels.columns]
     colors = TrueColors.sample(truth)
     contrast, known = colors.contrast(texels.interpolate(mesh.vertices))
 

@@ -40,8 +40,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
-from asset_measures import measure, nearest, placed
-from glb import read_glb
+from asset_measures import in_scene, measure, nearest
+from glb import extras, read_glb
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -183,7 +183,7 @@ def true_objects(prompt: str, count: int) -> tuple[TriangleMesh, ...]:
     return tuple(sample_object(parse_caption(prompt), rng) for _ in range(count))
 
 
-def judge(path: Path, prompt: str, truths: int, sheet: Path, *, rescale: bool = False) -> Row:
+def judge(path: Path, prompt: str, truths: int, sheet: Path) -> Row:
     """Measure a GLB file and save its renders.
 
     Args:
@@ -191,9 +191,8 @@ def judge(path: Path, prompt: str, truths: int, sheet: Path, *, rescale: bool = 
         prompt: Its prompt.
         truths: Number of true objects, of which the nearest counts.
         sheet: Path of the renders.
-        rescale: See `placed`.
     """
-    mesh, candidates = placed(read_glb(path), rescale=rescale), true_objects(prompt, truths)
+    mesh, candidates = in_scene(read_glb(path), extras(path).get("scene_height")), true_objects(prompt, truths)
     chosen = nearest(mesh, candidates)
     save_sheet(mesh, candidates[chosen], sheet, prompt)
     return {"truth": chosen, **measure(mesh, candidates[chosen])}
@@ -207,7 +206,7 @@ def judge_run(folder: Path, truths: int, sheet: Path) -> tuple[RunConfig, Row]:
     config = read_config(folder / "config.yaml")
     if getattr(config.representation, "initial_mesh", None):
         raise SystemExit(f"{folder} started from a mesh file: its asset is not placed like an object of the world")
-    row = judge(path, config.prompt, truths, sheet, rescale=config.export.height_meters is not None)
+    row = judge(path, config.prompt, truths, sheet)
     return config, row | recorded(folder, config)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,13 @@ def read_glb(path: Path) -> TriangleMesh:
         uvs=torch.from_numpy(np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)),
         texture=torch.from_numpy(texture).permute(2, 0, 1).contiguous(),
     )
+
+
+def extras(path: Path) -> dict[str, Any]:
+    """What the exporter noted in the file, such as the prompt."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    return json.loads(content[20 : 20 + length])["asset"].get("extras", {})
 
 
 def placed(mesh: TriangleMesh) -> TriangleMesh:

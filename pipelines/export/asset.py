@@ -16,7 +16,7 @@ from ..meshing.views import take_views
 from ..settings.validation import check_settings
 from .config import ExportConfig
 from .fidelity import color_fidelity
-from .gltf import size_in_file, write_glb
+from .gltf import height_in_scene, size_in_file, write_glb
 from .previews import save_mesh_sheet
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def export_asset(
             height_meters=config.height_meters,
             placement=representation.placement,
             name=name,
-            extras={**(provenance or {}), "size_meters": list(size)},
+            extras={**(provenance or {}), "size_meters": list(size), "scene_height": height_in_scene(mesh)},
             maps=maps,
         )
     with watch("compare"):

@@ -187,6 +187,11 @@ def size_in_file(mesh: TriangleMesh, height_meters: float | None, placement: Pla
     return tuple(float(f"{extent:.4g}") for extent in np.ptp(positions.astype(np.float64), axis=0))
 
 
+def height_in_scene(mesh: TriangleMesh) -> float:
+    """Height of the mesh in the scene's own unit, before `write_glb` scales it."""
+    return float(f"{np.ptp(mesh.vertices[:, 1].double().numpy()):.6g}")
+
+
 def _placed(
     vertices: Float[Tensor, "v 3"], height: float | None, placement: Placement | None
 ) -> tuple[np.ndarray, list[float]]:

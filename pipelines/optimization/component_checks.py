@@ -471,7 +471,9 @@ def _raised_by(error: Exception, components: Sequence[object], outsider: str) ->
     For a component of this package, the `outsider` that it called is named instead, if there is one.
     """
     who, module = outsider or "a component", ""
-    known, codes = {id(each) for each in components}, {getattr(each, "__code__", None) for each in components}
+    known = {id(each) for each in components}
+    # Unwrapped: all functions of one decorator share the code of its wrapper.
+    codes = {getattr(inspect.unwrap(each), "__code__", None) for each in components if callable(each)}
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame

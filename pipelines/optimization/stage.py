@@ -1,4 +1,4 @@
-"""One stage of distillation: a scene, a prior and a distiller, one step at a time."""
+"""One stage of distillation: a scene, a prior and a distiller, one optimizer step at a time."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import trimesh
 from PIL import Image
 
 from steindreamer.pipelines.config.run_config import load_config
-from steindreamer.pipelines.export.gltf import write_glb
+from steindreamer.pipelines.export.gltf import height_in_scene, write_glb
 from steindreamer.pipelines.meshing.texels import rasterize_uvs
 from steindreamer.pipelines.runs.folder import write_config
 from steindreamer.representations import TriangleMesh
@@ -56,14 +56,13 @@ def measures(script: Any) -> Any:
 @pytest.fixture(scope="module")
 def exported(script: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The true mug through our exporter, at a small size."""
-    return script.export_true_object(
-        TRUTH, tmp_path_factory.mktemp("mug"), 0.03, cameras=24, view_size=128, texture_size=256, face_budget=8000
-    )
+    settings = {"cameras": 24, "view_size": 128, "texture_size": 256, "face_budget": 8000, "tolerance": 0.0}
+    return script.export_true_object(TRUTH, tmp_path_factory.mktemp("mug"), 0.03, **settings)
 
 
 @pytest.fixture(scope="module")
 def asset(script: Any, measures: Any, exported: Path) -> TriangleMesh:
-    return measures.placed(script.read_glb(exported), rescale=False)
+    return measures.in_scene(script.read_glb(exported), None)
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +176,11 @@ def test_the_nearest_truth_is_the_object_itself(script: Any, measures: Any) -> N
 
 @pytest.mark.parametrize("height", [None, 0.1])
 def test_the_exports_placement_is_undone(script: Any, measures: Any, asset: TriangleMesh, tmp_path: Path, height: Any):
-    write_glb(tmp_path / "a.glb", replace(asset, vertices=asset.vertices + 0.3), height_meters=height)
-    back = measures.placed(script.read_glb(tmp_path / "a.glb"), rescale=height is not None)
-    torch.testing.assert_close(back.vertices, asset.vertices, atol=0.02 if height else 1e-5, rtol=0)
+    moved = replace(asset, vertices=asset.vertices + 0.3)
+    noted: dict[str, object] = {"scene_height": height_in_scene(moved)}
+    write_glb(tmp_path / "a.glb", moved, height_meters=height, extras=noted)
+    back = measures.in_scene(script.read_glb(tmp_path / "a.glb"), script.extras(tmp_path / "a.glb")["scene_height"])
+    torch.testing.assert_close(back.vertices, asset.vertices, atol=1e-5, rtol=0)
 
 
 def row(kind: str, label: str = "tiny, gaussians", **values: object) -> dict[str, object]:
@@ -253,7 +254,9 @@ def test_a_finished_run_is_judged_with_its_records(
     folder = tmp_path / "run"
     (folder / "asset").mkdir(parents=True)
     (folder / "asset" / "asset.glb").write_bytes(exported.read_bytes())
-    write_config(folder, load_config(prompt="a red mug", overrides=["method.guidance_scale=3"]))
+    write_config(
+        folder, load_config(prompt="a red mug", overrides=["method.guidance_scale=3", "stages.coarse.views.per_step=4"])
+    )
     lines = [("coarse", 10, 0.5), ("coarse", 15, 1.0), ("geometry", 20, 2.0)]
     records = [{"stage": name, "step": step, "seconds_per_step": seconds} for name, step, seconds in lines]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -17,7 +17,7 @@ import torch
 from mesh_samples import sphere, square
 
 from steindreamer.pipelines.export import write_glb
-from steindreamer.pipelines.meshing.maps import MaterialMaps, vertex_tangents
+from steindreamer.pipelines.meshing.maps import MaterialMaps, NormalMap, vertex_tangents
 from steindreamer.representations import Cameras, TriangleMesh, render_mesh
 from steindreamer.world.scorer import Accuracy
 
@@ -50,7 +50,7 @@ def plate(tilt_x: float = 0.0, tilt_y: float = 0.0) -> tuple[TriangleMesh, Mater
     mesh = square(0.5, normals=normals, uvs=CORNERS, texture=torch.full((3, 8, 8), 0.5))
     local = np.array([tilt_x, tilt_y, math.sqrt(1 - tilt_x**2 - tilt_y**2)])
     tile = np.broadcast_to((255 * (0.5 + 0.5 * local)).round().astype(np.uint8), (8, 8, 3)).copy()
-    return mesh, MaterialMaps(vertex_tangents(mesh), tile, np.full((8, 8, 3), 255, np.uint8))
+    return mesh, MaterialMaps(NormalMap(vertex_tangents(mesh), tile, 10.0), np.full((8, 8, 3), 255, np.uint8))
 
 
 def test_a_white_sphere_is_brighter_on_the_side_of_the_light(modules: Any) -> None:

@@ -137,7 +137,8 @@ def test_given_noise_takes_precedence(prior: TwoModes, geometry: GeometryBuffers
 
 
 def test_noise_that_would_be_broadcast_is_refused(prior: TwoModes, geometry: GeometryBuffers, image: Tensor) -> None:
-    def one_for_all(clean: Tensor, *_: Any) -> Tensor:
+    def one_for_all(clean: Tensor, timestep: Tensor, geometry: GeometryBuffers, generator: torch.Generator) -> Tensor:
+        del timestep, geometry, generator
         return torch.zeros_like(clean[:1])
 
     with pytest.raises(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steindreamer.distill import METHODS, ControlVariateConfig, Distiller, NoiseRequest, NoiseSchedule, SSDConfig
+from steindreamer.distill.priors.diffusion.prior import DiffusersPrior
 from steindreamer.distill.priors.modalities import MODALITIES, encode_depth, encode_normal
 from steindreamer.pipelines.cli.main import main
 from steindreamer.pipelines.config.run_config import load_config
@@ -341,13 +342,14 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds_per_step"} for line in lines]
 
 
-def test_a_run_that_cannot_be_is_refused_before_its_first_step() -> None:
+def test_a_run_that_cannot_be_is_refused_before_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*overrides: str, prior: str = "tiny") -> str:
         config = load_config(None, prior=prior, prompt="a red mug", overrides=overrides)
         with pytest.raises(UserError) as caught:
             Pipeline(config).first()
         return str(caught.value)
 
+    monkeypatch.setattr(DiffusersPrior, "modalities", ("color",))
     assert "stages.geometry.modalities asks for 'normal', but TinyPrior supports color" in refused(
         "stages.geometry.modalities={color: 1, normal: 1}"
     )
