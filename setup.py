@@ -16,6 +16,6 @@ setup(
     package_data={
         "": ["py.typed"],
         "steindreamer.configs": ["*.yaml", "*.json"],
-        "steindreamer.assets": ["**/*.safetensors", "**/*.json", "**/*.md", "*/*.png"],
+        "steindreamer.assets": ["**/*.safetensors", "**/*.json", "**/*.md", "*/*.jpg"],
     },
 )

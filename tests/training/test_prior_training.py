@@ -456,7 +456,7 @@ def test_the_card_holds_the_runs_own_records(
     )
     assert all(torch.equal(weights[name], trained[name]) for name in trained)
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
-    with Image.open(out / "samples.png") as image:
+    with Image.open(out / "samples.jpg") as image:
         assert image.size == (5 * len(MODALITIES) * SIZE, (len(FEW.kinds) + len(FEW.held_out)) * SIZE)
 
     monkeypatch.setattr(shipping, "LARGEST_MEGABYTES", 0.01)

@@ -48,7 +48,7 @@ images = pipeline("{first}", pipeline.features(views, torch.ones(4, 3), "{modali
 
 ## Samples
 
-![Samples](samples.png)
+![Samples](samples.jpg)
 
 One row per prompt: from 0, 90, 180 and 270 degrees of azimuth, and from {overhead:g} degrees above, as {modalities}.
 Every image was sampled by itself (DDIM, 25 steps, no guidance), none was chosen. The rows:

@@ -37,7 +37,7 @@ def ship(run: Path, out: Path) -> float:
     prompts = default_prompts(pipeline)
     sheet = contact_sheet(pipeline, prompts, _AZIMUTHS, 1.0, _SEED)
     scale = 2 if len(pipeline.modalities) == 1 else 1
-    sheet.resize((scale * sheet.width, scale * sheet.height)).save(out / "samples.png", optimize=True)
+    sheet.resize((scale * sheet.width, scale * sheet.height)).save(out / "samples.jpg", quality=88)
     write_manifest(out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     if size > LARGEST_MEGABYTES:
