@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import SettingsError, UnknownNameError, nearest
 from ..plain_text import shown
-from .schema import Schema
-from .setting_text import mapping_of, word
+from .schema import INITIAL_FILES, Schema
+from .setting_text import is_null, mapping_of, word
 from .yaml_text import MAX_DEPTH, Given, YamlError, read_yaml
 
 DEFAULT_PRESET = "cpu"
@@ -18,7 +18,11 @@ DEFAULT_PRESET = "cpu"
 DEFAULT_NAMES = {"representation": "gaussians", "method": "ssd", "prior": "tiny"}
 
 WHEN = "when"
-"""Key of a preset's section that applies only with one representation or prior: `when: {nerf: {stages: ...}}`."""
+"""Key of a preset's sections that apply only with one representation or prior, or only if the scene is initialized
+from a file: `when: {nerf: {stages: ...}, initial_file: {...}}`."""
+
+INITIAL_FILE = "initial_file"
+"""Name of the section of `WHEN` for runs whose scene is initialized from the user's file."""
 
 
 def presets() -> dict[str, Path]:
@@ -66,7 +70,8 @@ def parts_of(
         layers = [*layers, {"prior": {"model": chosen["prior"]}}]
         chosen["prior"] = "diffusers"
     names = _choose_names(layers, chosen, schema)
-    parts = [part for layer in layers for part in _applicable(layer, names, schema)]
+    sections = [names["prior"], names["representation"], *([INITIAL_FILE] if _starts_from_file(layers) else [])]
+    parts = [part for layer in layers for part in _applicable(layer, sections, schema)]
     return [_without_foreign_sections(part, names, schema) for part in parts], names
 
 
@@ -83,9 +88,26 @@ def _is_model(prior: str, schema: Schema) -> bool:
         return False
 
 
-def _applicable(layer: Mapping[str, Any], names: Mapping[str, str], schema: Schema) -> list[Mapping[str, Any]]:
-    """The layer, followed by its sections for this prior and then for this representation."""
-    special, known = layer.get(WHEN, {}), [*schema.choices["prior"], *schema.choices["representation"]]
+def _starts_from_file(layers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the representation of the run or of a stage is given a file to start from. The last layer wins."""
+    files: dict[tuple[str, str], Any] = {}
+    for layer in layers:
+        stages = mapping_of(layer.get("stages", {}), "stages")
+        stages = {word(name): mapping_of(stage, word(name)) for name, stage in _items(stages)}
+        scenes = {"": layer, **stages}
+        for name, given in scenes.items():
+            scene = mapping_of(dict(_items(given)).get("representation", {}), "representation")
+            files |= {(name, key): value for key, value in _items(scene) if key in INITIAL_FILES}
+    return any(not is_null(value) and str(value).strip() for value in files.values())
+
+
+def _items(section: Any) -> list[tuple[Any, Any]]:
+    return list(section.items()) if isinstance(section, Mapping) else []
+
+
+def _applicable(layer: Mapping[str, Any], sections: Sequence[str], schema: Schema) -> list[Mapping[str, Any]]:
+    """The layer, followed by those of its `when` sections that apply, in this order."""
+    special, known = layer.get(WHEN, {}), [*schema.choices["prior"], *schema.choices["representation"], INITIAL_FILE]
     if isinstance(special, Mapping):
         special = {
             schema.full_name("representation", name): mapping_of(part, f"{WHEN}.{word(name)}")
@@ -93,7 +115,7 @@ def _applicable(layer: Mapping[str, Any], names: Mapping[str, str], schema: Sche
         }
     if not isinstance(special, Mapping) or not all(isinstance(part, Mapping) for part in special.values()):
         raise SettingsError(
-            f"'{WHEN}' holds sections by representation or prior, such as {WHEN}: {{nerf: {{...}}}}; "
+            f"'{WHEN}' holds sections by representation or prior, or {INITIAL_FILE}, such as {WHEN}: {{nerf: {{...}}}}; "
             f"got {shown(special)}"
         )
     for name in special:
@@ -103,7 +125,7 @@ def _applicable(layer: Mapping[str, Any], names: Mapping[str, str], schema: Sche
                 f"known: {', '.join(known)}"
             )
     plain = {key: value for key, value in layer.items() if key != WHEN}
-    return [plain, *(_opened(special.get(names[section], {})) for section in ("prior", "representation"))]
+    return [plain, *(_opened(special.get(name, {})) for name in sections)]
 
 
 def _choose_names(layers: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], schema: Schema) -> dict[str, str]:

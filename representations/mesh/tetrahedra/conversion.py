@@ -54,7 +54,7 @@ def nodes_on_surface(
     sdf = node_distances(mesh, grid)
     moved = grid.border
     for side in (1.0, -1.0):
-        must_contain = _points_beside(mesh, grid, side, generator)
+        must_contain = _points_beside(mesh, positions, sdf, grid, side, generator)
         for _ in range(ROUNDS):
             missed = must_contain[_is_missed(must_contain, positions, sdf, grid, side)]
             nodes, places = _nearest_nodes(missed, grid, ~moved & (side * sdf >= 0))
@@ -94,19 +94,31 @@ def node_distances(mesh: TriangleMesh, grid: TetrahedralGrid) -> Float[Tensor, "
 
 
 def _points_beside(
-    mesh: TriangleMesh, grid: TetrahedralGrid, side: float, generator: torch.Generator
+    mesh: TriangleMesh,
+    positions: Float[Tensor, "n 3"],
+    sdf: Float[Tensor, " n"],
+    grid: TetrahedralGrid,
+    side: float,
+    generator: torch.Generator,
 ) -> Float[Tensor, "m 3"]:
-    """Points inside (side 1) or outside (side -1), up to half a cell from the surface, less where it is thin."""
+    """Points inside (side 1) or outside (side -1), up to half a cell from the surface, less where it is thin.
+
+    Points that are on the right side of the surface defined by the nodes are left out, which are nearly all: only for
+    the others is the exact distance needed.
+    """
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     area = float(0.5 * torch.linalg.cross(b - a, c - a).norm(dim=1).sum())
     samples = sample_surface(mesh, 1 + int(area / (0.3 * grid.cell) ** 2), generator)
-    points, left = [], torch.ones(len(samples.points), dtype=torch.bool)
+    near_displaced = _near_displaced(positions, grid)
+    points, left = [], torch.arange(len(samples.points))
     for depth_in_cells in DEPTHS:
         depth = depth_in_cells * grid.cell
         candidates = samples.points[left] - side * depth * samples.normals[left]
+        missed, unknown = _tetrahedron_test(candidates, sdf, near_displaced, grid, side)
+        left, candidates = left[missed | unknown], candidates[missed | unknown]
         fits = -side * signed_distance(candidates, mesh) > 0.9 * depth
         points.append(candidates[fits])
-        left[left.nonzero()[fits, 0]] = False
+        left = left[~fits]
     return torch.cat(points)
 
 
@@ -118,14 +130,7 @@ def _is_missed(
     side: float,
 ) -> Bool[Tensor, " m"]:
     """Whether points are on the wrong side of the surface defined by the nodes."""
-    corners, weights = grid.locate(points)
-    missed = side * (sdf[corners] * weights).sum(1) > 0
-    # Among displaced nodes, the tetrahedron that contains a point is unknown, but not the surface.
-    near = (positions != grid.positions).any(1).reshape(grid.shape).float()
-    for axis in range(3):
-        reach = [_NEAR_DISPLACED if axis == other else 0 for other in range(3)]
-        near = F.max_pool3d(near, [2 * cells + 1 for cells in reach], stride=1, padding=reach)
-    unknown = near.reshape(-1)[corners].amax(1) > 0
+    missed, unknown = _tetrahedron_test(points, sdf, _near_displaced(positions, grid), grid, side)
     if unknown.any():
         vertices, faces = marching_tetrahedra(positions, sdf, grid)
         if len(faces) == 0:
@@ -133,6 +138,30 @@ def _is_missed(
         else:
             missed[unknown] = side * signed_distance(points[unknown], TriangleMesh(vertices, faces)) > 0
     return missed
+
+
+def _tetrahedron_test(
+    points: Float[Tensor, "m 3"],
+    sdf: Float[Tensor, " n"],
+    near_displaced: Bool[Tensor, " n"],
+    grid: TetrahedralGrid,
+    side: float,
+) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " m"]]:
+    """Whether points are on the wrong side by the interpolation in their tetrahedron, and whether that is unreliable.
+
+    Among displaced nodes, the tetrahedron that contains a point is unknown.
+    """
+    corners, weights = grid.locate(points)
+    return side * (sdf[corners] * weights).sum(1) > 0, near_displaced[corners].any(1)
+
+
+def _near_displaced(positions: Float[Tensor, "n 3"], grid: TetrahedralGrid) -> Bool[Tensor, " n"]:
+    """Nodes within `_NEAR_DISPLACED` cells per axis of a displaced one."""
+    near = (positions != grid.positions).any(1).reshape(grid.shape).float()
+    for axis in range(3):
+        reach = [_NEAR_DISPLACED if axis == other else 0 for other in range(3)]
+        near = F.max_pool3d(near, [2 * cells + 1 for cells in reach], stride=1, padding=reach)
+    return near.reshape(-1) > 0
 
 
 def _nearest_nodes(

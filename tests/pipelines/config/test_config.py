@@ -127,6 +127,24 @@ def test_settings_for_another_representation_or_prior_are_dropped(tmp_path: Path
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "applies"),
+    [
+        ([], False),
+        (["representation.initial_ply=a.ply"], True),
+        (["representation={initial_ply: a.ply}"], True),
+        (["representation.initial_ply=a.ply", "representation.initial_ply="], False),
+        (["stages.coarse.representation={name: dmtet, initial_mesh: a.glb}"], True),
+    ],
+)
+def test_settings_for_scenes_from_a_file(tmp_path: Path, overrides: list[str], applies: bool) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("stages: {coarse: {rates: 6}}\nwhen: {initial_file: {stages: {coarse: {rates: null}}}}\n")
+    assert load_config(path, overrides=overrides).stages["coarse"].rates == (None if applies else 6)
+    given = load_config(path, overrides=[*overrides, "stages.coarse.rates=2"])
+    assert given.stages["coarse"].rates == 2
+
+
 def test_stages_keep_their_order_and_may_be_added() -> None:
     config = load_config(None, overrides=["stages.polish.representation=null", "stages.polish.steps=5"])
     assert list(config.active_stages()) == ["coarse", "geometry", "texture", "polish"]
