@@ -12,6 +12,7 @@ from glb import placed, read_glb
 from jaxtyping import Float
 from torch import Tensor
 
+from steindreamer.pipelines.export.lighting import CLAY, shaded, toward_key_light
 from steindreamer.representations import Cameras, TriangleMesh
 from steindreamer.representations.mesh.formats.gltf_accessors import GltfAccessors
 from steindreamer.representations.mesh.formats.gltf_document import GltfDocument
@@ -20,12 +21,6 @@ from steindreamer.representations.mesh.rasterization import interpolate, rasteri
 from steindreamer.representations.mesh.render import sample_texture
 
 Look = Literal["unlit", "lit", "clay"]
-CLAY = 0.75
-"""Display value of clay."""
-KEY = (-0.5, -0.7, -0.6)
-"""Direction toward the key light in camera space (x right, y down, z forward): from the upper left front."""
-DIRECT, AMBIENT = 0.9, 0.2
-"""Linear factors of a surface that faces the key light, and of every surface."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +67,6 @@ def render_asset(
     return torch.cat([_image(asset, cameras[i], look, background, supersample) for i in range(len(cameras))])
 
 
-def shaded(
-    base: Float[Tensor, "b 3 h w"], normal: Float[Tensor, "b 3 h w"], toward_light: Float[Tensor, "b 3"]
-) -> Float[Tensor, "b 3 h w"]:
-    """Light an sRGB base color with a key light (Lambert's law) and ambient light, in linear space; returns sRGB.
-
-    Args:
-        base: Base color in [0, 1].
-        normal: Unit normals.
-        toward_light: Direction toward the key light, of any length, in the space of the normals.
-    """
-    cosine = torch.einsum("bchw,bc->bhw", normal, F.normalize(toward_light, dim=1))[:, None].clamp(min=0)
-    linear = torch.where(base <= 0.04045, base / 12.92, ((base + 0.055) / 1.055) ** 2.4)
-    light = (linear * (AMBIENT + DIRECT * cosine)).clamp(max=1)
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
-
-
 def _image(asset: Asset, camera: Cameras, look: Look, background: float, supersample: int) -> Float[Tensor, "1 3 h w"]:
     mesh = asset.mesh
     assert mesh.normals is not None and mesh.uvs is not None and mesh.texture is not None
@@ -106,5 +85,5 @@ def _image(asset: Asset, camera: Cameras, look: Look, background: float, supersa
             bitangent = torch.linalg.cross(normal, tangent, dim=1) * sign
             normal = F.normalize(local[:, :1] * tangent + local[:, 1:2] * bitangent + local[:, 2:] * normal, dim=1)
         normal = torch.where(fragments.front[:, None], normal, -normal)
-        color = shaded(color, normal, camera.camera_to_world[:, :3, :3] @ torch.tensor(KEY))
+        color = shaded(color, normal, toward_key_light(camera))
     return F.avg_pool2d(color * mask + background * (1 - mask), supersample)

@@ -10,6 +10,7 @@ from typing import Any
 from steindreamer.representations import Representation, TriangleMesh
 
 from ..meshing.atlas import texture_surface
+from ..meshing.bake import to_bytes
 from ..meshing.maps import LEAST_DETAIL, NormalMap, NormalMapChoice, bake_maps, bake_normals
 from ..meshing.stopwatch import Stopwatch
 from ..meshing.views import take_views
@@ -17,13 +18,14 @@ from ..settings.validation import check_settings
 from .config import ExportConfig
 from .fidelity import color_fidelity
 from .gltf import height_in_scene, size_in_file, write_glb
-from .previews import save_mesh_sheet
+from .previews import save_maps, save_mesh_sheet
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "asset.glb"
 IMAGE_NAME = "asset.png"
-IMAGE_SIZE = 256
+IMAGE_SIZE = 320
+MAPS_NAME = "maps.png"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def export_asset(
     name: str = "asset",
     provenance: dict[str, object] | None = None,
 ) -> ExportReport:
-    """Extract, clean, unwrap, bake and write `directory/asset.glb`, and an image; a line per step is logged.
+    """Extract, clean, unwrap, bake and write `directory/asset.glb`, renders of it (`asset.png`) and its maps
+    (`maps.png`); a line per step is logged.
 
     Args:
         representation: the scene to export.
@@ -104,6 +107,10 @@ def export_asset(
     with watch("compare"):
         fidelity = color_fidelity(representation, mesh)
         save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
+        assert mesh.texture is not None
+        base_color = to_bytes(mesh.texture.permute(1, 2, 0).numpy())
+        images = [base_color, *([normal.image] if normal else []), maps.occlusion_roughness_metallic]
+        save_maps(images, path.with_name(MAPS_NAME))
     logger.info(f"size: {' x '.join(f'{extent:.3g}' for extent in size)} m (width x height x depth)")
     logger.info(
         f"{len(mesh.faces)} faces, {'watertight' if watertight else 'not watertight'}, within {surface.deviation:.2%} "

@@ -220,5 +220,5 @@ def _linear(srgb: np.ndarray) -> np.ndarray:
 
 def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=7)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=5)
     return buffer.getvalue()

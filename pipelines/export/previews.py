@@ -1,15 +1,15 @@
-"""Preview images: preview grids of the scene and of the asset, and a turntable."""
+"""Preview images: preview grids of the scene and of the asset, a turntable, and the maps of a material."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -19,13 +19,16 @@ from ..devices import device_of
 from ..errors import UserError
 from ..files import write_atomically
 from ..optimization.views import ViewsConfig
+from .lighting import clay, lit
 
 ELEVATION, STEEPEST = 15.0, 70.0
 """Usual and steepest elevation of the views around an object, in degrees."""
+MAP_SIZE = 512
+"""Largest size of a map in `save_maps`, in pixels."""
 
 
 def save_contact_sheet(representation: Representation, path: Path, size: int, views: ViewsConfig | None = None) -> None:
-    """Save a preview grid of eight views and one from above (PNG), with a row each of color and normals per particle.
+    """Save a preview grid of four views and one from above (PNG), with rows of color, clay and normals per particle.
 
     Args:
         representation: the scene.
@@ -34,19 +37,38 @@ def save_contact_sheet(representation: Representation, path: Path, size: int, vi
         views: the training cameras; if they are inside the scene, the views are too. None: around the scene.
     """
     cameras = sheet_cameras(size, views)
-    _save_image(torch.cat([_sheet(_draw(particle, cameras)) for particle in particles_of(representation)], -2), path)
+    rows = [
+        _sheet(
+            _draw(particle, cameras),
+            cameras,
+            lambda output, camera: (output.rgb, clay(output, camera), _normal(output)),
+        )
+        for particle in particles_of(representation)
+    ]
+    _save_image(torch.cat(rows, -2), path)
 
 
 def save_mesh_sheet(mesh: TriangleMesh, path: Path, size: int) -> None:
-    """Save a preview grid of a mesh, with the views of `save_contact_sheet`."""
+    """Save a preview grid of a mesh with the views of `save_contact_sheet`: lit, clay and base color."""
     cameras, white = sheet_cameras(size), torch.ones(1, 3)
-    _save_image(_sheet(render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras))), path)
+    outputs = (render_mesh(mesh, cameras[i], white, supersample=2) for i in range(len(cameras)))
+    _save_image(
+        _sheet(outputs, cameras, lambda output, camera: (lit(output, camera), clay(output, camera), output.rgb)), path
+    )
+
+
+def save_maps(maps: Sequence[UInt8[np.ndarray, "s s 3"]], path: Path) -> None:
+    """Save texture maps of one size side by side (PNG), each reduced to at most `MAP_SIZE` pixels."""
+    size = min(MAP_SIZE, len(maps[0]))
+    images = [Image.fromarray(each).resize((size, size), Image.Resampling.BOX) for each in maps]
+    _save_image(torch.cat([_to_tensor(image) for image in images], -1), path)
 
 
 def save_turntable(
     representation: Representation, path: Path, frames: int, size: int, views: ViewsConfig | None = None
 ) -> None:
-    """Save an animated WebP that starts at the front, one turn in three seconds; particles are side by side.
+    """Save an animated WebP of color and clay that starts at the front, one turn in three seconds; particles are side
+    by side.
 
     Args:
         representation: the scene.
@@ -58,7 +80,10 @@ def save_turntable(
     azimuth = torch.arange(frames) * 360.0 / frames
     cameras = _cameras(azimuth, torch.zeros(frames), size, views)
     drawn = zip(*(_draw(particle, cameras) for particle in particles_of(representation)), strict=True)
-    first, *rest = (_to_image(torch.cat([output.rgb[0] for output in row], -1)) for row in drawn)
+    first, *rest = (
+        _to_image(torch.cat([image[0] for output in row for image in (output.rgb, clay(output, cameras[k]))], -1))
+        for k, row in enumerate(drawn)
+    )
     buffer = io.BytesIO()
     first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=max(1, 3000 // frames), loop=0, quality=85)
     write_atomically(path, buffer.getvalue())
@@ -66,8 +91,8 @@ def save_turntable(
 
 def sheet_cameras(size: int, views: ViewsConfig | None = None) -> Cameras:
     """The cameras of a preview grid with `size` pixels per view."""
-    azimuth = torch.tensor([*range(0, 360, 45), 30], dtype=torch.float32)
-    return _cameras(azimuth, torch.tensor([0.0] * 8 + [1.0]), size, views)
+    azimuth = torch.tensor([20, 110, 200, 290, 30], dtype=torch.float32)
+    return _cameras(azimuth, torch.tensor([0.0] * 4 + [1.0]), size, views)
 
 
 def _cameras(
@@ -98,8 +123,14 @@ def _draw(representation: Representation, cameras: Cameras) -> Iterator[RenderOu
         yield output
 
 
-def _sheet(outputs: Iterable[RenderOutput]) -> Float[Tensor, "3 h w"]:
-    return torch.cat([torch.cat([output.rgb[0], _normal_colors(output)], -2) for output in outputs], -1)
+def _sheet(
+    outputs: Iterable[RenderOutput],
+    cameras: Cameras,
+    looks: Callable[[RenderOutput, Cameras], Sequence[Float[Tensor, "1 3 h w"]]],
+) -> Float[Tensor, "3 h w"]:
+    """A column per camera with one look below the other."""
+    columns = (torch.cat([look[0] for look in looks(output, cameras[k])], -2) for k, output in enumerate(outputs))
+    return torch.cat([*columns], -1)
 
 
 def _save_image(image: Float[Tensor, "3 h w"], path: Path) -> None:
@@ -109,9 +140,13 @@ def _save_image(image: Float[Tensor, "3 h w"], path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _normal_colors(output: RenderOutput) -> Float[Tensor, "3 h w"]:
+def _normal(output: RenderOutput) -> Float[Tensor, "1 3 h w"]:
     """World x, y, z as red, green, blue: -1 is dark, 1 is light."""
-    return ((output.normal * 0.5 + 0.5) * output.opacity + (1 - output.opacity))[0]
+    return (output.normal * 0.5 + 0.5) * output.opacity + (1 - output.opacity)
+
+
+def _to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 
 
 def _to_image(image: Float[Tensor, "3 h w"]) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..config.run_config import RunConfig
 from ..export import ExportReport
-from ..export.asset import IMAGE_NAME
+from ..export.asset import IMAGE_NAME, MAPS_NAME
 from ..files import read_regular, write_atomically
 
 STYLE = """
@@ -51,7 +51,7 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
 {stages} steps, seed {config.seed}, {seconds:.0f} s in total</p>
 <div class="top">{turntable}<div>{_table(_facts(exports[0])) if exports else ""}<p>{_links(folder)}</p></div></div>
 {asset}<h2>The scene</h2>
-{_figure("previews/final.png", "After the last step; normals below.")}
+{_figure("previews/final.png", "After the last step: color, clay and normals.")}
 <h2>Optimization</h2>
 {_chart(records, {"loss": "half the squared weighted residual, summed over the latent"}, "distillation loss")}
 {_chart(records, variances, "gradient variance over noise draws, summed over the latent")}
@@ -79,8 +79,11 @@ def _records(training_log: Path) -> list[dict[str, float]]:
 
 def _asset(export: ExportReport, folder: Path, particle: int) -> str:
     """Render the section of one particle; the facts about the first one are at the top of the page."""
-    source = export.path.with_name(IMAGE_NAME).relative_to(folder).as_posix()
-    image = _figure(source, "The exported mesh with its texture; normals below.")
+    beside = export.path.parent.relative_to(folder).as_posix()
+    names = ("base color", *(["normal map"] if export.normal_map else []), "occlusion, roughness and metalness")
+    image = _figure(f"{beside}/{IMAGE_NAME}", "The exported mesh under light, as clay, and its base color.") + _figure(
+        f"{beside}/{MAPS_NAME}", f"Its maps: {', '.join(names)}."
+    )
     if particle == 0:
         return f"<h2>The asset</h2>{image}\n"
     return f"<h2>The asset of particle {particle + 1}</h2>{_table(_facts(export))}{image}\n"

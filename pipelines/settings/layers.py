@@ -115,8 +115,8 @@ def _applicable(layer: Mapping[str, Any], sections: Sequence[str], schema: Schem
         }
     if not isinstance(special, Mapping) or not all(isinstance(part, Mapping) for part in special.values()):
         raise SettingsError(
-            f"'{WHEN}' holds sections by representation or prior, or {INITIAL_FILE}, such as {WHEN}: {{nerf: {{...}}}}; "
-            f"got {shown(special)}"
+            f"'{WHEN}' holds sections by representation or prior, or for {INITIAL_FILE}, such as "
+            f"{WHEN}: {{nerf: {{...}}}}; got {shown(special)}"
         )
     for name in special:
         if name not in known:

@@ -121,8 +121,8 @@ def test_images_of_a_scene_around_the_cameras_are_taken_inside(look: Any) -> Non
     assert torch.allclose(cameras.position.norm(dim=1), torch.tensor(0.2))
     toward = (cameras.forward * cameras.position).sum(1) / 0.2
     assert torch.allclose(toward, torch.tensor(-1.0 if look == "center" else 1.0))
-    assert torch.allclose(cameras.elevation, torch.tensor([10.0] * 8 + [30.0]), atol=1e-3)
-    assert torch.allclose((cameras.azimuth[:8].diff()) % 360, torch.tensor(45.0), atol=1e-3)
+    assert torch.allclose(cameras.elevation, torch.tensor([10.0] * 4 + [30.0]), atol=1e-3)
+    assert torch.allclose((cameras.azimuth[:4].diff()) % 360, torch.tensor(90.0), atol=1e-3)
     assert float(cameras.intrinsics[0, 1, 1]) == pytest.approx(8 / math.tan(math.radians(30)), rel=1e-5)
     outside = sheet_cameras(16, ViewsConfig())
     assert float(outside.position.norm(dim=1).min()) > 1 and torch.equal(outside.position, sheet_cameras(16).position)

@@ -84,12 +84,12 @@ def test_every_particle_becomes_an_asset(finished: tuple[Path, str]) -> None:
 def test_images_and_report_show_all_particles(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     with Image.open(folder / "previews" / "final.png") as sheet, Image.open(folder / "turntable.webp") as turn:
-        assert sheet.size == (9 * 16, 2 * 2 * 16) and turn.size == (2 * 16, 16)
-        upper, lower = sheet.crop((0, 0, 144, 32)), sheet.crop((0, 32, 144, 64))
+        assert sheet.size == (5 * 16, 2 * 3 * 16) and turn.size == (2 * 2 * 16, 16)
+        upper, lower = sheet.crop((0, 0, 80, 48)), sheet.crop((0, 48, 80, 96))
         assert upper.tobytes() != lower.tobytes()
     page = (folder / "report.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert "asset/asset.png" in sources and "asset/particle_2/asset.png" in sources
+    assert {f"asset/{name}.png" for name in ("asset", "maps", "particle_2/asset", "particle_2/maps")} <= set(sources)
     assert "asset/particle_2/asset.glb" in sources and "particle 2" in page
     assert all((folder / source).is_file() for source in sources)
 
