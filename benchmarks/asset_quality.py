@@ -31,7 +31,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -39,18 +39,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from asset_measures import in_scene, measure, nearest
 from glb import extras, read_glb
-from jaxtyping import Float
 from PIL import Image, ImageDraw
-from torch import Tensor
 from true_asset import export_true_object
 
 from steindreamer.distill.geometry_buffers import GeometryBuffers
 from steindreamer.distill.variance.probe import count_predictions
 from steindreamer.pipelines.comparison.intervals import Interval
 from steindreamer.pipelines.config.run_config import RunConfig, read_config
+from steindreamer.pipelines.export.lighting import clay, lit
 from steindreamer.pipelines.geometry_models import load_estimator
 from steindreamer.pipelines.runs.folder import slug
 from steindreamer.representations import Cameras, TriangleMesh, render_mesh
@@ -246,30 +244,13 @@ def calls_per_view(config: RunConfig, stage: str) -> int:
     return counter.predictions
 
 
-def lit(mesh: TriangleMesh, cameras: Cameras, *, clay: bool = False) -> Float[Tensor, "b 3 h w"]:
-    """Render under a light from the upper left of the camera, over white.
-
-    Args:
-        mesh: The mesh.
-        cameras: The cameras.
-        clay: Whether to replace the colors by gray, which shows the shape alone.
-    """
-    shown = replace(mesh, uvs=None, texture=None, colors=None) if clay else mesh
-    output = render_mesh(shown, cameras, torch.ones(len(cameras), 3), supersample=3)
-    direction = cameras.camera_to_world[:, :3, :3] @ F.normalize(torch.tensor([-0.6, -0.8, -0.7]), dim=0)
-    facing = (output.normal * direction[:, :, None, None]).sum(1, keepdim=True)
-    light = 0.25 + 0.75 * facing.clamp(min=0)
-    solid = (output.rgb - (1 - output.opacity)).clamp(0, 1)
-    return solid * light ** (1 / 2.2) + 1 - output.opacity
-
-
 def save_sheet(mesh: TriangleMesh, truth: TriangleMesh, path: Path, title: str, size: int = 256) -> None:
     """Save two rows of renders, the truth above the asset: four lit views, then the same four in clay."""
     cameras = Cameras.orbit([25.0, 115.0, 205.0, 295.0], [20.0, 20.0, 20.0, 55.0], height=size)
-    rows = [
-        torch.cat([image for clay in (False, True) for image in lit(each, cameras, clay=clay)], 2)
-        for each in (truth, mesh)
-    ]
+    rows = []
+    for each in (truth, mesh):
+        output = render_mesh(each, cameras, torch.ones(len(cameras), 3), supersample=3)
+        rows.append(torch.cat([*lit(output, cameras), *clay(output, cameras)], 2))
     pixels = (torch.cat(rows, 1).permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
