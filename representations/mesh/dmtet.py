@@ -21,7 +21,7 @@ from ..ops import exponential_decay
 from ..triangle_mesh import TriangleMesh, vertex_normals
 from .file import read_fitted_mesh
 from .rasterization.dispatch import Backend
-from .regularizers import edge_normal_consistency, laplacian
+from .regularizers import edge_normal_consistency, laplacian, robust_normal_consistency
 from .render import draw_mesh
 from .sampling import sample_surface
 from .signed_distance import signed_distance
@@ -142,7 +142,7 @@ class DmtetMesh(Representation):
         generator: Source of the initial color field.
     """
 
-    render_terms = ("laplacian", "edge_normal_consistency")
+    render_terms = ("laplacian", "edge_normal_consistency", "robust_normal_consistency")
 
     def __init__(
         self,
@@ -235,7 +235,8 @@ class DmtetMesh(Representation):
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         """Render by rasterization; see `Representation.render`.
 
-        `terms` has `laplacian` and `edge_normal_consistency` of `mesh.regularizers`, with lengths in cells.
+        `terms` has `laplacian`, `edge_normal_consistency` and `robust_normal_consistency` of `mesh.regularizers`, with
+        lengths in cells.
         """
         vertices, faces = self.surface()
         normals = vertex_normals(vertices, faces)
@@ -246,6 +247,7 @@ class DmtetMesh(Representation):
         terms = {
             "laplacian": laplacian(vertices, faces, self.grid.cell),
             "edge_normal_consistency": edge_normal_consistency(normals, faces),
+            "robust_normal_consistency": robust_normal_consistency(normals, faces),
         }
         return replace(output, terms=terms)
 

@@ -6,9 +6,15 @@ triangles are sums over edges, and no edge table is needed.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+CREASE = 20.0
+"""Angle in degrees between the normals at the ends of an edge at which `robust_normal_consistency` is half of its
+maximum."""
 
 
 def laplacian(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], unit: float) -> Float[Tensor, ""]:
@@ -36,6 +42,20 @@ def edge_normal_consistency(normals: Float[Tensor, "v 3"], faces: Int64[Tensor, 
         return normals[:0].sum()
     begin, end = _sides(faces)
     return (1 - (normals.index_select(0, begin) * normals.index_select(0, end)).sum(1)).mean()
+
+
+def robust_normal_consistency(normals: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"]) -> Float[Tensor, ""]:
+    """Mean of d / (d + s) over the edges with d = 1 - cosine between the vertex normals at the two ends, in [0, 1].
+
+    For angles well below `CREASE` this is `edge_normal_consistency` divided by s = 1 - cos(`CREASE`). Above, it is
+    constant, so that dents are flattened while creases and the rims of thin parts are kept. It is the robust function
+    of Geman and McClure [1985]. It is 0 without faces.
+    """
+    if len(faces) == 0:
+        return normals[:0].sum()
+    begin, end = _sides(faces)
+    difference = 1 - (normals.index_select(0, begin) * normals.index_select(0, end)).sum(1)
+    return (difference / (difference + 1 - math.cos(math.radians(CREASE)))).mean()
 
 
 def _sides(faces: Int64[Tensor, "f 3"]) -> tuple[Int64[Tensor, " s"], Int64[Tensor, " s"]]:

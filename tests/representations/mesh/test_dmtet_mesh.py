@@ -12,7 +12,11 @@ from plain_marching_tetrahedra import plain_marching_tetrahedra
 from torch import Tensor
 
 from steindreamer.representations import Cameras, DmtetConfig, DmtetMesh, TriangleMesh, render_mesh, sphere_of_cameras
-from steindreamer.representations.mesh.regularizers import edge_normal_consistency, laplacian
+from steindreamer.representations.mesh.regularizers import (
+    edge_normal_consistency,
+    laplacian,
+    robust_normal_consistency,
+)
 from steindreamer.representations.mesh.signed_distance import signed_distance
 from steindreamer.representations.mesh.tetrahedra import TetrahedralGrid
 from steindreamer.representations.mesh.tetrahedra import conversion as conversion_module
@@ -332,8 +336,11 @@ def test_mesh_regularizers_against_neighbor_lists() -> None:
     torch.testing.assert_close(laplacian(mesh.vertices, mesh.faces, 0.1), expected)
     normals = torch.nn.functional.normalize(torch.randn(len(mesh.vertices), 3), dim=1)
     ends = torch.from_numpy(np.array(shape.edges_unique))
-    expected = (1 - (normals[ends[:, 0]] * normals[ends[:, 1]]).sum(1)).mean()
-    torch.testing.assert_close(edge_normal_consistency(normals, mesh.faces), expected)
+    difference = 1 - (normals[ends[:, 0]] * normals[ends[:, 1]]).sum(1)
+    torch.testing.assert_close(edge_normal_consistency(normals, mesh.faces), difference.mean())
+    robust = (difference / (difference + 1 - math.cos(math.radians(20)))).mean()
+    torch.testing.assert_close(robust_normal_consistency(normals, mesh.faces), robust)
+    assert robust_normal_consistency(normals, mesh.faces[:0]) == 0
     assert laplacian(mesh.vertices, mesh.faces[:0], 0.1) == 0 == edge_normal_consistency(normals, mesh.faces[:0])
 
 
