@@ -19,6 +19,7 @@ from mesh_samples import sphere, square
 from steindreamer.pipelines.export import write_glb
 from steindreamer.pipelines.meshing.maps import MaterialMaps, NormalMap, vertex_tangents
 from steindreamer.representations import Cameras, TriangleMesh, render_mesh
+from steindreamer.world import caption_of, sample_object
 from steindreamer.world.scorer import Accuracy
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -71,19 +72,6 @@ def test_clay_is_gray_and_unlit_is_the_base_color(modules: Any) -> None:
     assert (lit[0, 0] >= lit[0, 1] - 1e-6).all() and lit[0, :, 16, 16].diff().max() < -0.05  # still red
 
 
-def test_light_is_added_in_linear_space(modules: Any) -> None:
-    """A base color of 0.5 reflects 0.214 of the light."""
-    lit = modules.lit
-    base, toward = torch.full((3, 3, 1, 1), 0.5), torch.tensor([[0.0, 5.0, 0.0]]).expand(3, 3)
-    normals = torch.tensor([[0.0, 1, 0], [0.0, -1, 0], [math.sqrt(0.75), 0.5, 0]])[:, :, None, None]
-    shaded = lit.shaded(base, normals, toward)[:, 0, 0, 0]
-    for value, cosine in zip(shaded.tolist(), (1.0, 0.0, 0.5), strict=True):
-        light = ((0.5 + 0.055) / 1.055) ** 2.4 * (lit.AMBIENT + lit.DIRECT * cosine)
-        assert value == pytest.approx(1.055 * light ** (1 / 2.4) - 0.055, abs=1e-6)
-    assert lit.shaded(torch.ones(1, 3, 1, 1), normals[:1], toward[:1]).max() == pytest.approx(1, abs=1e-6)
-    assert lit.shaded(torch.zeros(1, 3, 1, 1), normals[:1], toward[:1]).abs().max() < 1e-6
-
-
 def test_an_exported_normal_map_tilts_the_surface(modules: Any, tmp_path: Path) -> None:
     """Leaning toward the light (up, and left: against u) is brighter; a flat map changes nothing."""
 
@@ -123,3 +111,9 @@ def test_every_look_is_scored_and_drawn(modules: Any) -> None:
     assert grid.size == (4 * 256, 2 * 256)
     with pytest.raises(ValueError, match="no prompt"):
         modules.recognition.recognized(replace(asset, prompt=None), Bright())
+
+
+def test_assets_are_placed_like_the_worlds_objects(modules: Any) -> None:
+    mesh = sample_object(caption_of("mug", "red"), np.random.default_rng(0))
+    moved = TriangleMesh(3 * mesh.vertices + torch.tensor([1.0, 2.0, 3.0]), mesh.faces, colors=mesh.colors)
+    torch.testing.assert_close(modules.glb.placed(moved).vertices, mesh.vertices, atol=1e-5, rtol=0)

@@ -25,6 +25,8 @@ def test_light_follows_lamberts_law_in_linear_space(angle: float, light: float) 
     toward = 5 * torch.stack([turned.sin(), torch.zeros(()), turned.cos()])[None]
     value = float(shaded(base, normal, toward)[0, 0, 0, 0])
     assert _linear(value) == pytest.approx(light * _linear(0.5), rel=1e-4)
+    assert float(shaded(0 * base, normal, toward).abs().max()) < 1e-6
+    assert float(shaded(2 * base, normal, toward).max()) <= 1 + 1e-6
 
 
 def test_the_key_light_moves_with_the_camera() -> None:
