@@ -1,0 +1,87 @@
+"""Check of the base color for baked light: luminance that follows the direction of the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.cluster.vq import kmeans2
+
+from ..drawing import painted_mesh
+from ..finding import Finding, checked, stated
+from ..subject import Subject
+
+SAMPLES = 20_000
+"""Points on the surface, distributed by area."""
+COLORS = 8
+"""Largest number of colors whose mean luminance is known not to be light."""
+LIMIT = 12.0
+"""Largest standard deviation in percent; lit images of the included world have 7."""
+DARKEST = 0.01
+"""Linear luminance below which the logarithm says nothing."""
+
+
+def baked_light(subject: Subject) -> Iterator[Finding]:
+    """Standard deviation, in percent, of the logarithm of luminance as far as the normal explains it.
+
+    Each color (cluster of chromaticities) has its own mean luminance; the rest is fitted by spherical harmonics of
+    second order of the normal, which hold all the light of a diffuse surface [Ramamoorthi and Hanrahan 2001].
+    """
+    textured = any(
+        m.paint.texture is not None for m in (subject.file.materials[i] for i in subject.file.used_materials)
+    )
+    if not textured:
+        return
+    colors, normals = _samples(subject)
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    lit = luminance > DARKEST
+    if lit.sum() < 1000:
+        yield stated("baked-light", "not measured", "the base color is black nearly everywhere")
+        return
+    luminance, linear, normals = np.log(luminance[lit]), linear[lit], normals[lit]
+    chroma = linear[:, :2] / linear.sum(1, keepdims=True)
+    # Clusters that differ less than a hundredth are one color.
+    labels = (
+        kmeans2(np.round(chroma, 2), COLORS, minit="++", rng=0, missing="warn")[1]
+        if np.ptp(chroma, 0).max() > 0.02
+        else 0 * lit[lit].astype(int)
+    )
+    present, cluster = np.unique(labels, return_inverse=True)
+    mean = np.bincount(cluster, luminance) / np.bincount(cluster)
+    rest = luminance - mean[cluster]
+    basis = _harmonics(normals)
+    explained = basis @ np.linalg.lstsq(basis, rest, rcond=None)[0]
+    deviation = 100 * float(explained.std())
+    yield checked(
+        "baked-light",
+        round(deviation, 1),
+        f"at most {LIMIT:g} % of luminance that follows the normal",
+        deviation <= LIMIT,
+        "remove shading and shadows from the base color; they stay when the light of the scene moves",
+        where=[subject.file.materials[index].name for index in subject.file.used_materials],
+    )
+
+
+def _samples(subject: Subject) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Base color (display sRGB) and unit normal at random points of the surface."""
+    surface = subject.surface
+    generator = np.random.default_rng(0)
+    weights = surface.areas / surface.areas.sum()
+    faces = generator.choice(len(weights), SAMPLES, p=weights)
+    first, second = np.sqrt(generator.random(SAMPLES)), generator.random(SAMPLES)
+    corners = np.stack([1 - first, first * (1 - second), first * second], 1)
+    mesh = painted_mesh(subject)
+    colors = mesh.colors_at(torch.from_numpy(faces), torch.from_numpy(corners).float())
+    normals = surface.crosses[faces] / (2 * surface.areas[faces, None])
+    return colors.double().numpy(), normals
+
+
+def _harmonics(normals: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 9"]:
+    x, y, z = normals.T
+    return np.stack([np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1], 1)
+
+
+CHECKS = (baked_light,)
