@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.cluster.vq import kmeans2
 
 from ..drawing import painted_mesh
 from ..finding import Finding, checked, stated
@@ -15,8 +14,8 @@ from ..subject import Subject
 
 SAMPLES = 20_000
 """Points on the surface, distributed by area."""
-COLORS = 8
-"""Largest number of colors whose mean luminance is known not to be light."""
+ONE_COLOR = 0.05
+"""Range of chromaticities that count as one color, whose mean luminance is not taken for light."""
 LIMIT = 12.0
 """Largest standard deviation in percent; lit images of the included world have 7."""
 DARKEST = 0.01
@@ -26,13 +25,11 @@ DARKEST = 0.01
 def baked_light(subject: Subject) -> Iterator[Finding]:
     """Standard deviation, in percent, of the logarithm of luminance as far as the normal explains it.
 
-    Each color (cluster of chromaticities) has its own mean luminance; the rest is fitted by spherical harmonics of
+    Each color has its own mean luminance; the rest is fitted by spherical harmonics of
     second order of the normal, which hold all the light of a diffuse surface [Ramamoorthi and Hanrahan 2001].
     """
-    textured = any(
-        m.paint.texture is not None for m in (subject.file.materials[i] for i in subject.file.used_materials)
-    )
-    if not textured:
+    materials = [subject.file.materials[index] for index in subject.file.used_materials]
+    if not any(material.paint.texture for material in materials) or not subject.surface.areas.any():
         return
     colors, normals = _samples(subject)
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
@@ -42,14 +39,9 @@ def baked_light(subject: Subject) -> Iterator[Finding]:
         yield stated("baked-light", "not measured", "the base color is black nearly everywhere")
         return
     luminance, linear, normals = np.log(luminance[lit]), linear[lit], normals[lit]
-    chroma = linear[:, :2] / linear.sum(1, keepdims=True)
-    # Clusters that differ less than a hundredth are one color.
-    labels = (
-        kmeans2(np.round(chroma, 2), COLORS, minit="++", rng=0, missing="warn")[1]
-        if np.ptp(chroma, 0).max() > 0.02
-        else 0 * lit[lit].astype(int)
-    )
-    present, cluster = np.unique(labels, return_inverse=True)
+    # Texels of one chromaticity are one color, whatever their luminance.
+    chroma = np.round(linear[:, :2] / linear.sum(1, keepdims=True) / ONE_COLOR)
+    cluster = np.unique(chroma, axis=0, return_inverse=True)[1].reshape(-1)
     mean = np.bincount(cluster, luminance) / np.bincount(cluster)
     rest = luminance - mean[cluster]
     basis = _harmonics(normals)
@@ -61,7 +53,7 @@ def baked_light(subject: Subject) -> Iterator[Finding]:
         f"at most {LIMIT:g} % of luminance that follows the normal",
         deviation <= LIMIT,
         "remove shading and shadows from the base color; they stay when the light of the scene moves",
-        where=[subject.file.materials[index].name for index in subject.file.used_materials],
+        where=[material.name for material in materials],
     )
 
 

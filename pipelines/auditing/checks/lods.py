@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from ..finding import Finding, checked, stated
@@ -50,7 +51,7 @@ def levels(subject: Subject) -> Iterator[Finding]:
         "lods",
         " > ".join(f"{count:,}" for count in counts),
         f"every level at most {FALL:.0%} of the one before",
-        all(next_ <= FALL * count for count, next_ in zip(counts, counts[1:], strict=False)),
+        all(next_ <= FALL * count for count, next_ in pairwise(counts)),
         "reduce the further levels more (a half, a quarter, a tenth), or leave them out",
         severity="error",
     )

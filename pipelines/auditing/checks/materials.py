@@ -67,7 +67,7 @@ def factors(subject: Subject) -> Iterator[Finding]:
         len(bare),
         "no metal without a texture",
         not bare,
-        "write metallicFactor 0 unless the object is of metal; the default of glTF is 1, which is dark without reflections",
+        "write metallicFactor 0 unless the object is of metal; the default is 1, dark without reflections",
         where=bare,
     )
 

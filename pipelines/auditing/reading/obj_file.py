@@ -39,9 +39,9 @@ def read_obj_file(data: bytes, path: Path) -> AssetFile:
     library = _Library(reader.libraries, path.parent, missing)
     materials = [library.material(name) for name in reader.materials]
     arrays = [np.array(rows, np.float64).reshape(-1, width) for rows, width in zip(reader.rows, (3, 2, 3), strict=True)]
-    names = list(dict.fromkeys(name for name, _ in reader.faces))
+    instances = {name: index for index, name in enumerate(dict.fromkeys(name for name, _ in reader.faces))}
     parts = [
-        _part(arrays, np.array(corners, np.int64).reshape(-1, 3), name, names.index(name), material)
+        _part(arrays, np.array(corners, np.int64).reshape(-1, 3), name, instances[name], material)
         for (name, material), corners in reader.faces.items()
         if corners
     ]
@@ -53,7 +53,7 @@ def read_obj_file(data: bytes, path: Path) -> AssetFile:
         parts=tuple(parts),
         materials=tuple(materials),
         images=tuple(library.images),
-        nodes=tuple(Node(name, np.eye(4)) for name in names),
+        nodes=tuple(Node(name, np.eye(4)) for name in instances),
         meters=False,
         missing=tuple(missing),
     )
@@ -67,7 +67,8 @@ class _Reader:
         """Positions, texture coordinates and normals."""
         self.faces: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
         """Corners of triangles, three each, by object and material."""
-        self.materials: list[str] = []
+        self.materials: dict[str, int] = {}
+        """Index of each material, by name."""
         self.libraries: list[str] = []
         self._object, self._material, self._count = "", -1, 0
 
@@ -79,7 +80,7 @@ class _Reader:
             values = [float(word) for word in rest.split()[:width]]
             if len(values) < (1 if key == "vt" else 3):
                 raise ValueError("a vertex has three coordinates")
-            self.rows[("v", "vt", "vn").index(key)].append((values + [0.0])[:width])
+            self.rows[("v", "vt", "vn").index(key)].append([*values, 0.0][:width])
         elif key == "f":
             polygon = [self._corner(word) for word in rest.split()]
             self._count += max(len(polygon) - 2, 0)
@@ -92,14 +93,12 @@ class _Reader:
             self._object = rest.strip() or self._object
         elif key == "usemtl":
             name = " ".join(rest.split())
-            if name not in self.materials:
-                self.materials.append(name)
-            self._material = self.materials.index(name)
+            self._material = self.materials.setdefault(name, len(self.materials))
         elif key == "mtllib":
             self.libraries.append(rest.strip())
 
     def _corner(self, word: str) -> tuple[int, int, int]:
-        words = (word.split("/") + ["", ""])[:3]
+        words = [*word.split("/"), "", ""][:3]
         if not words[0]:
             raise ValueError("a corner of a face has no vertex")
         vertex, place, normal = (
@@ -137,6 +136,7 @@ class _Library:
     def __init__(self, libraries: list[str], folder: Path, missing: list[str]) -> None:
         self.images: list[ImageFile] = []
         self.file_bytes = 0
+        self._indices: dict[str, int] = {}
         self._folder, self._missing = folder, missing
         self._paints = ObjMaterials(libraries, folder, missing.append)
         self._maps: dict[str, dict[Slot, tuple[str, bool]]] = {}
@@ -168,15 +168,15 @@ class _Library:
                 maps[slot] = parsed.image, parsed.clamped
 
     def _image(self, name: str) -> int:
-        names = [image.name for image in self.images]
-        if name in names:
-            return names.index(name)
+        if name in self._indices:
+            return self._indices[name]
         try:
             image = ImageFile(name, read_named(self._folder, name))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             image = ImageFile(name, b"", reason)
             self._missing.append(f"its texture '{name[:80]}' cannot be read ({reason})")
+        self._indices[name] = len(self.images)
         self.images.append(image)
         self.file_bytes += len(image.data)
         return len(self.images) - 1
