@@ -12,11 +12,11 @@ from ..drawing import painted_mesh
 from ..finding import Finding, checked, stated
 from ..subject import Subject
 
-SAMPLES = 20_000
+SAMPLES = 8_000
 """Points on the surface, distributed by area."""
 ONE_COLOR = 0.05
 """Range of chromaticities that count as one color, whose mean luminance is not taken for light."""
-LIMIT = 12.0
+LIMIT = 15.0
 """Largest standard deviation in percent; lit images of the included world have 7."""
 DARKEST = 0.01
 """Linear luminance below which the logarithm says nothing."""
@@ -41,7 +41,7 @@ def baked_light(subject: Subject) -> Iterator[Finding]:
     luminance, linear, normals = np.log(luminance[lit]), linear[lit], normals[lit]
     # Texels of one chromaticity are one color, whatever their luminance.
     chroma = np.round(linear[:, :2] / linear.sum(1, keepdims=True) / ONE_COLOR)
-    cluster = np.unique(chroma, axis=0, return_inverse=True)[1].reshape(-1)
+    cluster = np.unique(chroma @ (1000, 1), return_inverse=True)[1]
     mean = np.bincount(cluster, luminance) / np.bincount(cluster)
     rest = luminance - mean[cluster]
     basis = _harmonics(normals)

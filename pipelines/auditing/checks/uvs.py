@@ -34,8 +34,9 @@ def present(subject: Subject) -> Iterator[Finding]:
     if subject.printed:
         yield stated("uvs", "not needed", "printing uses no textures")
         return
-    lacking = [part for part in file.surfaces if not part.uvs]
-    textured = [part for part in lacking if part.material >= 0 and file.materials[part.material].textures]
+    needed = {index: {use.uv_set for use in file.materials[index].textures.values()} for index in file.used_materials}
+    textured = [part for part in file.surfaces if not needed.get(part.material, set()) <= part.uvs.keys()]
+    lacking = textured or [part for part in file.surfaces if not part.uvs]
     yield checked(
         "uvs",
         len(lacking),
@@ -43,7 +44,7 @@ def present(subject: Subject) -> Iterator[Finding]:
         not lacking,
         "unwrap the mesh; textures, normal maps and lightmaps need texture coordinates",
         severity="error" if textured else "warning",
-        where=[part.label for part in textured or lacking],
+        where=[part.label for part in lacking],
     )
 
 
@@ -148,7 +149,8 @@ def _percentiles(values: np.ndarray, weights: np.ndarray, fractions: tuple[float
 
 def gutters(subject: Subject) -> Iterator[Finding]:
     """Empty texels between charts."""
-    packed = [atlas for atlas in subject.atlases if not atlas.outside]
+    # Charts that overlap are reported as such.
+    packed = [atlas for atlas in subject.atlases if not atlas.outside and atlas.overlap <= OVERLAP]
     if not packed:
         return
     gaps = {atlas.name: atlas.gutter for atlas in packed}

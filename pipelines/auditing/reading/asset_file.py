@@ -158,12 +158,18 @@ class Part:
         # The cofactor matrix transforms normals, also under a singular or mirroring transform.
         a, b, c = self.world[:3, :3].T
         turned = self.normals @ np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
+        turned *= -1.0 if self.mirrored else 1.0
         return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-300)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the transform mirrors the part."""
+        return bool(np.linalg.det(self.world[:3, :3]) < 0)
 
     @cached_property
     def outward(self) -> Int[np.ndarray, "f 3"]:
         """The faces as wound in the scene: a mirroring transform reverses them, as every engine does."""
-        return self.faces[:, ::-1] if np.linalg.det(self.world[:3, :3]) < 0 else self.faces
+        return self.faces[:, ::-1] if self.mirrored else self.faces
 
 
 @dataclass(frozen=True, eq=False)
