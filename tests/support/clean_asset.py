@@ -67,7 +67,7 @@ class Content:
     level: dict[str, np.ndarray] | None = field(default_factory=lambda: attributes(ball(1)))
     """The reduced level; None: the file has none."""
     hull: trimesh.Trimesh | None = field(default_factory=lambda: trimesh.creation.icosphere(0, 0.42))
-    images: dict[str, np.ndarray | bytes] = field(default_factory=lambda: dict(textures()))
+    images: dict[str, Any] = field(default_factory=lambda: dict(textures()))
     slots: dict[str, str] = field(
         default_factory=lambda: {
             "base": "T_Ball_BC", "packed": "T_Ball_ORM", "occlusion": "T_Ball_ORM", "normal": "T_Ball_N",
@@ -102,7 +102,7 @@ class Content:
         if self.level is not None:
             self._object(out, self.level, {"name": "SM_Ball_LOD1"}, 0)
         if self.hull is not None:
-            shape = {"POSITION": np.asarray(self.hull.vertices, "<f4") + np.float32([0, 0.4, 0])}
+            shape = {"POSITION": np.asarray(self.hull.vertices, "<f4") + np.array([0, 0.4, 0], "<f4")}
             self._object(out, {**shape, "faces": np.asarray(self.hull.faces, "<u2")}, {"name": "UCX_SM_Ball_00"}, None)
         self.tree(out.tree)
         return out

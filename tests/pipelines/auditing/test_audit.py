@@ -36,8 +36,10 @@ def test_the_exporter_writes_files_that_pass(tmp_path: Path) -> None:
     texture = torch.from_numpy(textures()["T_Ball_BC"]).permute(2, 0, 1).float() / 255
     textured = TriangleMesh(mesh.vertices, mesh.faces, mesh.normals, uvs=mesh.uvs, texture=texture)
     texels = rasterize_uvs(mesh, SIZE)
-    finer = ball(4)
-    normal = bake_normals(mesh, TriangleMesh(finer.vertices, finer.faces), texels)
+    finer = trimesh.creation.icosphere(4, 0.4)
+    finer.apply_translation([0, 0.4, 0])
+    vertices, faces = torch.from_numpy(finer.vertices).float(), torch.from_numpy(np.array(finer.faces, np.int64))
+    normal = bake_normals(mesh, TriangleMesh(vertices, faces), texels)
     maps = bake_maps(normal, texels, np.ones(len(texels.rows), np.float32), 0.8)
     path = tmp_path / "ball.glb"
     write_glb(path, textured, name="ball", maps=maps)
@@ -118,9 +120,9 @@ def test_an_obj_with_its_material_file(tmp_path: Path) -> None:
     assert found.subject.file.file_bytes == sum(each.stat().st_size for each in tmp_path.iterdir())
     (tmp_path / "T_Ball_N.png").unlink()
     assert {row.check for row in audit(path, "godot").findings if row.severity == "error"} == {"files"}
-    (tmp_path / "ball.mtl").write_text("newmtl M_Ball\nmap_Kd ../T_Ball_BC.png\n")
+    (tmp_path / "ball.mtl").write_text("newmtl M_Ball\nmap_Kd ../secret.png\n")
     (missing,) = (row for row in audit(path).findings if row.check == "files")
-    assert "outside its folder" in " ".join(audit(path).subject.file.missing) and "T_Ball_BC" in missing.where
+    assert "outside its folder" in " ".join(audit(path).subject.file.missing) and "secret" in missing.where
 
 
 def test_the_command(clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,3 +217,10 @@ def test_all_presets_state_the_same_subjects(clean: Path) -> None:
     names = {engine: {row.check for row in audit(clean, engine).rows} for engine in ("unity", "unreal", "godot")}
     assert names["unity"] == names["unreal"] - {"extensions"} == names["godot"] - {"extensions"}
     assert set(ENGINES) == {"unity", "unreal", "godot", "web", "ar", "print"}
+
+
+def test_the_docs_list_every_check(clean: Path) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", document, re.M)) - {"error", "warning", "info", "ok"}
+    found = {row.check for engine in ENGINES for row in audit(clean, engine).rows}
+    assert found <= listed and listed - found <= {"translations"}

@@ -199,7 +199,7 @@ def _default_metalness(content: Content) -> None:
 
 @defect(metalness="warning")
 def _half_metal(content: Content) -> None:
-    content.images["T_Ball_ORM"][:, :, 2] = 127  # pyright: ignore[reportIndexIssue]
+    content.images["T_Ball_ORM"][:, :, 2] = 127
 
 
 @defect(roughness="warning")
@@ -209,18 +209,18 @@ def _mirror(content: Content) -> None:
 
 @defect(base_color_range="warning")
 def _black_texels(content: Content) -> None:
-    content.images["T_Ball_BC"][: SIZE // 4] = 5  # pyright: ignore[reportIndexIssue]
+    content.images["T_Ball_BC"][: SIZE // 4] = 5
 
 
 @defect(orm_packing="warning", naming_pattern="warning")
 def _occlusion_apart(content: Content) -> None:
-    content.images["Occlusion"] = content.images["T_Ball_ORM"][:, :, :1].repeat(3, 2)  # pyright: ignore
+    content.images["Occlusion"] = content.images["T_Ball_ORM"][:, :, :1].repeat(3, 2)
     content.slots["occlusion"] = "Occlusion"
 
 
 @defect(normal_map="error")
 def _height_map_as_normal_map(content: Content) -> None:
-    content.images["T_Ball_N"] = content.images["T_Ball_BC"].mean(2, keepdims=True).repeat(3, 2)  # pyright: ignore
+    content.images["T_Ball_N"] = content.images["T_Ball_BC"].mean(2, keepdims=True).repeat(3, 2)
 
 
 @defect(flat_normal_map="warning")
@@ -253,7 +253,7 @@ def _oblong_texture(content: Content) -> None:
 
 @defect(replace(WEB, max_texture_size=64), texture_size="error", gpu_memory="warning")
 def _large_texture(content: Content) -> None:
-    content.images["T_Ball_ORM"] = np.tile(content.images["T_Ball_ORM"], (2, 2, 1))  # pyright: ignore
+    content.images["T_Ball_ORM"] = np.tile(content.images["T_Ball_ORM"], (2, 2, 1))
 
 
 @defect(files="error")
