@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from steindreamer.representations.jit import EXACT
 
 from .reading.asset_file import AssetFile, Part
+from .rows import distinct_rows
 from .surface import Surface
 
 _DEFAULT_SIZE = 1024
@@ -69,7 +70,7 @@ class Atlas:
         """Chart of each triangle: triangles that share corners in space and in the texture."""
         grid = np.round(np.clip(self.uvs, -1e6, 1e6) / _SAME).astype(np.int64)
         key = np.column_stack([self.points.reshape(-1), grid.reshape(-1, 2)])
-        corner = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1, 3)
+        corner = distinct_rows(key)[1].reshape(-1, 3)
         links = np.concatenate([corner[:, :2], corner[:, 1:]])
         count = int(corner.max(initial=0)) + 1
         graph = coo_matrix((np.ones(len(links), bool), (links[:, 0], links[:, 1])), (count, count))

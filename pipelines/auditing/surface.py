@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from steindreamer.representations.mesh.formats.orientation import inward_faces
 
 from .reading.asset_file import Part
+from .rows import distinct_rows
 
 _WELD = 1e-6
 """Distance, as a fraction of the diagonal, below which two points of an object are one."""
@@ -49,12 +50,11 @@ class Surface:
         instance = np.repeat([part.instance for part in parts], [len(each) for each in vertices])
         # Far points of unused vertices are clipped: they weld with nothing that is drawn.
         cells = np.clip(np.round((all_vertices - low) / grid), -(2.0**40), 2.0**40).astype(np.int64)
-        key = np.column_stack([instance, cells])
-        _, first, joined = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        first, joined = distinct_rows(np.column_stack([instance, cells]))
         return cls(
             parts,
             all_vertices[first],
-            joined.reshape(-1)[all_faces],
+            joined[all_faces],
             np.repeat(np.arange(len(parts)), [len(each) for each in faces]),
             np.concatenate(corners),
         )
@@ -120,6 +120,8 @@ class Surface:
         a, b, c = (self.triangles[:, k] - self.points.mean(0) for k in range(3))
         volumes = np.bincount(self.components, np.einsum("fc,fc->f", a, np.cross(b, c)))
         is_open = np.bincount(self.components, self.edges.open_faces) > 0
+        if not ((volumes < 0) & ~is_open).any():
+            return out
         if (is_open | (volumes < 0)).all():
             return (~is_open)[self.components]
         out[solid] = inward_faces(self.points, self.faces[solid])

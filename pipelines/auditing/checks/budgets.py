@@ -147,7 +147,7 @@ def waste(subject: Subject) -> Iterator[Finding]:
     )
     if file.format in ("stl", "obj"):  # their vertices are made from the corners of triangles
         return
-    lost = {part.label: len(part.positions) - len(np.unique(part.faces)) for part in file.parts}
+    lost = {part.label: len(part.positions) - _used(part) for part in file.parts}
     total = sum(len(part.positions) for part in file.parts)
     yield checked(
         "unused-vertices",
@@ -159,6 +159,12 @@ def waste(subject: Subject) -> Iterator[Finding]:
     )
     shared = total / max(sum(len(part.faces) for part in file.parts), 1)
     yield stated("vertices-per-triangle", round(shared, 2), "3 means that no vertex is shared")
+
+
+def _used(part: Part) -> int:
+    used = np.zeros(len(part.positions), bool)
+    used[part.faces.reshape(-1)] = True
+    return int(used.sum())
 
 
 CHECKS = (formats, triangles, draws, memory, waste)

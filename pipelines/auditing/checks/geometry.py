@@ -8,6 +8,7 @@ import numpy as np
 
 from ..finding import Finding, checked, stated
 from ..reading.asset_file import Part
+from ..rows import distinct_rows
 from ..subject import Subject
 
 UNIT = 0.01
@@ -49,10 +50,8 @@ def triangles(subject: Subject) -> Iterator[Finding]:
         "merge vertices by distance and dissolve degenerate faces; they break tangents and tessellation",
         where=surface.names(surface.degenerate),
     )
-    corners = np.sort(surface.faces, axis=1)
-    _, first = np.unique(corners, axis=0, return_index=True)
-    copies = np.ones(len(corners), bool)
-    copies[first] = False
+    copies = np.ones(len(surface.faces), bool)
+    copies[distinct_rows(np.sort(surface.faces, axis=1))[0]] = False
     copies &= ~surface.collapsed
     yield checked(
         "duplicate-faces",

@@ -18,6 +18,10 @@ ONE_COLOR = 0.05
 """Range of chromaticities that count as one color, whose mean luminance is not taken for light."""
 LIMIT = 15.0
 """Largest standard deviation in percent; lit images of the included world have 7."""
+DIRECTION = 0.25
+"""Difference of unit normals that counts as another direction."""
+DIRECTIONS = 18
+"""Fewest distinct directions: with fewer, nine harmonics fit any colors of the sides."""
 DARKEST = 0.01
 """Linear luminance below which the logarithm says nothing."""
 
@@ -38,6 +42,10 @@ def baked_light(subject: Subject) -> Iterator[Finding]:
     if lit.sum() < 1000:
         yield stated("baked-light", "not measured", "the base color is black nearly everywhere")
         return
+    directions = _directions(normals)
+    if directions < DIRECTIONS:
+        yield stated("baked-light", "not measured", f"the surface has only about {directions:.0f} directions")
+        return
     luminance, linear, normals = np.log(luminance[lit]), linear[lit], normals[lit]
     # Texels of one chromaticity are one color, whatever their luminance.
     chroma = np.round(linear[:, :2] / linear.sum(1, keepdims=True) / ONE_COLOR)
@@ -55,6 +63,13 @@ def baked_light(subject: Subject) -> Iterator[Finding]:
         "remove shading and shadows from the base color; they stay when the light of the scene moves",
         where=[material.name for material in materials],
     )
+
+
+def _directions(normals: Float[np.ndarray, "n 3"]) -> float:
+    """Effective number of distinct directions: the exponential of their entropy."""
+    key = np.round(normals / DIRECTION) @ (10_000, 100, 1)
+    weights = np.unique(key, return_counts=True)[1] / len(key)
+    return float(np.exp(-(weights * np.log(weights)).sum()))
 
 
 def _samples(subject: Subject) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:

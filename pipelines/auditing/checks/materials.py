@@ -11,7 +11,7 @@ from ..reading.asset_file import Material
 from ..subject import Subject
 
 DARKEST, LIGHTEST = 30, 243
-"""Range of the base color of real materials, sRGB (KhronosGroup/gltf-asset-auditor, pbrColorRange)."""
+"""Range of the largest channel of a base color, sRGB (KhronosGroup/gltf-asset-auditor, pbrColorRange)."""
 BEYOND = 0.05
 """Largest fraction of texels outside a range."""
 MIXED = (0.2, 0.8)
@@ -90,8 +90,8 @@ def texels(subject: Subject) -> Iterator[Finding]:
             mirrors += [material.name] if smooth > BEYOND else []
         base = _samples(subject, material, "base_color")
         if base is not None:
-            gray = base @ np.array([0.2126, 0.7152, 0.0722])
-            outside = float(((gray < DARKEST) | (gray > LIGHTEST)).mean())
+            lightest = base.max(1)
+            outside = float(((lightest < DARKEST) | (lightest > LIGHTEST)).mean())
             beyond = max(beyond, outside)
             colors += [material.name] if outside > BEYOND else []
     if known:
@@ -115,7 +115,7 @@ def texels(subject: Subject) -> Iterator[Finding]:
         yield checked(
             "base-color-range",
             round(beyond, 4),
-            f"at most {BEYOND:.0%} of the texels darker than {DARKEST} or lighter than {LIGHTEST}",
+            f"at most {BEYOND:.0%} of the texels whose largest channel is outside {DARKEST} to {LIGHTEST}",
             beyond <= BEYOND,
             "lift blacks and lower whites; no real surface is darker or lighter, and baked shadows often are",
             where=colors,
