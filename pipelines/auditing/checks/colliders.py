@@ -8,9 +8,8 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from ..finding import Finding, checked, stated
-from ..reading.asset_file import AssetFile, Part
-from ..reading.read import FORMATS, read_asset_file
-from ..reading.roles import base_name
+from ..reading.asset_file import Part
+from ..reading.beside import parts_beside
 from ..subject import Subject
 
 MOST_HULLS = 16
@@ -32,7 +31,7 @@ REMEDIES = {
 def colliders(subject: Subject) -> Iterator[Finding]:
     """Convex hulls, in this file or in a file beside it."""
     file, engine = subject.file, subject.engine
-    hulls = [part for part in file.parts if part.role == "collider"] or list(_beside(file))
+    hulls = [part for part in file.parts if part.role == "collider"] or list(parts_beside(file.path, "collider"))
     if not hulls and any(node.collides for node in file.nodes):
         yield stated("collider", "in an extension", "its shape is not checked")
         return
@@ -91,18 +90,6 @@ def _convex(part: Part) -> bool:
     # Distance below the nearest face of the hull; 0 on the hull.
     depth = -(hull.points @ hull.equations[:, :3].T + hull.equations[:, 3]).max(1)
     return bool(depth.max() <= CONVEX)
-
-
-def _beside(file: AssetFile) -> Iterator[Part]:
-    """The parts of a file `X_collider` beside the asset."""
-    for suffix in (file.path.suffix, *FORMATS):
-        path = file.path.with_name(f"{base_name(file.path.stem)}_collider{suffix}")
-        if path.is_file() and path != file.path:
-            try:
-                yield from read_asset_file(path).parts
-            except (ValueError, OSError):
-                pass
-            return
 
 
 CHECKS = (colliders,)

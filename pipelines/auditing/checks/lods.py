@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ..finding import Finding, checked, stated
 from ..reading.asset_file import AssetFile
-from ..reading.read import FORMATS, read_asset_file
-from ..reading.roles import base_name
+from ..reading.beside import parts_beside
 from ..subject import Subject
 
 NEEDED_FROM = 2_000
@@ -69,16 +68,12 @@ def _counts(file: AssetFile) -> list[int]:
 
 
 def _beside(path: Path) -> Iterator[int]:
-    """Triangles of the levels in files beside the asset, `X_LOD1` for `X` or `X_LOD0`."""
+    """Triangles of the levels in files beside the asset."""
     for level in range(1, MOST_LEVELS):
-        name = f"{base_name(path.stem)}_LOD{level}"
-        found = next((p for s in (path.suffix, *FORMATS) if (p := path.with_name(name + s)).is_file()), None)
-        if found is None or found == path:
+        count = sum(len(part.faces) for part in parts_beside(path, f"LOD{level}") if part.role != "collider")
+        if count == 0:
             return
-        try:
-            yield sum(len(part.faces) for part in read_asset_file(found).parts if part.role != "collider")
-        except (ValueError, OSError):
-            return
+        yield count
 
 
 CHECKS = (levels,)

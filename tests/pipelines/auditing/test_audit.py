@@ -68,7 +68,7 @@ def test_levels_and_colliders_in_files_beside(tmp_path: Path) -> None:
     trimesh.creation.icosphere(1, 0.4).export(tmp_path / "SM_Ball_LOD1.glb")
     hull = trimesh.creation.icosphere(0, 0.4)
     hull.apply_translation([0, 0.4, 0])
-    hull.export(tmp_path / "SM_Ball_collider.glb")
+    hull.export(tmp_path / "SM_Ball_Collider.glb")
     assert audit(path, "unity").findings == ()
     assert _value(path, "lods", "unity") == "320 > 80"
 
