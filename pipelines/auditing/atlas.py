@@ -125,7 +125,10 @@ class Atlas:
 
 def atlases(file: AssetFile, surface: Surface) -> Iterator[Atlas]:
     """The atlases of all materials of the surface whose parts have texture coordinates."""
-    for material in sorted({part.material for part in surface.parts}):
+    parts: dict[int, list[int]] = {}
+    for index, part in enumerate(surface.parts):
+        parts.setdefault(part.material, []).append(index)
+    for material in sorted(parts):
         known = file.materials[material] if material >= 0 else None
         uses = tuple(known.textures.values()) if known else ()
         number = uses[0].uv_set if uses else 0
@@ -133,7 +136,7 @@ def atlases(file: AssetFile, surface: Surface) -> Iterator[Atlas]:
         size = max((size for size in sizes if min(size) > 0), key=max, default=(_DEFAULT_SIZE, _DEFAULT_SIZE))
         yield from atlas_of(
             surface,
-            [index for index, part in enumerate(surface.parts) if part.material == material],
+            parts[material],
             number,
             size,
             material,
@@ -157,7 +160,8 @@ def atlas_of(
         part: Part = surface.parts[index]
         if uv_set not in part.uvs:
             continue
-        faces = np.flatnonzero(surface.part == index)
+        rows_of_part = surface.rows(index)
+        faces = np.arange(rows_of_part.start, rows_of_part.stop)
         corners = part.uvs[uv_set][surface.corners[faces]]
         if transform is not None:
             corners = corners @ transform[:, :2].T + transform[:, 2]

@@ -42,7 +42,7 @@ def painted_mesh(subject: Subject) -> PaintedMesh:
     normals = np.repeat(surface.crosses[:, None], 3, 1)
     paints: list[Paint] = []
     for index, part in enumerate(surface.parts):
-        rows = np.flatnonzero(surface.part == index)
+        rows = surface.rows(index)
         corners = surface.corners[rows]
         material = file.materials[part.material] if part.material >= 0 else None
         paints.append(material.paint if material else Paint() if part.colors is not None else GRAY)

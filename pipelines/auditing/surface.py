@@ -31,7 +31,7 @@ class Surface:
     faces: Int[np.ndarray, "f 3"]
     """Points of each triangle, wound as drawn."""
     part: Int[np.ndarray, " f"]
-    """Index of the part of each triangle."""
+    """Index of the part of each triangle, ascending."""
     corners: Int[np.ndarray, "f 3"]
     """Vertices of each triangle in its part, in the order of `faces`."""
 
@@ -126,6 +126,10 @@ class Surface:
             return (~is_open)[self.components]
         out[solid] = inward_faces(self.points, self.faces[solid])
         return out
+
+    def rows(self, part: int) -> slice:
+        """The triangles of a part."""
+        return slice(*np.searchsorted(self.part, (part, part + 1)).tolist())
 
     def names(self, faces: Bool[np.ndarray, " f"]) -> list[str]:
         """Names of the objects with any of these triangles."""

@@ -10,6 +10,7 @@ from scipy.spatial import ConvexHull, QhullError
 from ..finding import Finding, checked, stated
 from ..reading.asset_file import Part
 from ..reading.beside import parts_beside
+from ..reading.roles import generates_collider
 from ..subject import Subject
 
 MOST_HULLS = 16
@@ -31,9 +32,11 @@ REMEDIES = {
 def colliders(subject: Subject) -> Iterator[Finding]:
     """Convex hulls, in this file or in a file beside it."""
     file, engine = subject.file, subject.engine
-    hulls = [part for part in file.parts if part.role == "collider"] or list(parts_beside(file.path, "collider"))
-    if not hulls and any(node.collides for node in file.nodes):
-        yield stated("collider", "in an extension", "its shape is not checked")
+    hulls = [part for part in file.parts if part.collider] or list(parts_beside(file.path, "collider"))
+    if not hulls and any(node.collides or generates_collider(node.name) for node in file.nodes):
+        yield stated(
+            "collider", "made at import", "from an extension or the suffix of a name; its shape is not checked"
+        )
         return
     if not hulls:
         if engine.collider == "none":

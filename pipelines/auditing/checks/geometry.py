@@ -154,9 +154,9 @@ def _against(subject: Subject) -> float:
         directions = part.directions
         if directions is None:
             continue
-        chosen = (surface.part == index) & ~surface.degenerate
-        cosine = np.einsum("fkc,fc->fk", directions[surface.corners[chosen]], surface.crosses[chosen])
-        weights = surface.areas[chosen]
+        rows = surface.rows(index)
+        cosine = np.einsum("fkc,fc->fk", directions[surface.corners[rows]], surface.crosses[rows])
+        weights = np.where(surface.degenerate[rows], 0.0, surface.areas[rows])
         total += 3 * float(weights.sum())
         wrong += float((weights[:, None] * (cosine < 0)).sum())
     return wrong / total if total else 0.0

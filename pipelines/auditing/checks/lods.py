@@ -60,9 +60,8 @@ def levels(subject: Subject) -> Iterator[Finding]:
 def _counts(file: AssetFile) -> list[int]:
     """Triangles of each level, the most detailed first."""
     by_level: dict[int, int] = {}
-    for part in file.parts:
-        if part.role != "collider":
-            by_level[part.level] = by_level.get(part.level, 0) + len(part.faces)
+    for part in file.drawn:
+        by_level[part.level] = by_level.get(part.level, 0) + len(part.faces)
     counts = [by_level[level] for level in sorted(by_level)]
     return counts if len(counts) > 1 else [*counts, *_beside(file.path)]
 
@@ -70,7 +69,7 @@ def _counts(file: AssetFile) -> list[int]:
 def _beside(path: Path) -> Iterator[int]:
     """Triangles of the levels in files beside the asset."""
     for level in range(1, MOST_LEVELS):
-        count = sum(len(part.faces) for part in parts_beside(path, f"LOD{level}") if part.role != "collider")
+        count = sum(len(part.faces) for part in parts_beside(path, f"LOD{level}") if not part.collider)
         if count == 0:
             return
         yield count

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..finding import Finding, checked, stated
-from ..reading.asset_file import ImageFile
 from ..reading.roles import base_name
 from ..subject import Subject
 
@@ -144,7 +144,7 @@ def names(subject: Subject) -> Iterator[Finding]:
         "name objects and materials after what they are; scripts and later versions find them by name",
         where=unclear,
     )
-    twice = sorted({name for group in (objects, materials) for name in group if name and group.count(name) > 1})
+    twice = [name for group in (objects, materials) for name, count in Counter(group).items() if name and count > 1]
     yield checked(
         "unique-names",
         len(twice),
@@ -168,11 +168,13 @@ def names(subject: Subject) -> Iterator[Finding]:
 
 def _patterns(subject: Subject, materials: list[str]) -> Iterator[Finding]:
     engine, file = subject.engine, subject.file
-    meshes = [part.label for part in file.parts if part.role != "collider"]
-    images = {image.name: slots for image, slots in _slots(subject) if image.name}
+    meshes = [part.label for part in file.parts if not part.collider]
+    images = {file.images[index].name: slots for index, slots in file.slots().items() if index >= 0}
     wrong = [name for name in meshes if not _fits(base_name(name), engine.mesh_name)]
     wrong += [name for name in materials if not _fits(name, engine.material_name)]
     for name, slots in images.items():
+        if not name:
+            continue
         kinds = ["occlusion_roughness_metallic" if s in ("occlusion", "metallic_roughness") else s for s in slots]
         patterns = [engine.texture_names[kind] for kind in kinds if kind in engine.texture_names]
         # In a glTF file the packed texture is ORM for every engine.
@@ -188,15 +190,6 @@ def _patterns(subject: Subject, materials: list[str]) -> Iterator[Finding]:
         f"rename after the convention of {engine.title}",
         where=wrong,
     )
-
-
-def _slots(subject: Subject) -> Iterator[tuple[ImageFile, list[str]]]:
-    file = subject.file
-    for index, image in enumerate(file.images):
-        slots = {
-            slot for m in file.used_materials for slot, use in file.materials[m].textures.items() if use.image == index
-        }
-        yield image, sorted(slots)
 
 
 def _fits(name: str, pattern: str) -> bool:

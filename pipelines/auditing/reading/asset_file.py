@@ -20,8 +20,6 @@ from steindreamer.representations.mesh.painted import REPEAT, Paint
 
 Slot: TypeAlias = Literal["base_color", "metallic_roughness", "normal", "occlusion", "emissive"]
 """The use of a texture."""
-Role: TypeAlias = Literal["surface", "lod", "collider"]
-"""The use of a part: `surface` is the most detailed level that is drawn."""
 MAX_DECODED = 1 << 26
 """Largest number of pixels of an image whose texels are checked: 8192 x 8192."""
 KTX2 = b"\xabKTX 20\xbb\r\n\x1a\n"
@@ -136,7 +134,8 @@ class Part:
     """Texture coordinates by set, v pointing down."""
     colors: Float[np.ndarray, "v 3"] | None = None
     """Vertex color factors."""
-    role: Role = "surface"
+    collider: bool = False
+    """Whether it is a collider, which is not drawn."""
     level: int = 0
     """Level of detail; 0 is the most detailed."""
 
@@ -197,20 +196,25 @@ class AssetFile:
     """Parts of the file, or files that it refers to, that cannot be read, a line each."""
 
     @cached_property
+    def drawn(self) -> tuple[Part, ...]:
+        """The parts that are drawn, of all levels; those of a file of colliders are its colliders."""
+        return tuple(part for part in self.parts if not part.collider) or self.parts
+
+    @cached_property
     def surfaces(self) -> tuple[Part, ...]:
         """The parts that are drawn at the most detailed level."""
-        return tuple(part for part in self.parts if part.role == "surface")
+        level = min(part.level for part in self.drawn)
+        return tuple(part for part in self.drawn if part.level == level)
 
     @cached_property
     def used_materials(self) -> tuple[int, ...]:
         """Indices of the materials of the surfaces, ascending."""
         return tuple(sorted({part.material for part in self.surfaces if part.material >= 0}))
 
-    def images_of(self, *slots: Slot) -> dict[int, str]:
-        """Name of a material for every image that the surfaces use in these slots, by index."""
-        return {
-            use.image: self.materials[index].name
-            for index in self.used_materials
-            for slot, use in self.materials[index].textures.items()
-            if slot in slots and use.image >= 0
-        }
+    def slots(self) -> dict[int, set[Slot]]:
+        """Uses of the images of the surfaces, by index of the image."""
+        out: dict[int, set[Slot]] = {}
+        for index in self.used_materials:
+            for slot, use in self.materials[index].textures.items():
+                out.setdefault(use.image, set()).add(slot)
+        return out

@@ -23,10 +23,10 @@ from steindreamer.representations.mesh.formats.gltf_document import GltfDocument
 from steindreamer.representations.mesh.formats.gltf_materials import WRAPS, GltfMaterials, texture_transform
 from steindreamer.representations.mesh.formats.neighbors import read_uri
 
-from .asset_file import AssetFile, ImageFile, Material, Node, Part, Role, Slot, TextureUse
+from .asset_file import AssetFile, ImageFile, Material, Node, Part, Slot, TextureUse
 from .gltf_unused import unused_items
 from .limits import check_parts, checked_faces
-from .roles import role_of
+from .roles import is_collider, level_of
 
 IMAGE_EXTENSIONS = ("EXT_texture_webp", "EXT_texture_avif", "KHR_texture_basisu", "MSFT_texture_dds")
 """Extensions of a texture that name another image."""
@@ -95,12 +95,12 @@ class _Reader:
             return
         mesh = self._document.item("meshes", node["mesh"])
         name, mesh_name = str(node.get("name", "")), str(mesh.get("name", ""))
-        role: Role
-        role, level = ("lod", levels[index]) if index in levels else role_of(name, mesh_name)
+        collider = is_collider(name, mesh_name)
+        level = levels[index] if index in levels else level_of(name, mesh_name)
         for number in range(len(mesh["primitives"])):
             content = self._primitive(node["mesh"], number)
             if content is not None:
-                yield Part(name, mesh_name, index, world=world, role=role, level=level, **content)
+                yield Part(name, mesh_name, index, world=world, collider=collider, level=level, **content)
 
     def _primitive(self, mesh: int, number: int) -> dict[str, Any] | None:
         """Arguments of a `Part`, shared by all nodes with this mesh; None if it has no triangles."""

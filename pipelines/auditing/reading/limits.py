@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from steindreamer.representations.mesh.formats.parts import MAX_FACES
+from steindreamer.representations.mesh.formats.parts import MAX_ELEMENTS, MAX_FACES
 
 from .asset_file import Part
 
@@ -21,12 +21,14 @@ def checked_faces(faces: np.ndarray, count: int) -> Int[np.ndarray, "f 3"]:
 
 
 def check_parts(parts: Sequence[Part]) -> None:
-    """Raises ValueError if there are no triangles, or too many."""
+    """Raises ValueError if there are no triangles, too many, or no valid vertices."""
     count = sum(len(part.faces) for part in parts)
     if count == 0:
         raise ValueError("it has no triangles")
     if count > MAX_FACES:
         raise ValueError(f"it has more than {MAX_FACES} triangles; simplify it")
+    if sum(len(part.positions) for part in parts) > MAX_ELEMENTS:
+        raise ValueError(f"it has more than {MAX_ELEMENTS} vertices; simplify it")
     for part in parts:
         used = part.positions[part.faces.reshape(-1)]
         if len(used) and not np.isfinite(used).any():

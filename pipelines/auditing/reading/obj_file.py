@@ -18,7 +18,7 @@ from steindreamer.representations.mesh.formats.parts import MAX_FACES
 
 from .asset_file import AssetFile, ImageFile, Material, Node, Part, Slot, TextureUse
 from .limits import check_parts, checked_faces
-from .roles import role_of
+from .roles import is_collider, level_of
 
 _MAPS: dict[str, Slot] = {
     **{"map_kd": "base_color", "map_ke": "emissive", "norm": "normal", "map_bump": "normal", "bump": "normal"},
@@ -113,7 +113,6 @@ def _part(arrays: list[np.ndarray], corners: np.ndarray, name: str, instance: in
         if (largest := int(corners[:, column].max())) >= len(arrays[column]):
             raise ValueError(f"a face refers to {what} {largest + 1} of {len(arrays[column])}")
     used, faces = np.unique(corners, axis=0, return_inverse=True)
-    role, level = role_of(name)
     places, normals = (arrays[k][used[:, k]] if len(arrays[k]) and (used[:, k] >= 0).all() else None for k in (1, 2))
     return Part(
         node=name,
@@ -125,8 +124,8 @@ def _part(arrays: list[np.ndarray], corners: np.ndarray, name: str, instance: in
         faces=checked_faces(faces, len(used)),
         normals=normals,
         uvs={} if places is None else {0: places * (1, -1) + (0, 1)},  # v grows upward in OBJ
-        role=role,
-        level=level,
+        collider=is_collider(name),
+        level=level_of(name),
     )
 
 

@@ -1,28 +1,30 @@
-"""The role of an object by the names that engines know: levels of detail and colliders."""
+"""Levels of detail and colliders by the names that engines know."""
 
 from __future__ import annotations
 
 import re
 
-from .asset_file import Role
-
-_LEVEL = re.compile(r"[_.\- ]?LOD[_ ]?(\d{1,2})$", re.IGNORECASE)
+_LEVEL = re.compile(r"(?:^|[_.\- ])LOD[_ ]?(\d{1,2})$", re.IGNORECASE)
+# Unreal: "Interchange Import Reference", collision prefixes. Godot: "Node type customization using name suffixes".
 _COLLIDER = re.compile(
-    # Unreal: "Interchange Import Reference", collision prefixes. Godot: "Node type customization using name suffixes".
-    r"^(?:UCX|UBX|USP|UCP|MCDCX)_|[-_$](?:col|convcol|colonly|convcolonly|collider|collision)(?:[_.]?\d+)?$",
-    re.IGNORECASE,
+    r"^(?:UCX|UBX|USP|UCP|MCDCX)_|[-_$](?:colonly|convcolonly|collider|collision)(?:[_.]?\d+)?$", re.IGNORECASE
 )
+_COLLIDES = re.compile(r"[-_$](?:col|convcol)$", re.IGNORECASE)
 
 
-def role_of(*names: str) -> tuple[Role, int]:
-    """Role and level of an object with these names (node, mesh)."""
-    if any(map(_COLLIDER.search, names)):
-        return "collider", 0
-    for name in names:
-        if found := _LEVEL.search(name):
-            level = int(found[1])
-            return ("lod" if level else "surface"), level
-    return "surface", 0
+def is_collider(*names: str) -> bool:
+    """Whether an object with these names (node, mesh) is a collider, which is not drawn."""
+    return any(map(_COLLIDER.search, names))
+
+
+def generates_collider(name: str) -> bool:
+    """Whether the importer makes a collider from the drawn object of this name."""
+    return _COLLIDES.search(name) is not None
+
+
+def level_of(*names: str) -> int:
+    """Level of detail of an object with these names (node, mesh); 0 is the most detailed."""
+    return next((int(found[1]) for found in map(_LEVEL.search, names) if found), 0)
 
 
 def base_name(name: str) -> str:

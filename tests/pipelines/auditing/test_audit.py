@@ -14,6 +14,7 @@ from clean_asset import SIZE, Content, ball, textures
 from gltf_samples import image
 
 from steindreamer.pipelines.auditing import ENGINES, audit
+from steindreamer.pipelines.auditing.reading.roles import generates_collider, is_collider, level_of
 from steindreamer.pipelines.cli.main import main
 from steindreamer.pipelines.errors import SettingsError
 from steindreamer.pipelines.export import write_glb
@@ -224,3 +225,27 @@ def test_the_docs_list_every_check(clean: Path) -> None:
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", document, re.M)) - {"error", "warning", "info", "ok"}
     found = {row.check for engine in ENGINES for row in audit(clean, engine).rows}
     assert found <= listed and listed - found <= {"translations"}
+
+
+def test_a_file_of_one_further_level_or_of_colliders(tmp_path: Path) -> None:
+    path = Content(hull=None, level=None, node={"name": "SM_Ball_LOD1"}).save(tmp_path)
+    assert audit(path, "web").findings == () and _value(path, "triangles") == 320
+    hull = trimesh.creation.icosphere(0, 0.4)
+    trimesh.Scene({"UCX_SM_Ball_00": hull}).export(tmp_path / "hulls.glb")
+    assert _value(tmp_path / "hulls.glb", "triangles") == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "collider", "generates", "level"),
+    [
+        ("UCX_SM_Mug_01", True, False, 0),
+        ("Mug_00-convcolonly", True, False, 0),
+        ("SM_Mug_Collider_00", True, False, 0),
+        ("Mug-col", False, True, 0),
+        ("SM_Mug_LOD2", False, False, 2),
+        ("Explod2", False, False, 0),
+        ("collar", False, False, 0),
+    ],
+)
+def test_roles_by_name(name: str, collider: bool, generates: bool, level: int) -> None:
+    assert (is_collider(name), generates_collider(name), level_of(name)) == (collider, generates, level)
