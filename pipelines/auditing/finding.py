@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
@@ -19,7 +20,7 @@ class Finding:
     """Name of the check, such as "uv-overlap"."""
     severity: Severity
     value: float | str
-    """The measured value."""
+    """The measured value; a fraction where the limit is a percentage."""
     limit: str
     """The accepted values, such as "at most 5"; empty for a statement."""
     remedy: str = ""
@@ -32,11 +33,14 @@ class Finding:
         """The value as shown in tables."""
         if isinstance(self.value, str):
             return self.value
-        return f"{self.value:,}" if isinstance(self.value, int) else f"{self.value:.4g}"
+        if isinstance(self.value, int):
+            return f"{self.value:,}"
+        return f"{self.value:.4g}" if "%" not in self.limit else f"{100 * self.value:.3g}%"
 
     def to_plain(self) -> dict[str, Any]:
-        """The finding as JSON values."""
-        return asdict(self)
+        """The finding as JSON values, which have no infinity."""
+        infinite = isinstance(self.value, float) and not math.isfinite(self.value)
+        return {**asdict(self), "value": str(self.value) if infinite else self.value}
 
 
 def checked(

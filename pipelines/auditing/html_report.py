@@ -36,7 +36,10 @@ td,th{padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:top;border-to
 def write_html_report(audit: Audit, path: Path) -> None:
     """Write the page atomically. Raises OSError if it cannot be written."""
     subject = audit.subject
-    figures = [_figure(rendered(subject, VIEW_SIZE), "Lit, and as clay, from three sides.")]
+    try:
+        figures = [_figure(rendered(subject, VIEW_SIZE), "Lit, and as clay, from three sides.")]
+    except ValueError as error:  # an asset without a size, or with a size that overflows
+        figures = [f"<p>The asset cannot be rendered: {escape(str(error))}.</p>"]
     for atlas in subject.atlases[:MOST_LAYOUTS]:
         caption = f"Texture coordinates of {atlas.name}: {atlas.coverage:.0%} used; overlaps are red."
         figures.append(_figure(layout(subject, atlas, LAYOUT_SIZE), caption))

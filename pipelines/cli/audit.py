@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> bool:
     try:
         result = audit(options.file, options.preset)
     except OSError as error:
-        raise SettingsError(f"cannot read {options.file}: {error.strerror or error}") from error
+        raise SettingsError(f"cannot read {options.file}: {error.strerror}" if error.strerror else error) from error
     except ValueError as error:
         raise SettingsError(error) from error
     put(text_report(result))

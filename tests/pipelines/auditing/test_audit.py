@@ -149,6 +149,15 @@ def test_the_exit_status_of_a_file_with_errors(tmp_path: Path, capsys: pytest.Ca
     json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda text: pytest.fail(text))
 
 
+def test_numbers_that_overflow_leave_valid_reports(tmp_path: Path) -> None:
+    path, report, page = tmp_path / "far.obj", tmp_path / "a.json", tmp_path / "a.html"
+    path.write_text("o Far\nv 1e308 0 0\nv -1e308 0 1\nv 0 1e308 0\nv 0 0 1e300\nf 1 2 3\nf 1 3 4\n")
+    status = main(["audit", str(path), "--json", str(report), "--html", str(page)])
+    assert status in (0, 1)
+    json.loads(report.read_text(), parse_constant=lambda text: pytest.fail(text))
+    assert page.read_text().startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
