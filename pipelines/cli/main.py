@@ -16,6 +16,7 @@ COMMANDS = {
     "list": "list representations, methods, priors and presets; list PATTERN shows only matching names",
     "settings": "print all settings of a run with their final values",
     "compare": "compare methods over prompts and seeds",
+    "audit": "check whether an asset file is ready for an engine: audit FILE --preset unity",
     "probe": "measure the gradient variance of several methods on the scene of a run",
 }
 
@@ -50,6 +51,10 @@ def _call(name: str, words: Sequence[str]) -> int:
         from .probe import main as probe
 
         return probe(words, prog)
+    if name == "audit":
+        from .audit import main as audit
+
+        return audit(words, prog)
     if name == "list":
         from .listing import main as listing
 

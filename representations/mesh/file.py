@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ _READERS: dict[str, Callable[[bytes, Path, Warn], MeshParts]] = {
 }
 FORMATS = tuple(_READERS)
 """Suffixes of the supported files."""
+
+Content = TypeVar("Content")
+"""Type of the content of a file."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,19 +71,35 @@ def read_fitted_mesh(path: Path, yaw: float = 0.0) -> tuple[PaintedMesh, Placeme
 
 
 def _read(path: Path) -> PaintedMesh:
-    if path.suffix.lower() not in _READERS:
-        raise ValueError(f"cannot read {path.name} as a mesh; supported formats: {', '.join(FORMATS)}")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no mesh file {path}")
-    data = read_regular_file(path)
-
     def warn(line: str) -> None:
         _log.warning("%s: %s", path, line)
 
+    def checked(reader: Callable[[bytes, Path, Warn], MeshParts]) -> Callable[[bytes, Path], PaintedMesh]:
+        return lambda data, folder: _checked(reader(data, folder, warn), warn)
+
+    return read_with(path, {suffix: checked(reader) for suffix, reader in _READERS.items()})
+
+
+def read_with(path: Path, readers: Mapping[str, Callable[[bytes, Path], Content]]) -> Content:
+    """Read a mesh file with the reader of its format; errors of any type become one line that names the file.
+
+    Args:
+        path: The file.
+        readers: Functions of the content and the folder of a file, by suffix.
+
+    Raises:
+        ValueError: The format is not supported, or the file is broken or too large.
+        OSError: The file cannot be read.
+    """
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"cannot read {path.name} as a mesh; supported formats: {', '.join(readers)}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no mesh file {path}")
+    data = read_regular_file(path)
     try:
         # Overflows are detected at the end.
         with np.errstate(all="ignore"):
-            return _checked(_READERS[path.suffix.lower()](data, path.parent, warn), warn)
+            return readers[path.suffix.lower()](data, path.parent)
     except MemoryError:
         raise
     except OSError as error:

@@ -25,7 +25,7 @@ class Gltf:
         self.tree: dict[str, Any] = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": []}]}
         self.binary = bytearray()
 
-    def add(self, name: str, **item: Any) -> int:
+    def add(self, name: str, /, **item: Any) -> int:
         """Append an item to a top-level list and return its index."""
         self.tree.setdefault(name, []).append(item)
         return len(self.tree[name]) - 1

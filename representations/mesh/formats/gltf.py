@@ -46,7 +46,7 @@ class _GltfReader:
         self._warned: set[str] = set()
 
     def parts(self) -> Iterator[MeshPart]:
-        placed, faces, vertices = self._placed_nodes(), 0, 0
+        placed, faces, vertices = placed_nodes(self._document), 0, 0
         for index, world in placed.items():
             node = self._document.items("nodes")[index]
             if "mesh" not in node:
@@ -60,26 +60,6 @@ class _GltfReader:
                     if faces > MAX_FACES or vertices > MAX_ELEMENTS:
                         raise ValueError(f"it has more than {MAX_FACES} triangles, or too many vertices; simplify it")
                     yield part
-
-    def _placed_nodes(self) -> dict[int, Matrix]:
-        """World transforms of the visible nodes of the scene, by node index."""
-        nodes, scenes = self._document.items("nodes"), self._document.items("scenes")
-        if scenes:
-            roots = self._document.item("scenes", self._document.tree.get("scene", 0)).get("nodes", [])
-        else:
-            roots = sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", [])})
-        out: dict[int, Matrix] = {}
-        waiting = [(index, np.eye(4)) for index in reversed(roots)]
-        while waiting:
-            index, parent = waiting.pop()
-            node = self._document.item("nodes", index)
-            if index in out:
-                raise ValueError(f"its nodes are not trees: nodes[{index}] has two parents")
-            if not node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True):
-                continue
-            out[index] = parent @ _local(node)
-            waiting += [(child, out[index]) for child in reversed(node.get("children", []))]
-        return out
 
     def _instances(self, node: dict[str, Any], world: Matrix) -> list[Matrix]:
         """World transforms of the instances of a node's mesh; one, unless the instancing extension is used."""
@@ -138,7 +118,7 @@ class _GltfReader:
             return values
 
         order = np.arange(len(positions)) if indices is None else indices
-        faces = _triangles(order, TRIANGLES if isinstance(attributes["POSITION"], np.ndarray) else mode)
+        faces = triangles(order, TRIANGLES if isinstance(attributes["POSITION"], np.ndarray) else mode)
         tints = attribute("COLOR_0", 3, normalized=True)
         if "material" in primitive:
             material = self._materials.material(primitive["material"])
@@ -186,7 +166,34 @@ class _GltfReader:
             self._warn(line)
 
 
-def _triangles(order: Int[np.ndarray, " n"], mode: int) -> Int[np.ndarray, "f 3"]:
+def placed_nodes(document: GltfDocument, roots: list[int] | None = None) -> dict[int, Matrix]:
+    """World transforms of the visible nodes below `roots` by node index; None: those of the default scene.
+
+    Raises ValueError if a node does not exist or has two parents.
+    """
+    out: dict[int, Matrix] = {}
+    waiting = [(index, np.eye(4)) for index in reversed(_roots(document) if roots is None else roots)]
+    while waiting:
+        index, parent = waiting.pop()
+        node = document.item("nodes", index)
+        if index in out:
+            raise ValueError(f"its nodes are not trees: nodes[{index}] has two parents")
+        if not node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True):
+            continue
+        out[index] = parent @ local_transform(node)
+        waiting += [(child, out[index]) for child in reversed(node.get("children", []))]
+    return out
+
+
+def _roots(document: GltfDocument) -> list[int]:
+    """Roots of the default scene; without scenes, all nodes that are not children."""
+    if document.items("scenes"):
+        return document.item("scenes", document.tree.get("scene", 0)).get("nodes", [])
+    nodes = document.items("nodes")
+    return sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", [])})
+
+
+def triangles(order: Int[np.ndarray, " n"], mode: int) -> Int[np.ndarray, "f 3"]:
     """Counter-clockwise triangles of a list, strip or fan of vertices; an incomplete last triangle is dropped."""
     if mode == TRIANGLES:
         return order[: len(order) // 3 * 3].reshape(-1, 3)
@@ -199,7 +206,8 @@ def _triangles(order: Int[np.ndarray, " n"], mode: int) -> Int[np.ndarray, "f 3"
     return faces
 
 
-def _local(node: dict[str, Any]) -> Matrix:
+def local_transform(node: dict[str, Any]) -> Matrix:
+    """Transform from a node to its parent."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
     move, turn, scale = (

@@ -71,7 +71,7 @@ class GltfMaterials:
             return GltfMaterial(Paint(factor))
         moved = info.get("extensions", {}).get("KHR_texture_transform", {})
         number = moved.get("texCoord", info.get("texCoord", 0))
-        return GltfMaterial(Paint(factor, texture), int(number), _transform(moved) if moved else None)
+        return GltfMaterial(Paint(factor, texture), int(number), texture_transform(moved) if moved else None)
 
     def _texture(self, index: int) -> Texture | None:
         texture = self._document.item("textures", index)
@@ -104,7 +104,7 @@ class GltfMaterials:
         return self._images[index]
 
 
-def _transform(moved: dict[str, Any]) -> Float[np.ndarray, "2 3"]:
+def texture_transform(moved: dict[str, Any]) -> Float[np.ndarray, "2 3"]:
     """The affine transform of KHR_texture_transform: scale, then rotation (counter-clockwise, v down), then offset."""
     scale, offset, turn = moved.get("scale", [1, 1]), moved.get("offset", [0, 0]), float(moved.get("rotation", 0))
     cosine, sine = math.cos(turn), math.sin(turn)

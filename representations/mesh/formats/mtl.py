@@ -89,7 +89,7 @@ class ObjMaterials:
         """Read the files of an `mtllib` line, which names one file that may contain spaces, or several files."""
         name = line.strip('"')
         try:
-            return parse_mtl(_read(self._folder, name))
+            return parse_mtl(read_named(self._folder, name))
         except (OSError, ValueError) as error:
             if len(names := line.split()) > 1:
                 return {key: value for name in names for key, value in self._library(name).items()}
@@ -100,7 +100,7 @@ class ObjMaterials:
         if (name, clamped) not in self._textures:
             wrap = CLAMP if clamped else REPEAT
             try:
-                texels = self._images.decode(_read(self._folder, name))
+                texels = self._images.decode(read_named(self._folder, name))
                 self._textures[name, clamped] = Texture(texels, (wrap, wrap))
             except (OSError, ValueError) as error:
                 self._warn(
@@ -122,7 +122,7 @@ def parse_mtl(data: bytes) -> dict[str, MtlMaterial]:
             case "kd":
                 material.diffuse = _color(words) or material.diffuse
             case "map_kd":
-                _take_texture(material, words)
+                take_texture(material, words)
             case _:
                 pass
     return materials
@@ -136,7 +136,7 @@ def _color(words: list[str]) -> tuple[float, float, float] | None:
     return red, green, blue
 
 
-def _take_texture(material: MtlMaterial, words: list[str]) -> None:
+def take_texture(material: MtlMaterial, words: list[str]) -> None:
     """Parse a texture line: options with their arguments, then the file name."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
@@ -174,7 +174,7 @@ def _numbers(words: list[str], most: int) -> list[float]:
     return out
 
 
-def _read(folder: Path, name: str) -> bytes:
+def read_named(folder: Path, name: str) -> bytes:
     """Read a file beside the mesh.
 
     Names with Windows separators and paths on another computer are common; then the file of that name in `folder` is

@@ -30,7 +30,7 @@ def read_obj(data: bytes, folder: Path, warn: Warn) -> MeshParts:
         ValueError: The file is broken.
     """
     reader = _ObjReader()
-    for number, line in _lines(data):
+    for number, line in numbered_lines(data):
         try:
             reader.take(line)
         except (ValueError, IndexError, OverflowError) as error:
@@ -93,10 +93,10 @@ class _ObjReader:
     def _corner(self, word: str) -> tuple[int, int]:
         vertex, _, rest = word.partition("/")
         place = rest.partition("/")[0]
-        return _index(vertex, len(self.vertices)), _index(place, len(self.places)) if place else -1
+        return element_index(vertex, len(self.vertices)), element_index(place, len(self.places)) if place else -1
 
 
-def _index(word: str, known: int) -> int:
+def element_index(word: str, known: int) -> int:
     """Index from 0 of a reference, which counts from 1, or backward from the latest element, -1.
 
     A positive reference may be to an element of a later line.
@@ -107,7 +107,7 @@ def _index(word: str, known: int) -> int:
     return number - 1 if number > 0 else known + number
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, str]]:
+def numbered_lines(data: bytes) -> Iterator[tuple[int, str]]:
     """Numbered lines without comments, with continued lines joined."""
     pending = ""
     for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
