@@ -7,27 +7,21 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from steindreamer.representations import Cameras, Placement
 from steindreamer.representations.mesh.formats.parts import GRAY
 from steindreamer.representations.mesh.painted import Paint, PaintedMesh
 from steindreamer.representations.mesh.rasterization import interpolate, rasterize
 
+from ..export.lighting import CLAY, shaded, toward_key_light
 from .atlas import Atlas
 from .subject import Subject
 
 AZIMUTHS = (30.0, 150.0, 270.0)
 """Cameras of the images, in degrees from the front."""
 ELEVATION = 20.0
-CLAY = 0.75
-"""Display value of clay."""
-KEY = (-0.5, -0.7, -0.6)
-"""Direction toward the key light in camera space (x right, y down, z forward): from the upper left front."""
-DIRECT, AMBIENT = 0.9, 0.2
-"""Linear factors of a surface that faces the key light, and of every surface."""
 SUPERSAMPLE = 2
 MAX_LINES = 200_000
 """Largest number of triangles whose outlines are drawn."""
@@ -93,22 +87,11 @@ def rendered(subject: Subject, size: int) -> UInt8[np.ndarray, "h w 3"]:
         base[0, :, mask] = mesh.colors_at(fragments.triangle[0][mask].long(), fragments.barycentrics[0][mask]).T
         normal = F.normalize(interpolate(fragments, mesh.faces, normals), dim=1)
         normal = torch.where(fragments.front[:, None], normal, -normal)
-        toward = F.normalize(camera.camera_to_world[0, :3, :3] @ torch.tensor(KEY), dim=0)
-        rows = [_shaded(color, normal, toward, mask) for color in (base, torch.full_like(base, CLAY))]
+        toward = toward_key_light(camera)
+        rows = [torch.where(mask, shaded(color, normal, toward), 1.0) for color in (base, torch.full_like(base, CLAY))]
         views.append(torch.cat(rows, 2))
     image = F.avg_pool2d(torch.cat(views, 3), SUPERSAMPLE)[0]
     return (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-
-
-def _shaded(
-    base: Float[Tensor, "1 3 h w"], normal: Float[Tensor, "1 3 h w"], toward: Float[Tensor, " 3"], mask: Tensor
-) -> Float[Tensor, "1 3 h w"]:
-    """Display sRGB under the key light (Lambert's law) and ambient light, on white."""
-    linear = torch.where(base <= 0.04045, base / 12.92, ((base + 0.055) / 1.055) ** 2.4)
-    cosine = (normal * toward[:, None, None]).sum(1, keepdim=True).clamp(min=0)
-    light = (linear * (AMBIENT + DIRECT * cosine)).clamp(0, 1)
-    shown = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
-    return torch.where(mask, shown, 1.0)
 
 
 def layout(subject: Subject, atlas: Atlas, size: int) -> UInt8[np.ndarray, "s s 3"]:
