@@ -1,141 +1,269 @@
-"""Packing of flat charts into one square texture atlas at the largest scale that fits."""
+"""Packing of flat charts into one square texture atlas at the largest scale that fits.
+
+Charts are placed by their outlines on a grid of cells, one after another, each at the lowest free place in the best of
+four orientations. Orders are found by hill climbing on a coarse grid. The best one is enlarged on a fine grid.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
-import xatlas
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import ConvexHull
+from jaxtyping import Float, Int
+from numba import njit
 
-_TRIALS = 12
-"""Number of chart orientations that are tried; the atlas holds up to a third more than with the first."""
-_REST = 0.002
-"""Seconds for the threads of an atlas to fall asleep."""
-_GAIN = 1.01
-"""Factor on the best scale so far at which another orientation must fit to be refined."""
+from steindreamer.representations.jit import EXACT
+
+from .flattening import signed_areas
+from .rectangles import lying
+
+_COARSE, _FINE = 192, 512
+"""Maximum number of cells along each side: finer ones are slower and hardly hold more."""
+_TRIALS = 100
+"""Number of orders that are tried."""
+_FIRST = 0.77
+"""First scale, relative to that at which the charts would need the whole atlas."""
+_GROWTH = 1.01
+"""Factor on the scale once an order fits; half of it is the precision of the final scale."""
+_SPREAD = 0.3
+"""Standard deviation by which a trial changes the logarithm of a chart's size, by which the charts are ordered."""
+_WORD = 64
+"""Cells per integer of the bit masks."""
 
 
-def pack(charts: np.ndarray, corners: np.ndarray, size: int, padding: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pack charts into an atlas. Returns faces, coordinates in [0, 1] (v downward) and the row of `charts` of each
-    vertex.
+def pack(
+    flat: Float[np.ndarray, "n 2"],
+    corners: Int[np.ndarray, "f 3"],
+    chart: Int[np.ndarray, " f"],
+    size: int,
+    padding: int,
+) -> Float[np.ndarray, "n 2"]:
+    """Coordinates in [0, 1] (v downward) of charts in one atlas.
 
     Charts keep their relative sizes. They are rotated, never mirrored. Raises ValueError if they do not fit, are not
     finite or have no area.
 
     Args:
-        charts: (n, 2) coordinates.
-        corners: (f, 3) rows of `charts`.
+        flat: positions of the charts' vertices in the plane, v upward.
+        corners: rows of `flat`.
+        chart: chart of each face, from 0; no two have a vertex in common.
         size: size of the texture in texels (square).
-        padding: texels between charts.
+        padding: minimum number of texels between charts.
     """
-    if not np.isfinite(charts).all():
+    if not np.isfinite(flat).all():
         raise ValueError("the charts are not finite")
-    best: xatlas.Atlas | None = None
-    scale = 0.0
-    for turned in _turned(charts, corners):
-        if best is None:
-            best, scale = _largest(turned, corners, size, padding)
-        elif (atlas := _packed(turned, corners, size, padding, scale * _GAIN)) is not None:
-            best, scale = _enlarged(turned, corners, size, padding, atlas, scale * _GAIN)
-    assert best is not None  # the first orientation fits or raises
-    kept, faces, uvs = best.get_mesh(0)
-    # xatlas has v upward: in rows of an image, which grow downward, its charts would be mirrored.
-    return faces, np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1), kept.astype(np.int64)
-
-
-def _turned(charts: np.ndarray, corners: np.ndarray) -> Iterator[np.ndarray]:
-    """All charts with their minimum-area rectangles axis-aligned and wider than high, then with a random half
-    rotated.
-    """
-    edges = np.concatenate([corners[:, :2], corners[:, 1:]])
-    count, chart = connected_components(
-        coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (len(charts),) * 2), directed=False
-    )
-    lying = charts.astype(np.float64)
-    for index in range(count):
-        rows = chart == index
-        lying[rows] = _lying(lying[rows])
-    # Separated from each other: xatlas would join charts whose corners coincide.
-    apart = np.outer(chart, [3 * np.abs(lying).max(), 0.0])
-    rng = np.random.default_rng(0)
-    standing = np.zeros(count, dtype=bool)
-    for _ in range(_TRIALS):
-        rows = standing[chart]
-        yield (np.where(rows[:, None], _quarter_turn(lying), lying) + apart).astype(np.float32)
-        standing = rng.random(count) < 0.5
-
-
-def _lying(chart: np.ndarray) -> np.ndarray:
-    """The chart rotated so that its smallest rectangle, which shares a side with the convex hull, is wider than
-    high.
-    """
-    hull = chart[ConvexHull(chart, qhull_options="QJ").vertices]
-    sides = np.roll(hull, -1, 0) - hull
-    sides /= np.linalg.norm(sides, axis=1, keepdims=True).clip(min=1e-12)
-    across = np.stack([-sides[:, 1], sides[:, 0]], 1)
-    extent = np.stack([np.ptp(hull @ axes.T, axis=0) for axes in (sides, across)])
-    smallest = np.argmin(extent[0] * extent[1])
-    turned = (chart - hull.mean(0)) @ np.stack([sides[smallest], across[smallest]], 1)
-    return turned if extent[0, smallest] >= extent[1, smallest] else _quarter_turn(turned)
-
-
-def _quarter_turn(points: np.ndarray) -> np.ndarray:
-    return np.stack([-points[:, 1], points[:, 0]], 1)
-
-
-def _largest(charts: np.ndarray, corners: np.ndarray, size: int, padding: int) -> tuple[xatlas.Atlas, float]:
-    """The packing at the largest scale that fits, and that scale in texels per unit."""
-    triangles = charts[corners].astype(np.float64)
-    first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
-    area = 0.5 * float(np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum())
+    area = float(np.abs(signed_areas(flat.astype(np.float64), corners)).sum())
     if not 0 < area < np.inf:
         raise ValueError(f"the charts are too small to be packed: their area is {area:.3g}")
-    full = size / np.sqrt(area)  # would need every texel: never fits
-    scale = full
+    charts = _Charts(flat.astype(np.float64), corners, chart, 0.5 * (padding + 1) / size)
+    full = 1 / np.sqrt(area)  # would need every cell: never fits
+    found = _search(charts, min(size, _COARSE), full)
+    if found is None:
+        raise ValueError(f"the charts do not fit {size} texels with padding {padding}; lower padding")
+    order, scale, uvs = found
+    for larger in scale * np.arange(1.06, 1.0, 0.5 * (1 - _GROWTH)):
+        masks = charts.masks(larger, min(size, _FINE))
+        placed, height = masks.place(order)
+        if height <= masks.cells:
+            uvs = charts.positions(masks, placed)
+            break
+    return np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)
+
+
+def _search(charts: _Charts, cells: int, full: float) -> tuple[np.ndarray, float, np.ndarray] | None:
+    """The order of the charts that fits at the largest scale, that scale, and the positions; None if none fits."""
+    rng = np.random.default_rng(0)
+    sizes = np.log(charts.extents)
+    scale, found, trials = _FIRST * full, None, 0
     while scale > 1e-3 * full:
-        scale *= 0.7
-        atlas = _packed(charts, corners, size, padding, scale)
-        if atlas is not None:
-            return _enlarged(charts, corners, size, padding, atlas, scale)
-    raise ValueError(f"the charts do not fit {size} texels with padding {padding}; lower padding")
+        masks, lowest, tried = charts.masks(scale, cells), np.inf, sizes
+        while True:
+            order = np.argsort(-tried, kind="stable")
+            placed, height = masks.place(order)
+            trials += 1
+            if height <= lowest:
+                lowest, sizes = height, tried
+            if height <= cells:
+                found = order, scale, charts.positions(masks, placed)
+                scale *= _GROWTH
+                break
+            if found is None:
+                scale *= 0.9
+                break
+            if trials >= _TRIALS:
+                return found
+            tried = sizes + rng.normal(0, _SPREAD, len(sizes)) * (rng.random(len(sizes)) < 0.5)
+    return found
 
 
-def _enlarged(
-    charts: np.ndarray, corners: np.ndarray, size: int, padding: int, atlas: xatlas.Atlas, low: float
-) -> tuple[xatlas.Atlas, float]:
-    """Enlarge a packing that fits to the largest scale, to within half a percent."""
-    high = low / 0.7
-    while high / low > 1.005:
-        middle = float(np.sqrt(low * high))
-        larger = _packed(charts, corners, size, padding, middle)
-        if larger is None:
-            high = middle
-        else:
-            low, atlas = middle, larger
-    return atlas, low
+@dataclass(frozen=True)
+class _Masks:
+    """Bit masks of all charts at one scale, in four orientations."""
+
+    cells: int
+    bits: np.ndarray
+    """Rows of all masks, `_WORD` cells per integer."""
+    shapes: np.ndarray
+    """First integer, height, width and integers per row of each mask, `[c, 4, 4]`."""
+    scale: float
+
+    def place(self, order: np.ndarray) -> tuple[np.ndarray, int]:
+        """Column, row and orientation of each chart, and the height in cells; more than `cells` if they do not fit."""
+        placed = np.zeros((len(order), 3), np.int64)
+        return placed, _place(order, self.shapes, self.bits, self.cells, placed)
 
 
-def _packed(charts: np.ndarray, corners: np.ndarray, size: int, padding: int, scale: float) -> xatlas.Atlas | None:
-    """The atlas, or None if the charts do not fit at this scale."""
-    atlas = xatlas.Atlas()
-    atlas.add_uv_mesh(charts, corners)
-    options = xatlas.PackOptions()
-    options.rotate_charts = False  # it would swap u and v, which mirrors
-    options.rotate_charts_to_axis = False  # they are already rotated
-    options.resolution, options.padding, options.texels_per_unit = size, padding, scale
-    generate(atlas, xatlas.ChartOptions(), options)
-    return atlas if atlas.atlas_count == 1 and (atlas.width, atlas.height) == (size, size) else None
+class _Charts:
+    """Charts with their smallest rectangles axis-aligned."""
+
+    def __init__(self, flat: np.ndarray, corners: np.ndarray, chart: np.ndarray, margin: float) -> None:
+        self.margin, self.count = margin, len(flat)
+        self.rows = [np.unique(corners[chart == index]) for index in range(int(chart.max()) + 1)]
+        self.points = [lying(flat[rows]) for rows in self.rows]
+        self.points = [points - points.min(0) for points in self.points]
+        self.corners = [np.searchsorted(rows, corners[chart == index]) for index, rows in enumerate(self.rows)]
+        self.extents = np.maximum([np.prod(points.max(0)) for points in self.points], 1e-30)
+
+    def masks(self, scale: float, cells: int) -> _Masks:
+        """Cells that the charts cover with their margin.
+
+        Args:
+            scale: fraction of the atlas per unit.
+            cells: cells along each side of the atlas.
+        """
+        bits, shapes, start = [], np.zeros((len(self.points), 4, 4), np.int64), 0
+        margin = self.margin * cells
+        for index, (points, corners) in enumerate(zip(self.points, self.corners, strict=True)):
+            local = points * (scale * cells) + margin
+            mask = np.zeros(np.ceil(local.max(0) + margin).astype(int)[::-1], np.bool_)
+            _cover(local, corners, margin, mask)
+            for orientation in range(4):
+                height, width = len(mask), len(mask.T)
+                words = (width + _WORD - 1) // _WORD
+                padded = np.zeros((height, words * _WORD), np.bool_)
+                padded[:, :width] = mask
+                bits.append(np.packbits(padded, axis=1, bitorder="little").view("<u8").ravel())
+                shapes[index, orientation] = start, height, width, words
+                start += height * words
+                mask = mask.T[:, ::-1]  # a quarter turn counterclockwise
+        return _Masks(cells, np.concatenate(bits).astype(np.uint64), shapes, scale)
+
+    def positions(self, masks: _Masks, placed: np.ndarray) -> Float[np.ndarray, "n 2"]:
+        """Positions in the atlas as fractions of its side."""
+        out = np.empty((self.count, 2))
+        for index, (rows, points) in enumerate(zip(self.rows, self.points, strict=True)):
+            local = (points * masks.scale + self.margin) * masks.cells
+            orientation = placed[index, 2]
+            for turn in range(orientation):
+                local = np.stack([masks.shapes[index, turn, 1] - local[:, 1], local[:, 0]], 1)
+            out[rows] = (local + placed[index, :2]) / masks.cells
+        return out
 
 
-def generate(atlas: xatlas.Atlas, charts: xatlas.ChartOptions, packing: xatlas.PackOptions) -> None:
-    """Run xatlas, then wait until its threads are asleep.
-
-    An atlas stops its threads when it is deleted. xatlas then wakes them without holding their lock: a thread that is
-    just falling asleep misses the signal, and the program would wait for it forever.
+@njit(**EXACT)
+@no_type_check
+def _place(order, shapes, bits, cells, placed):
+    """Place each chart in the orientation and at the place with the lowest top, then leftmost. Returns the height of
+    all, which is larger than `cells` if they do not fit.
     """
-    atlas.generate(charts, packing)
-    time.sleep(_REST)
+    tall = cells + cells // 2
+    occupied = np.zeros((tall + 1, cells // 64 + 3), np.uint64)
+    highest = 0
+    for chart in order:
+        best, best_x, best_y, best_o = tall + 1, 0, 0, -1
+        for o in range(4):
+            start, height, width, words = shapes[chart, o]
+            for y in range(tall - height + 1):
+                if y + height > best or (y + height == best and best_x == 0):
+                    break
+                x = _leftmost(occupied, bits, start, height, width, words, y, cells)
+                if x >= 0:
+                    if y + height < best or x < best_x:
+                        best, best_x, best_y, best_o = y + height, x, y, o
+                    break
+        if best_o < 0:
+            return 2 * tall
+        placed[chart, 0], placed[chart, 1], placed[chart, 2] = best_x, best_y, best_o
+        highest = max(highest, best)
+        start, height, width, words = shapes[chart, best_o]
+        word, shift = best_x >> 6, np.uint64(best_x & 63)
+        for row in range(height):
+            for k in range(words):
+                mask = bits[start + row * words + k]
+                occupied[best_y + row, word + k] |= mask << shift
+                if shift:
+                    occupied[best_y + row, word + k + 1] |= mask >> (np.uint64(64) - shift)
+    return highest
+
+
+@njit(**EXACT)
+@no_type_check
+def _leftmost(occupied, bits, start, height, width, words, y, cells):
+    """Leftmost free column of a mask at row y; -1 for none."""
+    one = np.uint64(1)
+    x = 0
+    while x + width <= cells:
+        skip = 0
+        for row in range(height):
+            for k in range(words):
+                mask = bits[start + row * words + k]
+                place = x + 64 * k
+                word, shift = place >> 6, np.uint64(place & 63)
+                below = occupied[y + row, word] >> shift
+                if shift:
+                    below |= occupied[y + row, word + 1] << (np.uint64(64) - shift)
+                hit = below & mask
+                if hit:
+                    # This cell of the mask hits every column up to the end of the occupied run.
+                    while not hit & one:
+                        hit >>= one
+                        place += 1
+                    while (occupied[y + row, place >> 6] >> np.uint64(place & 63)) & one:
+                        place += 1
+                        skip += 1
+                    break
+            if skip:
+                break
+        if skip == 0:
+            return x
+        x += skip
+    return -1
+
+
+@njit(**EXACT)
+@no_type_check
+def _cover(points, corners, margin, mask):
+    """Mark every cell that may have a point within the margin of a triangle."""
+    height, width = mask.shape
+    reach = margin + np.sqrt(0.5)  # from the cell's center
+    for f in range(corners.shape[0]):
+        ax, ay = points[corners[f, 0]]
+        bx, by = points[corners[f, 1]]
+        cx, cy = points[corners[f, 2]]
+        top, bottom = int(np.floor(min(ay, by, cy) - reach)), int(np.ceil(max(ay, by, cy) + reach))
+        left, right = int(np.floor(min(ax, bx, cx) - reach)), int(np.ceil(max(ax, bx, cx) + reach))
+        for row in range(max(top, 0), min(bottom, height)):
+            for column in range(max(left, 0), min(right, width)):
+                if mask[row, column]:
+                    continue
+                x, y = column + 0.5, row + 0.5
+                one = (bx - ax) * (y - ay) - (by - ay) * (x - ax)
+                two = (cx - bx) * (y - by) - (cy - by) * (x - bx)
+                three = (ax - cx) * (y - cy) - (ay - cy) * (x - cx)
+                if (one >= 0 and two >= 0 and three >= 0) or (one <= 0 and two <= 0 and three <= 0):
+                    mask[row, column] = True
+                    continue
+                for edge in range(3):
+                    if edge == 0:
+                        px, py, qx, qy = ax, ay, bx, by
+                    elif edge == 1:
+                        px, py, qx, qy = bx, by, cx, cy
+                    else:
+                        px, py, qx, qy = cx, cy, ax, ay
+                    length = (qx - px) ** 2 + (qy - py) ** 2
+                    t = ((x - px) * (qx - px) + (y - py) * (qy - py)) / length if length > 0 else 0.0
+                    t = min(1.0, max(0.0, t))
+                    if (px + t * (qx - px) - x) ** 2 + (py + t * (qy - py) - y) ** 2 <= reach * reach:
+                        mask[row, column] = True
+                        break

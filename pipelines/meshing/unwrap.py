@@ -1,19 +1,17 @@
-"""Texture coordinates: xatlas cuts the surface into charts, which are packed into one square atlas."""
+"""Texture coordinates: the surface is cut into charts, which are packed into one square atlas."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import xatlas
 
 from steindreamer.representations import TriangleMesh, vertex_normals
 
-from .packing import generate, pack
+from .charts import cut_charts
+from .packing import pack
 
 MAX_FACES = 150_000
-"""Maximum number of faces; xatlas takes minutes beyond this."""
-_CHART_COSTS = (2.0, 8.0, 32.0)
-"""Chart costs that are tried in turn while there are too many charts; a larger cost stretches the texture more."""
+"""Maximum number of faces; xatlas takes minutes beyond it."""
 
 
 def unwrap(mesh: TriangleMesh, size: int = 1024, padding: int = 4) -> TriangleMesh:
@@ -36,13 +34,13 @@ def unwrap(mesh: TriangleMesh, size: int = 1024, padding: int = 4) -> TriangleMe
     if len(mesh.faces) > MAX_FACES:
         raise ValueError(f"{len(mesh.faces)} faces are too many to unwrap; set face_budget to {MAX_FACES} or less")
     vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
-    origin, corners, charts = _charts(vertices / _size(vertices), faces)
-    corners, uvs, kept = pack(charts, corners, size, padding)
-    origin = origin[kept]
+    charts = cut_charts(vertices / _size(vertices), faces)
+    uvs = pack(charts.flat, charts.corners, charts.chart, size, padding)
+    origin = torch.from_numpy(charts.origin)
     return TriangleMesh(
-        vertices=mesh.vertices[torch.from_numpy(origin)],
-        faces=torch.from_numpy(corners.astype(np.int64)),
-        normals=vertex_normals(mesh.vertices, mesh.faces)[torch.from_numpy(origin)],
+        vertices=mesh.vertices[origin],
+        faces=torch.from_numpy(charts.corners),
+        normals=vertex_normals(mesh.vertices, mesh.faces)[origin],
         uvs=torch.from_numpy(uvs.astype(np.float32)),
     )
 
@@ -56,25 +54,3 @@ def _size(vertices: np.ndarray) -> np.float32:
     if not 0 < extent < np.inf:
         raise ValueError(f"the surface is too small to be unwrapped: its longest side is {extent:.3g}")
     return np.float32(2.0 ** round(np.log2(extent)))
-
-
-def _charts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Original vertex of every new vertex, new faces, and flat chart coordinates in the mesh's own units."""
-    limit = max(150, len(faces) // 40)
-    atlas = _cut_charts(vertices, faces, _CHART_COSTS[0])
-    for cost in _CHART_COSTS[1:]:
-        if atlas.chart_count > limit:
-            atlas = _cut_charts(vertices, faces, cost)
-    origin, corners, uvs = atlas.get_mesh(0)
-    # xatlas divides u by the width and v by the height of an atlas that is not square.
-    flat = uvs * np.array([atlas.width, atlas.height]) / atlas.texels_per_unit
-    return origin.astype(np.int64), corners, flat.astype(np.float32)
-
-
-def _cut_charts(vertices: np.ndarray, faces: np.ndarray, cost: float) -> xatlas.Atlas:
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(vertices, faces.astype(np.uint32))
-    options, packing = xatlas.ChartOptions(), xatlas.PackOptions()
-    options.max_cost, packing.rotate_charts = cost, False
-    generate(atlas, options, packing)
-    return atlas

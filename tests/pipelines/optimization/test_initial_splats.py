@@ -79,7 +79,7 @@ def test_surfaces_without_a_size_are_refused() -> None:
     line = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]])
     for charts, message in [(line[:, :2], "their area is 0"), (line[:, :2] * torch.nan, "not finite")]:
         with pytest.raises(ValueError, match=message):
-            pack(charts.numpy(), np.array([[0, 1, 2]], np.uint32), 64, 2)
+            pack(charts.numpy(), np.array([[0, 1, 2]]), np.array([0]), 64, 2)
 
 
 @pytest.mark.parametrize(("value", "message"), [(-1.0, "no view shows any part"), (np.nan, "is not finite")])
