@@ -108,7 +108,7 @@ def _pins(points: np.ndarray, corners: np.ndarray, chart: np.ndarray) -> Int[np.
     pins = np.empty((chart.max() + 1, 2), np.int64)
     for index in range(len(pins)):
         rows = np.unique(corners[chart == index])
-        far = _farthest(points, rows, rows[0])
+        far = _farthest(points, rows, int(rows[0]))
         pins[index] = far, _farthest(points, rows, far)
     return pins
 
