@@ -23,6 +23,8 @@ from ..settings.yaml_text import write_yaml
 from ..streams import complain, put, repair_streams
 from .listing import print_choices
 
+logger = logging.getLogger(__name__)
+
 EPILOGUE = """\
 settings:
   Every setting of config.yaml can be given as section.key=value, for example
@@ -145,6 +147,7 @@ def _check_early(options: argparse.Namespace, schema: Schema) -> None:
             check_folder(folder, overwrite=options.overwrite)
             check_named_files(config)
         check_words(config.names["prior"], config.prior, config.prompt, config.negative_prompt)
+        logger.info(f"'{config.prompt}': loading")
 
 
 def _as_yaml(config: Any) -> str:

@@ -36,6 +36,7 @@ from .report import write_report
 from .result import Result
 from .resuming import asset_settings, refuse_other_asset, refuse_other_optimization
 from .signals import Signals, signals_handled
+from .time_left import expected_stages
 from .training_log import TrainingLog
 from .watchdog import Watchdog, watched
 
@@ -158,7 +159,7 @@ class _Run:
     def _open(self) -> None:
         """Open the resources that need the folder."""
         output = self.config.output
-        self.training_log = TrainingLog(self.folder / "metrics.jsonl", self.pipeline.steps, output.log_every)
+        self.training_log = TrainingLog(self.folder / "metrics.jsonl", expected_stages(self.config), output.log_every)
         self.manifest = Manifest(self.folder)
         self.watchdog: Watchdog = self._held.enter_context(watched(self.folder, output.watchdog_seconds))
         _announce(self.pipeline, self.folder)

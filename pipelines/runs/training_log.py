@@ -7,11 +7,13 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files import append_text, write_atomically
 from ..optimization.stage import StepInfo
+from .time_left import ExpectedStage, TimeLeft
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +21,12 @@ logger = logging.getLogger(__name__)
 class TrainingLog:
     """Collects the values of each step and writes their averages every `every` steps."""
 
-    def __init__(self, path: Path, total: int, every: int) -> None:
+    def __init__(self, path: Path, stages: Mapping[str, ExpectedStage], every: int) -> None:
         self.path = path
-        self.total = total
+        self.total = sum(stage.steps for stage in stages.values())
         self.every = every
         self._pending: list[StepInfo] = []
-        self._seconds: list[float] = []
+        self._left = TimeLeft(stages)
         self._clock = time.perf_counter()
 
     def rewind(self, step: int) -> None:
@@ -40,7 +42,7 @@ class TrainingLog:
     def record(self, info: StepInfo) -> None:
         """Add the values of a step, and write the averages if `every` steps are collected."""
         now = time.perf_counter()
-        self._seconds = [*self._seconds[-49:], now - self._clock]
+        self._left.record(info.stage, now - self._clock)
         self._clock = now
         for note in info.notes:
             logger.info(f"step {info.step}: {note}")
@@ -70,16 +72,16 @@ class TrainingLog:
                 values = [info.values[name] for info in taken if name in info.values]
                 line[name] = sum(values) / len(values)
         line["skipped"] = len(self._pending) - len(taken)
-        seconds = sum(self._seconds) / len(self._seconds)
+        seconds = sum(self._left.step_seconds) / len(self._left.step_seconds)
         line["seconds_per_step"] = round(seconds, 4)
         self._pending = []
         append_text(self.path, json.dumps(line) + "\n")
         logger.info(self._line(line, seconds))
 
     def _line(self, line: dict[str, Any], seconds: float) -> str:
-        step, left = line["step"], (self.total - line["step"]) * seconds
+        step = line["step"]
         text = f"{line['stage']}  step {step:>{len(str(self.total))}}/{self.total}  {seconds:.3f} s/step"
-        text += f"  {_duration(left):>5} left"
+        text += f"  {_duration(self._left.after(step)):>5} left"
         text += f"  loss {line.get('loss', math.nan):.4g}"
         if "variance" in line:
             text += f"  gradient variance {line['variance']:.2e}"

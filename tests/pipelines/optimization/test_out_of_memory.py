@@ -27,6 +27,7 @@ from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.optimization.stage import Stage
 from steindreamer.pipelines.optimization.stage_config import StageConfig
 from steindreamer.pipelines.optimization.views import ViewsConfig
+from steindreamer.pipelines.runs.time_left import ExpectedStage
 from steindreamer.pipelines.runs.training_log import TrainingLog
 from steindreamer.representations import REPRESENTATIONS
 
@@ -191,6 +192,6 @@ def test_the_error_is_gone_before_the_next_attempt(monkeypatch: pytest.MonkeyPat
 
 def test_the_journal_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="steindreamer")
-    training_log = TrainingLog(tmp_path / "metrics.jsonl", 10, 1)
+    training_log = TrainingLog(tmp_path / "metrics.jsonl", {"coarse": ExpectedStage(10, 0.1)}, 1)
     training_log.record(_stage("gaussians", CrampedPrior(2, "predict")).step())
     assert "step 1: out of memory: retrying with prior.micro_batch=2" in caplog.text
