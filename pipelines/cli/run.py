@@ -100,8 +100,6 @@ def _dispatch(options: argparse.Namespace) -> None:
         return
     with refused_early(options.plugin) as known:
         _check_early(options, known)
-    if not options.settings:
-        logging.getLogger(PROGRAM).info("loading libraries")  # several seconds on a busy machine
     plugins = load_plugins(options.plugin)
 
     from ..config.run_config import SCHEMA

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from ..config.run_config import RunConfig
 
-_STEP = {"gaussians": 0.06, "nerf": 0.15, "dmtet": 0.35, "textured_mesh": 0.05}
+_STEP = {"gaussians": 0.06, "nerf": 0.15, "dmtet": 0.25, "textured_mesh": 0.05}
 _OTHER_STEP = 0.1
 """Seconds per step without the prior, by representation, and of any other one: measured on two CPU cores, as are all
 of these. Only their ratios matter for steps."""
 _VIEW = 0.025
 """Seconds of the prior per view of 96 x 96 pixels."""
-_CONVERSION = {"dmtet": 35.0, "textured_mesh": 10.0}
+_CONVERSION = {"dmtet": 15.0, "textured_mesh": 10.0}
 _OTHER_CONVERSION = 10.0
 """Seconds of the conversion of a scene, by representation."""
 _ENDING = 10.0
