@@ -93,11 +93,13 @@ def _starts_from_file(layers: Sequence[Mapping[str, Any]]) -> bool:
     files: dict[tuple[str, str], Any] = {}
     for layer in layers:
         stages = mapping_of(layer.get("stages", {}), "stages")
-        stages = {word(name): mapping_of(stage, word(name)) for name, stage in _items(stages)}
-        scenes = {"": layer, **stages}
-        for name, given in scenes.items():
-            scene = mapping_of(dict(_items(given)).get("representation", {}), "representation")
-            files |= {(name, key): value for key, value in _items(scene) if key in INITIAL_FILES}
+        scenes = {"": layer}
+        for name, stage in _items(stages):
+            path = f"stages.{word(name)}"
+            scenes[f"{path}."] = mapping_of(stage, path)
+        for path, given in scenes.items():
+            scene = mapping_of(dict(_items(given)).get("representation", {}), f"{path}representation")
+            files |= {(path, key): value for key, value in _items(scene) if key in INITIAL_FILES}
     return any(not is_null(value) and str(value).strip() for value in files.values())
 
 
