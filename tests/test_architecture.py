@@ -42,7 +42,7 @@ ROOT_MODULES = {
     "distill": {"distiller", "residual", "learned_score", "geometry_buffers", "basis"},
     "pipelines": {
         *("run", "compare", "probe", "command", "console", "foreign_code"),
-        *("errors", "plain_text", "streams", "files", "devices", "priors", "geometry_models"),
+        *("engines", "errors", "plain_text", "streams", "files", "devices", "priors", "geometry_models"),
     },
 }
 """Modules that stand directly in a main folder; all others live in a subfolder with a subject."""
