@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..files.regular import read_regular_file
 from ..placement import Placement
@@ -53,25 +56,34 @@ def read_mesh(path: Path) -> PaintedMesh:
     return replace(mesh, vertices=mesh.vertices.float())
 
 
-def read_fitted_mesh(path: Path, yaw: float = 0.0) -> tuple[PaintedMesh, Placement]:
+def read_fitted_mesh(path: Path, yaw: float = 0.0, *, maps: bool = False) -> tuple[PaintedMesh, Placement]:
     """Read a mesh file, rotated by `yaw` degrees about +Y and fitted into the unit ball, and its `Placement`.
 
     It raises the same errors as `read_mesh`.
+
+    Args:
+        path: The file.
+        yaw: Rotation in degrees.
+        maps: Whether to read also the normals and materials (`Paint.maps`) of a glTF file.
     """
-    mesh = _read(path)
+    mesh = _read(path, maps)
     try:
         placement = Placement.fit(mesh.vertices, yaw=yaw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return replace(mesh, vertices=placement.apply(mesh.vertices).float()), placement
+    normals = None if mesh.normals is None else placement.turn(mesh.normals)
+    return replace(mesh, vertices=placement.apply(mesh.vertices).float(), normals=normals), placement
 
 
-def _read(path: Path) -> PaintedMesh:
+def _read(path: Path, maps: bool = False) -> PaintedMesh:
     if path.suffix.lower() not in _READERS:
         raise ValueError(f"cannot read {path.name} as a mesh; supported formats: {', '.join(FORMATS)}")
     if not path.exists():
         raise FileNotFoundError(f"there is no mesh file {path}")
     data = read_regular_file(path)
+    reader = _READERS[path.suffix.lower()]
+    if maps and reader is read_gltf:
+        reader = partial(read_gltf, maps=True)
 
     def warn(line: str) -> None:
         _log.warning("%s: %s", path, line)
@@ -79,7 +91,7 @@ def _read(path: Path) -> PaintedMesh:
     try:
         # Overflows are detected at the end.
         with np.errstate(all="ignore"):
-            return _checked(_READERS[path.suffix.lower()](data, path.parent, warn), warn)
+            return _checked(reader(data, path.parent, warn), warn)
     except MemoryError:
         raise
     except OSError as error:
@@ -110,6 +122,7 @@ def _checked(found: MeshParts, warn: Warn) -> PaintedMesh:
     mesh = PaintedMesh(
         torch.from_numpy(vertices),
         torch.from_numpy(faces),
+        normals=_normals(pieces, np.unique(faces[inward])),
         paints=tuple(piece.paint for piece in pieces),
         paint_of_face=torch.repeat_interleave(torch.tensor([len(piece.faces) for piece in pieces])),
         tints=torch.from_numpy(np.concatenate([_columns(piece.tints, piece, 3, 1.0) for piece in pieces])),
@@ -117,6 +130,19 @@ def _checked(found: MeshParts, warn: Warn) -> PaintedMesh:
         linear=found.linear,
     )
     return replace(mesh, colors=mesh.vertex_colors())
+
+
+def _normals(pieces: list[MeshPart], flipped: np.ndarray) -> Float[Tensor, "v 3"] | None:
+    """Normals of all vertices, reversed where the faces were; None unless all parts have valid ones."""
+    given = [piece.normals for piece in pieces if piece.normals is not None]
+    if len(given) < len(pieces):
+        return None
+    normals = np.concatenate(given)
+    normals[flipped] *= -1
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    if not (np.isfinite(length) & (length > 1e-6)).all():
+        return None
+    return torch.from_numpy((normals / length).astype(np.float32))
 
 
 def _solid(part: MeshPart) -> MeshPart:
@@ -138,6 +164,7 @@ def _solid(part: MeshPart) -> MeshPart:
         faces=faces.reshape(-1, 3),
         tints=None if part.tints is None else part.tints[used],
         coordinates=None if part.coordinates is None else part.coordinates[used],
+        normals=None if part.normals is None else part.normals[used],
     )
 
 

@@ -1,0 +1,268 @@
+"""Finishing of a mesh file: from any file to the package of an engine."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steindreamer.representations import TriangleMesh
+
+from ..engines import Engine
+from ..errors import UserError
+from ..meshing.simplify import DeviationFrom
+from ..meshing.stopwatch import Stopwatch
+from ..meshing.unwrap import MAX_FACES, unwrap
+from ..meshing.views import Views
+from .bake import bake_material, textured
+from .colliders import Collider, build_collider
+from .comparison import difference, views_of
+from .config import FinishConfig
+from .lightmap import lightmap_uvs, overlaps
+from .lods import Level, build_levels
+from .naming import Names, names_of
+from .normals import split_at_creases
+from .package import Finished, write_package
+from .placing import Frame, frame_of
+from .reduce import reduce
+from .repair import Repaired, repair
+from .report import ColliderReport, FinishReport, LevelReport
+from .source import Source, read_source, source_file
+
+logger = logging.getLogger(__name__)
+
+LEAST_TEXTURE = 1024
+
+
+def finish(
+    path: str | Path,
+    engine: Engine,
+    folder: str | Path,
+    config: FinishConfig | None = None,
+    *,
+    overwrite: bool = False,
+) -> FinishReport:
+    """Finish a mesh file, or the asset of a run, for an engine; a line per step is logged.
+
+    Args:
+        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), or the folder of a run.
+        engine: one of `engines.ENGINES`.
+        folder: the folder of the files, which is created.
+        config: the settings; default `FinishConfig()`.
+        overwrite: whether files in a folder that is not empty may be replaced.
+
+    Raises:
+        UserError: The file cannot be read or finished, or the folder is not empty.
+
+    Example:
+        >>> from steindreamer.pipelines.engines import ENGINES
+        >>> report = finish("chair.obj", ENGINES["godot"], "finished/chair")
+        >>> report.levels[0].triangles
+    """
+    config = FinishConfig() if config is None else config
+    folder = Path(folder)
+    file = source_file(Path(path))
+    check_output(folder, overwrite=overwrite)
+    words = config.name or (file.stem if file == Path(path) else Path(path).resolve().name)
+    names, watch = names_of(words, engine), Stopwatch()
+    with watch("read"):
+        source = read_source(file, config.yaw)
+    logger.info(f"{file}: {len(source.mesh.faces)} triangles, {len(source.mesh.paints)} materials")
+    try:
+        return _finish(source, names, folder, config, watch)
+    except UserError:
+        raise
+    except ValueError as error:  # raised by a step for this surface
+        raise UserError(f"cannot finish {file}: {error}") from error
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """Raises UserError unless files can be written to the folder."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out is {folder}, which is a file; give a folder")
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; replace its files with --overwrite, or choose another with --out")
+
+
+def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, watch: Stopwatch) -> FinishReport:
+    engine = names.engine
+    with watch("repair"):
+        repaired = repair(source.mesh, config)
+    _tell_repair(repaired)
+    with watch("reduce"):
+        # A mesh that is not closed may be wrapped in far more triangles than it had.
+        surface = reduce(repaired.mesh, config.budget(engine), config.tolerance, config.smallest_part)
+    deviation = DeviationFrom(source.mesh)(surface)
+    with watch("views"):
+        views = views_of(source.mesh)
+    frame = frame_of(surface, source.placement, config)
+    collider = _collider(surface, engine, config, watch)
+    if engine.formats[0] == "stl":
+        # A print has one material, the color of the source is not compared.
+        level = Level(surface, 1.0, None, difference(views, surface).silhouette_iou, 1.0)
+        asset = Finished(names, frame, [level], None, None, collider, {})
+        size, density = 0, 0.0
+    else:
+        size = config.texture_size or min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
+        asset = _textured(source, surface, views, collider, names, frame, size, config, watch)
+        density = _density(asset.levels[0].mesh, size, frame.scale)
+    with watch("write"):
+        files = write_package(asset, folder)
+    report = _report(source, repaired, deviation, asset, files, size, density, watch)
+    report.write(folder)
+    _tell(report, folder)
+    return report
+
+
+def _textured(
+    source: Source,
+    surface: TriangleMesh,
+    views: Views,
+    collider: Collider | None,
+    names: Names,
+    frame: Frame,
+    size: int,
+    config: FinishConfig,
+    watch: Stopwatch,
+) -> Finished:
+    """Unwrap and bake a surface, and collapse it to its levels of detail."""
+    if len(surface.faces) > MAX_FACES:
+        raise UserError(
+            f"{len(surface.faces)} triangles are too many to unwrap; set triangles to {MAX_FACES} or less, or keep the "
+            "file's own texture coordinates with --keep"
+        )
+    with watch("unwrap"):
+        mesh = split_at_creases(unwrap(surface, size, config.padding), config.crease_angle)
+    lightmap = None
+    if config.has_lightmap(names.engine):
+        with watch("lightmap"):
+            assert mesh.uvs is not None
+            lightmap = lightmap_uvs(mesh.vertices.numpy(), mesh.uvs.numpy(), mesh.faces.numpy(), config.lightmap_size)
+    with watch("bake"):
+        material = bake_material(source.mesh, mesh, size, config)
+        mesh = textured(mesh, material)
+    with watch("lods"):
+        levels = build_levels(mesh, config.levels(names.engine), views)
+    extras: dict[str, Any] = {"source": source.path.name, "size_meters": list(frame.size(mesh))}
+    return Finished(names, frame, levels, material, lightmap, collider, extras)
+
+
+def _collider(surface: TriangleMesh, engine: Engine, config: FinishConfig, watch: Stopwatch) -> Collider | None:
+    if not config.has_collider(engine):
+        return None
+    with watch("collider"):
+        return build_collider(surface, config.hulls, config.hull_vertices, config.concavity)
+
+
+def _density(mesh: TriangleMesh, size: int, scale: float) -> float:
+    """Median over the surface of the texels per meter."""
+    assert mesh.uvs is not None
+    corners, flat = mesh.vertices.double()[mesh.faces].numpy() * scale, mesh.uvs.double()[mesh.faces].numpy() * size
+    world = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    one, two = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
+    texels = np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])
+    order = np.argsort(texels / np.maximum(world, 1e-30))
+    middle = np.searchsorted(np.cumsum(world[order]), world.sum() / 2)
+    chosen = order[min(int(middle), len(order) - 1)]
+    return float(np.sqrt(texels[chosen] / max(world[chosen], 1e-30)))
+
+
+def _report(
+    source: Source,
+    repaired: Repaired,
+    deviation: float,
+    asset: Finished,
+    files: list[Path],
+    size: int,
+    density: float,
+    watch: Stopwatch,
+) -> FinishReport:
+    first, collider = asset.levels[0].mesh, asset.collider
+    dimensions = asset.frame.size(first)
+    overlap = None
+    if asset.lightmap is not None:
+        overlap = overlaps(asset.lightmap, first.faces.numpy(), 1024)
+    return FinishReport(
+        source=source.path.name,
+        engine=asset.names.engine.name,
+        name=asset.names.asset,
+        files=[path.name for path in files],
+        source_triangles=len(source.mesh.faces),
+        source_materials=len(source.mesh.paints),
+        repair={key: value for key, value in asdict(repaired).items() if key != "mesh"},
+        deviation=deviation,
+        levels=[
+            LevelReport(
+                len(level.mesh.faces),
+                len(np.unique(level.mesh.faces.numpy())),
+                level.color_difference,
+                level.silhouette_iou,
+                level.screen_coverage,
+                level.switch_distance(dimensions[1]),
+            )
+            for level in asset.levels
+        ],
+        collider=None
+        if collider is None
+        else ColliderReport(
+            len(collider.hulls),
+            [len(hull.vertices) for hull in collider.hulls],
+            collider.method,
+            collider.volume_error,
+            collider.hausdorff,
+        ),
+        texture_size=size,
+        texels_per_meter=density,
+        normal_detail=0.0 if asset.material is None else asset.material.normal_detail,
+        lightmap_overlap=overlap,
+        size_meters=dimensions,
+        file_bytes=files[0].stat().st_size,
+        over_budget=over_budget(asset.names.engine, len(first.faces), size, files[0].stat().st_size),
+        seconds=dict(watch.seconds),
+    )
+
+
+def over_budget(engine: Engine, triangles: int, texture_size: int, file_bytes: int) -> list[str]:
+    """What exceeds the budgets of an engine, each with a remedy."""
+    measured = (
+        (f"{triangles} triangles", triangles, engine.max_triangles, "triangles"),
+        (f"textures of {texture_size} pixels", texture_size, engine.max_texture_size, "texture_size"),
+        (f"{file_bytes} bytes", file_bytes, engine.max_file_bytes, "texture_size or triangles"),
+    )
+    return [
+        f"{what}; {engine.title} takes {limit}: lower {remedy}"
+        for what, value, limit, remedy in measured
+        if value > limit
+    ]
+
+
+def _tell_repair(repaired: Repaired) -> None:
+    logger.info(
+        f"surface {repaired.method}: {repaired.open_edges} open edges, {repaired.crowded_edges} with more than two "
+        f"faces, {repaired.holes_filled} holes filled, {repaired.faces_flipped} faces flipped; "
+        f"{'closed' if repaired.closed else 'open'}, {len(repaired.mesh.faces)} triangles"
+    )
+
+
+def _tell(report: FinishReport, folder: Path) -> None:
+    for index, level in enumerate(report.levels):
+        color = "" if level.color_difference is None else f"color difference {level.color_difference:.2f}, "
+        logger.info(
+            f"LOD{index}: {level.triangles} triangles, {color}silhouettes {level.silhouette_iou:.1%}, from "
+            f"{level.switch_distance:.3g} m"
+        )
+    if report.collider is not None:
+        volume = report.collider.volume_error
+        logger.info(
+            f"collider: {report.collider.hulls} hulls of up to {max(report.collider.vertices)} vertices, volume "
+            f"{'unknown' if volume is None else f'{volume:+.1%}'}, largest distance {report.collider.hausdorff:.1%}"
+        )
+    size = " x ".join(f"{extent:.3g}" for extent in report.size_meters)
+    density = f", {report.texels_per_meter:.0f} texels per meter" if report.texture_size else ""
+    logger.info(f"size {size} m (width x height x depth){density}")
+    for line in report.over_budget:
+        logger.warning(f"over budget: {line}")
+    logger.info(f"{folder}: {', '.join(report.files)}")

@@ -1,0 +1,78 @@
+"""Vertex normals with sharp edges: corners of a vertex are averaged only over faces at a small angle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from steindreamer.representations import TriangleMesh, face_normals
+
+from ..meshing.simplify import welded_faces
+
+
+def corner_normals(mesh: TriangleMesh, crease_angle: float) -> Float[Tensor, "f 3 3"]:
+    """Unit normals per corner of each face, smooth except across edges that are sharper than an angle in degrees.
+
+    Vertices at the same position count as one. The faces around a vertex are averaged by area within each group that is
+    connected by smooth edges.
+    """
+    smoothed, group = _groups(mesh, crease_angle)
+    corners = mesh.vertices[mesh.faces].double()
+    weighted = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = np.zeros((smoothed, 3))
+    for axis in range(3):
+        total[:, axis] = np.bincount(group, np.repeat(weighted[:, axis].numpy(), 3), smoothed)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    normals = (total / np.maximum(length, 1e-300))[group].reshape(-1, 3, 3)
+    return torch.from_numpy(normals.astype(np.float32))
+
+
+def split_at_creases(mesh: TriangleMesh, crease_angle: float) -> TriangleMesh:
+    """The mesh with normals, its vertices split at sharp edges; other attributes are kept."""
+    normals = corner_normals(mesh, crease_angle).reshape(-1, 3)
+    _, group = _groups(mesh, crease_angle)
+    vertex = mesh.faces.reshape(-1).numpy()
+    _, first, faces = np.unique(np.stack([vertex, group], 1), axis=0, return_index=True, return_inverse=True)
+    rows = torch.from_numpy(vertex[first])
+    return replace(
+        mesh,
+        vertices=mesh.vertices[rows],
+        faces=torch.from_numpy(faces.reshape(-1, 3)),
+        normals=normals[torch.from_numpy(first)],
+        uvs=None if mesh.uvs is None else mesh.uvs[rows],
+        colors=None if mesh.colors is None else mesh.colors[rows],
+    )
+
+
+def _groups(mesh: TriangleMesh, crease_angle: float) -> tuple[int, Int64[np.ndarray, " c"]]:
+    """The number of smoothing groups of corners, and the group of every corner (face by face)."""
+    faces = welded_faces(mesh)[0]
+    count, number = len(faces), int(faces.max()) + 1
+    normals = face_normals(mesh.vertices, mesh.faces).numpy()
+    start, end = faces.reshape(-1), np.roll(faces, -1, 1).reshape(-1)
+    corner = np.arange(3 * count)
+    after = corner // 3 * 3 + (corner + 1) % 3
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    order = np.argsort(low * number + high, kind="stable")
+    key = (low * number + high)[order]
+    pair = np.flatnonzero(key[1:] == key[:-1])
+    one, other = order[pair], order[pair + 1]
+    smooth = (normals[one // 3] * normals[other // 3]).sum(1) >= np.cos(np.radians(crease_angle)) - 1e-6
+    one, other = one[smooth], other[smooth]
+    alike = start[one] == start[other]
+    # The corners of both faces at either end of a smooth edge are one group.
+    links = np.concatenate(
+        [
+            np.stack([one, np.where(alike, other, after[other])], 1),
+            np.stack([after[one], np.where(alike, after[other], other)], 1),
+        ]
+    )
+    graph = coo_matrix((np.ones(len(links), bool), (links[:, 0], links[:, 1])), (3 * count, 3 * count))
+    groups, group = connected_components(graph, directed=False)
+    return groups, group.astype(np.int64)

@@ -1,0 +1,184 @@
+"""The files of a finished asset, in the folder that an engine imports."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from steindreamer.representations import TriangleMesh, face_normals, vertex_normals
+
+from ..export.gltf import add_material, add_primitive
+from ..export.gltf_builder import GltfBuilder, png
+from ..files import write_atomically
+from .bake import BakedMaterial
+from .colliders import Collider
+from .lods import Level
+from .naming import Names
+from .placing import Frame
+
+LOD_EXTENSION = "MSFT_lod"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished asset before it is written."""
+
+    names: Names
+    frame: Frame
+    levels: Sequence[Level]
+    """The levels of detail; all have the vertices of the first."""
+    material: BakedMaterial | None
+    """None for a mesh without color."""
+    lightmap: Float[np.ndarray, "v 2"] | None
+    """Lightmap coordinates of the vertices."""
+    collider: Collider | None
+    extras: dict[str, Any]
+    """JSON values for the file."""
+
+
+def write_package(asset: Finished, folder: Path) -> list[Path]:
+    """Write the files of an asset for its engine. Returns their paths, the main file first."""
+    names, engine = asset.names, asset.names.engine
+    folder.mkdir(parents=True, exist_ok=True)
+    main = folder / f"{names.mesh}.{'stl' if engine.formats[0] == 'stl' else 'glb'}"
+    if engine.formats[0] == "stl":
+        write_stl(main, asset.levels[0].mesh, asset.frame, engine.unit_meters)
+        return [main]
+    written = [main]
+    together = engine.lods in ("msft_lod", "nodes")
+    _scene(asset, range(len(asset.levels)) if together else [0], hulls=engine.collider in ("ucx", "convcolonly")).write(
+        main
+    )
+    if engine.lods == "files":
+        for level in range(1, len(asset.levels)):
+            written.append(folder / f"{names.lod(level)}.glb")
+            _scene(asset, [level], hulls=False).write(written[-1])
+    if asset.collider is not None and engine.collider == "file":
+        written.append(folder / f"{names.mesh}_Collider.glb")
+        builder = GltfBuilder()
+        nodes = add_hulls(builder, asset.collider, names, asset.frame)
+        finish_scene(builder, names.mesh, nodes, asset.extras)
+        builder.write(written[-1])
+    for kind, image in asset.material.images().items() if asset.material else ():
+        written.append(folder / f"{names.texture(kind)}.png")
+        write_atomically(written[-1], png(engine_image(kind, image, engine.packing, engine.green)))
+    return written
+
+
+def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilder:
+    """A file with some levels, and with the collider if there is one and it is wanted."""
+    builder, names = GltfBuilder(), asset.names
+    assert asset.material is not None
+    primitives = [_primitive(builder, asset, level) for level in levels]
+    images = {
+        kind: (f"T_{names.asset}_ORM" if kind == ORM else names.texture(kind), image)
+        for kind, image in asset.material.images().items()
+    }
+    material = add_material(
+        builder,
+        names.material,
+        images,
+        roughness=1.0,
+        metallic=float(asset.material.metallic),
+    )
+    nodes = []
+    for level, primitive in zip(levels, primitives, strict=True):
+        several = len(levels) > 1 or level > 0
+        title = names.lod(level) if several else names.mesh
+        mesh = builder.add("meshes", {"name": title, "primitives": [primitive | {"material": material}]})
+        nodes.append(builder.add("nodes", {"name": title, "mesh": mesh}))
+    if names.engine.lods == "msft_lod" and len(levels) > 1:
+        link_levels(builder, nodes, [asset.levels[level].screen_coverage for level in levels])
+        nodes = nodes[:1]
+    if hulls and asset.collider is not None:
+        nodes += add_hulls(builder, asset.collider, names, asset.frame)
+    finish_scene(builder, names.mesh, nodes, asset.extras)
+    return builder
+
+
+ORM = "occlusion_roughness_metallic"
+
+
+def link_levels(builder: GltfBuilder, nodes: Sequence[int], coverage: Sequence[float]) -> None:
+    """Make nodes the levels of detail of the first of them (MSFT_lod).
+
+    Args:
+        builder: the file.
+        nodes: the nodes, the most detailed first.
+        coverage: `Level.screen_coverage` of each.
+    """
+    first = builder.tree["nodes"][nodes[0]]
+    first.setdefault("extensions", {})[LOD_EXTENSION] = {"ids": list(nodes[1:])}
+    # A level is shown down to the coverage where the next one looks alike; the last one always.
+    first.setdefault("extras", {})["MSFT_screencoverage"] = [round(each, 4) for each in [*coverage[1:], 0.0]]
+    builder.use_extension(LOD_EXTENSION)
+
+
+def add_hulls(builder: GltfBuilder, collider: Collider, names: Names, frame: Frame) -> list[int]:
+    """Append a node per hull. Returns the nodes."""
+    nodes = []
+    for index, hull in enumerate(collider.hulls):
+        title = names.hull(index)
+        normals = vertex_normals(hull.vertices, hull.faces).numpy()
+        primitive = add_primitive(builder, frame.points(hull.vertices), normals, hull.faces.numpy())
+        mesh = builder.add("meshes", {"name": title, "primitives": [primitive]})
+        nodes.append(builder.add("nodes", {"name": title, "mesh": mesh}))
+    return nodes
+
+
+def finish_scene(builder: GltfBuilder, name: str, nodes: Sequence[int], extras: dict[str, Any]) -> None:
+    """Make nodes the roots of the file's only scene."""
+    builder.add("scenes", {"name": name, "nodes": list(nodes)})
+    builder.tree["scene"] = 0
+    builder.tree["asset"]["extras"] = extras
+
+
+def engine_image(kind: str, image: UInt8[np.ndarray, "h w 3"], packing: str, green: str) -> UInt8[np.ndarray, "h w c"]:
+    """A texture as the engine wants it beside the glTF file, see `Engine.packing` and `Engine.green`."""
+    if kind == "normal" and green == "down":
+        return np.stack([image[..., 0], 255 - image[..., 1], image[..., 2]], -1)
+    if kind == ORM and packing == "mask_map":
+        occlusion, roughness, metallic = np.moveaxis(image, -1, 0)
+        return np.stack([metallic, occlusion, np.zeros_like(occlusion), 255 - roughness], -1)
+    return image
+
+
+def write_stl(path: Path, mesh: TriangleMesh, frame: Frame, unit_meters: float) -> None:
+    """Write a binary STL with +Z up and front -Y.
+
+    Args:
+        path: the file.
+        mesh: the mesh in the unit ball.
+        frame: its frame.
+        unit_meters: length of a unit of the file in meters.
+    """
+    x, y, z = frame.points(mesh.vertices).T / unit_meters
+    corners = np.stack([x, -z, y], 1).astype(np.float32)[mesh.faces.numpy()]
+    normals = face_normals(mesh.vertices, mesh.faces).numpy()
+    rows = np.zeros(len(corners), np.dtype([("numbers", "<f4", 12), ("attribute", "<u2")]))
+    rows["numbers"] = np.concatenate(
+        [np.stack([normals[:, 0], -normals[:, 2], normals[:, 1]], 1), corners.reshape(-1, 9)], 1
+    )
+    write_atomically(path, b"steindreamer".ljust(80) + struct.pack("<I", len(rows)) + rows.tobytes())
+
+
+def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, Any]:
+    """The arrays of a level, without the vertices that it does not use."""
+    mesh = asset.levels[level].mesh
+    used, faces = np.unique(mesh.faces.numpy(), return_inverse=True)
+    assert mesh.normals is not None and mesh.uvs is not None and asset.material is not None
+    return add_primitive(
+        builder,
+        asset.frame.points(mesh.vertices)[used],
+        mesh.normals.numpy()[used],
+        faces.reshape(-1, 3),
+        uvs=mesh.uvs.numpy()[used],
+        tangents=None if asset.material.normal is None else asset.material.tangents[used],
+        lightmap_uvs=None if asset.lightmap is None else asset.lightmap[used],
+    )
