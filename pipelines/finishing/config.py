@@ -51,11 +51,11 @@ class FinishConfig:
     """Roughness of materials without one, [0, 1]."""
     lods: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
     """Levels of detail, as fractions of the triangles of the first, which is 1."""
-    hulls: Annotated[int, Interval(ge=0, le=64)] = 16
+    hulls: Annotated[int, Interval(ge=0, le=64)] = 7
     """Maximum number of convex hulls of the collider; 0: no collider."""
     hull_vertices: Annotated[int, Interval(ge=4, le=256)] = 32
     """Maximum number of vertices of a hull."""
-    concavity: Annotated[float, Interval(ge=0.01, le=1)] = 0.05
+    concavity: Annotated[float, Interval(ge=0.01, le=1)] = 0.1
     """Concavity up to which a part is one hull; smaller values give more hulls."""
     lightmap: Literal["auto", "always", "never"] = "auto"
     """Whether the mesh has a second set of texture coordinates for lightmaps; `auto`: if the engine uses it."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from steindreamer.representations import TriangleMesh
+from steindreamer.representations.placement import RADIUS
 
 from ..engines import Engine
 from ..errors import UserError
@@ -135,7 +136,8 @@ def _textured(
             "file's own texture coordinates with --keep"
         )
     with watch("unwrap"):
-        mesh = split_at_creases(unwrap(surface, size, config.padding), config.crease_angle)
+        mesh = unwrap(surface, size, config.padding)
+        mesh = split_at_creases(mesh, config.crease_angle, everywhere=config.normal_map == "never")
     lightmap = None
     if config.has_lightmap(names.engine):
         with watch("lightmap"):
@@ -201,7 +203,7 @@ def _report(
                 level.color_difference,
                 level.silhouette_iou,
                 level.screen_coverage,
-                level.switch_distance(dimensions[1]),
+                level.switch_distance(2 * RADIUS * asset.frame.scale),
             )
             for level in asset.levels
         ],

@@ -23,8 +23,10 @@ _NORMAL_WEIGHT, _UV_WEIGHT = 0.5, 0.5
 """Weights of normals and texture coordinates beside the distance, which is relative to the size of the mesh."""
 _SLACK = 1.1
 """Factor on the number of triangles above which a level is collapsed with less regard for its attributes."""
-_SIZES = (512, 362, 256, 181, 128, 91, 64, 45, 32, 23, 16)
-"""Heights of the object in pixels, at which levels are compared."""
+_SIZES = (16, 23, 32, 45, 64, 91, 128, 181, 256, 362)
+"""Diameters of the object in pixels, at which levels are compared."""
+_FILLED = 0.77
+"""Fraction of the height of an image of the default camera that the object, of radius 0.9, fills."""
 _COLOR, _SILHOUETTE = 2.0, 0.98
 """Color difference (mean CIEDE2000) and overlap of silhouettes at which two levels look alike."""
 _SCREEN, _FIELD_OF_VIEW = 1080, 60.0
@@ -44,18 +46,18 @@ class Level:
     silhouette_iou: float
     """Overlap of the silhouettes of the source and the level, [0, 1]."""
     screen_coverage: float
-    """Largest height of the object, as a fraction of the height of the screen, at which the level looks like level 0:
+    """Largest diameter of the object, as a fraction of the height of the screen, at which the level looks like level 0:
     a color difference of at most 2 and silhouettes that overlap by 98 %."""
 
-    def switch_distance(self, height: float) -> float:
+    def switch_distance(self, diameter: float) -> float:
         """Distance in meters from which the level replaces the one before it, for a field of view of 60 degrees.
 
         Args:
-            height: height of the object in meters.
+            diameter: diameter of the object in meters.
         """
         if self.ratio == 1:
             return 0.0
-        return height / (2 * math.tan(math.radians(_FIELD_OF_VIEW) / 2) * self.screen_coverage)
+        return diameter / (2 * math.tan(math.radians(_FIELD_OF_VIEW) / 2) * self.screen_coverage)
 
 
 def build_levels(mesh: TriangleMesh, ratios: Sequence[float], source: Views) -> list[Level]:
@@ -88,7 +90,7 @@ def collapse(
     attributes: Float[np.ndarray, "v c"],
     faces: Int[np.ndarray, "f 3"],
     ratios: Sequence[float],
-) -> list[Int[np.ndarray, "f 3"]]:
+) -> list[Int[np.ndarray, "_ 3"]]:
     """Faces of several levels over the same vertices, see meshoptimizer's `simplifyWithAttributes`.
 
     Vertices at the same position with different attributes are collapsed together, so that chart borders and sharp
@@ -161,16 +163,14 @@ def _declare_types(function: Any) -> None:
 
 
 def _coverage(finest: TriangleMesh, mesh: TriangleMesh) -> float:
-    """Largest height of the object, relative to the screen, at which both meshes look alike."""
-    top = float((finest.vertices[:, 1].amax() - finest.vertices[:, 1].amin()).clamp_min(1e-6))
+    """Largest diameter of the object, relative to the height of the screen, at which both meshes look alike."""
+    coverage = _SIZES[0] / _SCREEN / 2
     for size in _SIZES:
-        # The image covers the unit ball; the object covers `size` pixels of it.
-        cameras = Cameras.orbit(
-            [20.0, 110.0, 200.0, 290.0], [15.0, -10.0, 40.0, 5.0], height=max(8, round(size / top * 2))
-        )
-        if _alike(finest, mesh, cameras):
-            return min(1.0, size / _SCREEN)
-    return _SIZES[-1] / _SCREEN / 2
+        cameras = Cameras.orbit([20.0, 110.0, 200.0, 290.0], [15.0, -10.0, 40.0, 5.0], height=round(size / _FILLED))
+        if not _alike(finest, mesh, cameras):
+            break
+        coverage = size / _SCREEN
+    return coverage
 
 
 def _alike(finest: TriangleMesh, mesh: TriangleMesh, cameras: Cameras) -> bool:

@@ -22,7 +22,11 @@ def corner_normals(mesh: TriangleMesh, crease_angle: float) -> Float[Tensor, "f 
     Vertices at the same position count as one. The faces around a vertex are averaged by area within each group that is
     connected by smooth edges.
     """
-    smoothed, group = _groups(mesh, crease_angle)
+    return _averaged(mesh, *_groups(mesh, crease_angle, seams_only=False))
+
+
+def _averaged(mesh: TriangleMesh, smoothed: int, group: Int64[np.ndarray, " c"]) -> Float[Tensor, "f 3 3"]:
+    """The area-weighted mean of the face normals of each group of corners, at each corner."""
     corners = mesh.vertices[mesh.faces].double()
     weighted = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     total = np.zeros((smoothed, 3))
@@ -33,10 +37,17 @@ def corner_normals(mesh: TriangleMesh, crease_angle: float) -> Float[Tensor, "f 
     return torch.from_numpy(normals.astype(np.float32))
 
 
-def split_at_creases(mesh: TriangleMesh, crease_angle: float) -> TriangleMesh:
-    """The mesh with normals, its vertices split at sharp edges; other attributes are kept."""
-    normals = corner_normals(mesh, crease_angle).reshape(-1, 3)
-    _, group = _groups(mesh, crease_angle)
+def split_at_creases(mesh: TriangleMesh, crease_angle: float, *, everywhere: bool = True) -> TriangleMesh:
+    """The mesh with normals, its vertices split at sharp edges; other attributes are kept.
+
+    Args:
+        mesh: the mesh.
+        crease_angle: angle in degrees above which an edge is sharp.
+        everywhere: whether edges inside a chart may be sharp; if not, no vertices are added, and a normal map has to
+            show these edges.
+    """
+    smoothed, group = _groups(mesh, crease_angle, seams_only=not everywhere)
+    normals = _averaged(mesh, smoothed, group).reshape(-1, 3)
     vertex = mesh.faces.reshape(-1).numpy()
     _, first, faces = np.unique(np.stack([vertex, group], 1), axis=0, return_index=True, return_inverse=True)
     rows = torch.from_numpy(vertex[first])
@@ -50,8 +61,11 @@ def split_at_creases(mesh: TriangleMesh, crease_angle: float) -> TriangleMesh:
     )
 
 
-def _groups(mesh: TriangleMesh, crease_angle: float) -> tuple[int, Int64[np.ndarray, " c"]]:
-    """The number of smoothing groups of corners, and the group of every corner (face by face)."""
+def _groups(mesh: TriangleMesh, crease_angle: float, *, seams_only: bool) -> tuple[int, Int64[np.ndarray, " c"]]:
+    """The number of smoothing groups of corners, and the group of every corner (face by face).
+
+    With `seams_only`, edges whose vertices are not split in the mesh are smooth.
+    """
     faces = welded_faces(mesh)[0]
     count, number = len(faces), int(faces.max()) + 1
     normals = face_normals(mesh.vertices, mesh.faces).numpy()
@@ -64,6 +78,11 @@ def _groups(mesh: TriangleMesh, crease_angle: float) -> tuple[int, Int64[np.ndar
     pair = np.flatnonzero(key[1:] == key[:-1])
     one, other = order[pair], order[pair + 1]
     smooth = (normals[one // 3] * normals[other // 3]).sum(1) >= np.cos(np.radians(crease_angle)) - 1e-6
+    if seams_only:
+        vertex = mesh.faces.reshape(-1).numpy()
+        same = np.where(start[one] == start[other], vertex[other], vertex[after[other]]) == vertex[one]
+        same &= np.where(start[one] == start[other], vertex[after[other]], vertex[other]) == vertex[after[one]]
+        smooth |= same
     one, other = one[smooth], other[smooth]
     alike = start[one] == start[other]
     # The corners of both faces at either end of a smooth edge are one group.

@@ -22,8 +22,8 @@ from .wrap import wrap
 _WELD = 2e-6
 """Distance, as a fraction of the bounding box's diagonal, below which vertices are joined."""
 
-Vertices = Float[np.ndarray, "v 3"]
-Faces = Int[np.ndarray, "f 3"]
+Vertices = Float[np.ndarray, "_ 3"]
+Faces = Int[np.ndarray, "_ 3"]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class LevelReport:
     silhouette_iou: float
     """Intersection over union of the silhouettes of the source and of the level, [0, 1]."""
     screen_coverage: float
-    """Height of the object relative to the screen below which the level looks like level 0."""
+    """Diameter of the object relative to the height of the screen below which the level looks like level 0."""
     switch_distance: float
     """Distance in meters from which the level looks like level 0, on a screen 1080 pixels high with a vertical field of
     view of 60 degrees."""
