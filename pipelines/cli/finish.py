@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ..command import Parser, exit_status
@@ -72,9 +71,7 @@ def _run(options: argparse.Namespace) -> None:
         raise SettingsError(
             f"--preset is '{options.preset}'{nearest(options.preset, ENGINES)}; engines: {', '.join(ENGINES)}"
         )
-    config = read_config(options.overrides)
-    if options.keep:
-        config = replace(config, keep=True)
+    config = read_config([*options.overrides, *(["keep=true"] if options.keep else [])])
     if not options.file.exists():
         raise UserError(f"there is no file {options.file}; give a mesh file or the folder of a run")
     out = options.out or Path("finished") / f"{options.file.resolve().stem}-{options.preset}"

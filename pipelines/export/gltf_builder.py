@@ -40,6 +40,11 @@ class GltfBuilder:
         self.tree: dict[str, Any] = {"asset": {"version": "2.0", "generator": GENERATOR}} if tree is None else tree
         self._binary = bytearray(binary)
 
+    @property
+    def binary(self) -> bytes:
+        """The content of the buffer."""
+        return bytes(self._binary)
+
     def add(self, kind: str, item: Mapping[str, Any]) -> int:
         """Append to a top-level list of the JSON, such as `nodes`. Returns the index."""
         items = self.tree.setdefault(kind, [])

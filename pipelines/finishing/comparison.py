@@ -14,7 +14,7 @@ from ..meshing.views import Views
 
 VIEWS, SIZE = 16, 192
 """Number and size in pixels of the images that measure a difference."""
-SAMPLES = 3
+SAMPLES = 2
 """Samples per pixel along each axis."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from .bake import bake_material, textured
 from .colliders import Collider, build_collider
 from .comparison import difference, views_of
 from .config import FinishConfig
+from .keep import KeptDocument, read_again
 from .lightmap import lightmap_uvs, overlaps
-from .lods import Level, build_levels
+from .lods import Level, build_levels, measure_levels
 from .naming import Names, names_of
 from .normals import split_at_creases
-from .package import Finished, write_package
+from .package import Finished, write_kept, write_package, write_stl
 from .placing import Frame, frame_of
 from .reduce import reduce
 from .repair import Repaired, repair
@@ -36,6 +38,8 @@ from .source import Source, read_source, source_file
 logger = logging.getLogger(__name__)
 
 LEAST_TEXTURE = 1024
+OVERLAP_SIZE = 1024
+"""Size in texels at which overlaps of lightmap coordinates are measured."""
 
 
 def finish(
@@ -73,11 +77,14 @@ def finish(
         source = read_source(file, config.yaw)
     logger.info(f"{file}: {len(source.mesh.faces)} triangles, {len(source.mesh.paints)} materials")
     try:
-        return _finish(source, names, folder, config, watch)
+        report = (_keep if config.keep else _finish)(source, names, folder, config, watch)
     except UserError:
         raise
     except ValueError as error:  # raised by a step for this surface
         raise UserError(f"cannot finish {file}: {error}") from error
+    report.write(folder)
+    _tell(report, folder)
+    return report
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -94,35 +101,90 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
         repaired = repair(source.mesh, config)
     _tell_repair(repaired)
     with watch("reduce"):
-        # A mesh that is not closed may be wrapped in far more triangles than it had.
         surface = reduce(repaired.mesh, config.budget(engine), config.tolerance, config.smallest_part)
     deviation = DeviationFrom(source.mesh)(surface)
     with watch("views"):
         views = views_of(source.mesh)
     frame = frame_of(surface, source.placement, config)
-    collider = _collider(surface, engine, config, watch)
     if engine.formats[0] == "stl":
-        # A print has one material, the color of the source is not compared.
+        path = folder / f"{names.mesh}.stl"
+        with watch("write"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_stl(path, surface, frame, engine.unit_meters)
+        # A print has one material: the color of the source is not compared.
         level = Level(surface, 1.0, None, difference(views, surface).silhouette_iou, 1.0)
-        asset = Finished(names, frame, [level], None, None, collider, {})
-        size, density = 0, 0.0
-    else:
-        size = config.texture_size or min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
-        asset = _textured(source, surface, views, collider, names, frame, size, config, watch)
-        density = _density(asset.levels[0].mesh, size, frame.scale)
+        return _report(
+            source, repaired, names, frame, [level], None, [path], watch, deviation=deviation, texture_size=0
+        )
+    size = config.texture_size or min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
+    asset = _textured(source, surface, views, names, frame, size, config, watch)
     with watch("write"):
         files = write_package(asset, folder)
-    report = _report(source, repaired, deviation, asset, files, size, density, watch)
-    report.write(folder)
-    _tell(report, folder)
-    return report
+    first, overlap = asset.levels[0].mesh, None
+    if asset.lightmap is not None:
+        overlap = overlaps(asset.lightmap, first.faces.numpy(), OVERLAP_SIZE)
+    return _report(
+        source,
+        repaired,
+        names,
+        frame,
+        asset.levels,
+        asset.collider,
+        files,
+        watch,
+        deviation=deviation,
+        texture_size=size,
+        texels_per_meter=_density(first, size, frame.scale),
+        normal_detail=asset.material.normal_detail,
+        lightmap_overlap=overlap,
+    )
+
+
+def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watch: Stopwatch) -> FinishReport:
+    """Finish a file without a change of its triangles, texture coordinates, materials and names."""
+    engine = names.engine
+    if engine.formats[0] == "stl":
+        raise UserError(f"--keep adds levels of detail, colliders and lightmap coordinates; {engine.title} takes none")
+    document = KeptDocument(source, config.crease_angle)
+    if not document.names():
+        raise UserError(f"{source.path} has no mesh of plain triangles to keep; leave out --keep")
+    names = replace(names, mesh=document.names()[0])
+    with watch("repair"):
+        repaired = repair(source.mesh, config)
+    frame = frame_of(source.mesh, source.placement, replace(config, pivot="keep"))
+    collider = _collider(repaired.mesh, engine, config, watch)
+    overlap = None
+    if config.has_lightmap(engine):
+        with watch("lightmap"):
+            overlap = document.add_lightmap(config.lightmap_size)
+    with watch("views"):
+        views = views_of(source.mesh)
+    with watch("lods"):
+        ratios = config.levels(engine)
+        faces = document.levels(ratios)
+        coarse = [read_again(document.alone(each), source) for each in faces[1:]]
+        levels = measure_levels([source.mesh, *coarse], ratios, views)
+    with watch("write"):
+        files = write_kept(document, faces, [level.screen_coverage for level in levels], collider, names, frame, folder)
+    return _report(
+        source,
+        repaired,
+        names,
+        frame,
+        levels,
+        collider,
+        files,
+        watch,
+        deviation=0.0,
+        texture_size=source.largest_texture(),
+        lightmap_overlap=overlap,
+    )
 
 
 def _textured(
     source: Source,
     surface: TriangleMesh,
     views: Views,
-    collider: Collider | None,
     names: Names,
     frame: Frame,
     size: int,
@@ -148,6 +210,7 @@ def _textured(
         mesh = textured(mesh, material)
     with watch("lods"):
         levels = build_levels(mesh, config.levels(names.engine), views)
+    collider = _collider(surface, names.engine, config, watch)
     extras: dict[str, Any] = {"source": source.path.name, "size_meters": list(frame.size(mesh))}
     return Finished(names, frame, levels, material, lightmap, collider, extras)
 
@@ -175,26 +238,28 @@ def _density(mesh: TriangleMesh, size: int, scale: float) -> float:
 def _report(
     source: Source,
     repaired: Repaired,
-    deviation: float,
-    asset: Finished,
-    files: list[Path],
-    size: int,
-    density: float,
+    names: Names,
+    frame: Frame,
+    levels: Sequence[Level],
+    collider: Collider | None,
+    files: Sequence[Path],
     watch: Stopwatch,
+    *,
+    deviation: float,
+    texture_size: int,
+    texels_per_meter: float | None = None,
+    normal_detail: float | None = None,
+    lightmap_overlap: float | None = None,
 ) -> FinishReport:
-    first, collider = asset.levels[0].mesh, asset.collider
-    dimensions = asset.frame.size(first)
-    overlap = None
-    if asset.lightmap is not None:
-        overlap = overlaps(asset.lightmap, first.faces.numpy(), 1024)
+    first, size = levels[0].mesh, files[0].stat().st_size
     return FinishReport(
         source=source.path.name,
-        engine=asset.names.engine.name,
-        name=asset.names.asset,
+        engine=names.engine.name,
+        name=names.asset,
         files=[path.name for path in files],
         source_triangles=len(source.mesh.faces),
         source_materials=len(source.mesh.paints),
-        repair={key: value for key, value in asdict(repaired).items() if key != "mesh"},
+        repair={each.name: getattr(repaired, each.name) for each in fields(repaired) if each.name != "mesh"},
         deviation=deviation,
         levels=[
             LevelReport(
@@ -203,9 +268,9 @@ def _report(
                 level.color_difference,
                 level.silhouette_iou,
                 level.screen_coverage,
-                level.switch_distance(2 * RADIUS * asset.frame.scale),
+                level.switch_distance(2 * RADIUS * frame.scale),
             )
-            for level in asset.levels
+            for level in levels
         ],
         collider=None
         if collider is None
@@ -216,13 +281,13 @@ def _report(
             collider.volume_error,
             collider.hausdorff,
         ),
-        texture_size=size,
-        texels_per_meter=density,
-        normal_detail=0.0 if asset.material is None else asset.material.normal_detail,
-        lightmap_overlap=overlap,
-        size_meters=dimensions,
-        file_bytes=files[0].stat().st_size,
-        over_budget=over_budget(asset.names.engine, len(first.faces), size, files[0].stat().st_size),
+        texture_size=texture_size,
+        texels_per_meter=texels_per_meter,
+        normal_detail=normal_detail,
+        lightmap_overlap=lightmap_overlap,
+        size_meters=frame.size(first),
+        file_bytes=size,
+        over_budget=over_budget(names.engine, len(first.faces), texture_size, size),
         seconds=dict(watch.seconds),
     )
 
@@ -263,7 +328,7 @@ def _tell(report: FinishReport, folder: Path) -> None:
             f"{'unknown' if volume is None else f'{volume:+.1%}'}, largest distance {report.collider.hausdorff:.1%}"
         )
     size = " x ".join(f"{extent:.3g}" for extent in report.size_meters)
-    density = f", {report.texels_per_meter:.0f} texels per meter" if report.texture_size else ""
+    density = "" if report.texels_per_meter is None else f", {report.texels_per_meter:.0f} texels per meter"
     logger.info(f"size {size} m (width x height x depth){density}")
     for line in report.over_budget:
         logger.warning(f"over budget: {line}")

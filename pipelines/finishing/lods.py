@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from steindreamer.representations import Cameras, TriangleMesh
+from steindreamer.representations import Cameras, RenderOutput, TriangleMesh
 
 from ..errors import UserError
 from ..meshing.views import Views
@@ -23,12 +23,12 @@ _NORMAL_WEIGHT, _UV_WEIGHT = 0.5, 0.5
 """Weights of normals and texture coordinates beside the distance, which is relative to the size of the mesh."""
 _SLACK = 1.1
 """Factor on the number of triangles above which a level is collapsed with less regard for its attributes."""
-_SIZES = (16, 23, 32, 45, 64, 91, 128, 181, 256, 362)
+_SIZES = (16, 32, 64, 128, 256)
 """Diameters of the object in pixels, at which levels are compared."""
 _FILLED = 0.77
 """Fraction of the height of an image of the default camera that the object, of radius 0.9, fills."""
-_COLOR, _SILHOUETTE = 2.0, 0.98
-"""Color difference (mean CIEDE2000) and overlap of silhouettes at which two levels look alike."""
+_COLOR, _SILHOUETTE = 2.0, 0.5
+"""Color difference (mean CIEDE2000) and mean displacement of the silhouette in pixels up to which levels look alike."""
 _SCREEN, _FIELD_OF_VIEW = 1080, 60.0
 """Height of the screen in pixels and vertical field of view in degrees to which switch distances refer."""
 
@@ -47,7 +47,7 @@ class Level:
     """Overlap of the silhouettes of the source and the level, [0, 1]."""
     screen_coverage: float
     """Largest diameter of the object, as a fraction of the height of the screen, at which the level looks like level 0:
-    a color difference of at most 2 and silhouettes that overlap by 98 %."""
+    a color difference of at most 2, and a silhouette that is displaced by at most half a pixel on average."""
 
     def switch_distance(self, diameter: float) -> float:
         """Distance in meters from which the level replaces the one before it, for a field of view of 60 degrees.
@@ -75,14 +75,29 @@ def build_levels(mesh: TriangleMesh, ratios: Sequence[float], source: Views) -> 
 
 def measure_levels(meshes: Sequence[TriangleMesh], ratios: Sequence[float], source: Views) -> list[Level]:
     """Compare levels with the source and with the first of them; see `Level`."""
-    coverage = 1.0
+    coverage, finest = 1.0, _Renders(meshes[0])
     out = []
     for index, (mesh, ratio) in enumerate(zip(meshes, ratios, strict=True)):
         # A coarser level is never shown nearer than a finer one.
-        coverage = 1.0 if index == 0 else min(coverage, _coverage(meshes[0], mesh))
+        coverage = 1.0 if index == 0 else min(coverage, _coverage(finest, _Renders(mesh)))
         fidelity = difference(source, mesh)
         out.append(Level(mesh, ratio, fidelity.color_difference, fidelity.silhouette_iou, coverage))
     return out
+
+
+class _Renders:
+    """Renders of a mesh at several sizes, made when they are needed."""
+
+    def __init__(self, mesh: TriangleMesh) -> None:
+        self._mesh = mesh
+        self._drawn: dict[int, RenderOutput] = {}
+
+    def at(self, size: int) -> RenderOutput:
+        """Three views, in which the object has a diameter of `size` pixels."""
+        if size not in self._drawn:
+            cameras = Cameras.orbit([20.0, 140.0, 260.0], [15.0, -10.0, 40.0], height=round(size / _FILLED))
+            self._drawn[size] = render_any(self._mesh, cameras, 2)
+        return self._drawn[size]
 
 
 def collapse(
@@ -162,29 +177,23 @@ def _declare_types(function: Any) -> None:
     function.restype = size
 
 
-def _coverage(finest: TriangleMesh, mesh: TriangleMesh) -> float:
+def _coverage(finest: _Renders, level: _Renders) -> float:
     """Largest diameter of the object, relative to the height of the screen, at which both meshes look alike."""
     coverage = _SIZES[0] / _SCREEN / 2
     for size in _SIZES:
-        cameras = Cameras.orbit([20.0, 110.0, 200.0, 290.0], [15.0, -10.0, 40.0, 5.0], height=round(size / _FILLED))
-        if not _alike(finest, mesh, cameras):
+        if not _alike(finest.at(size), level.at(size), size):
             break
         coverage = size / _SCREEN
     return coverage
 
 
-def _alike(finest: TriangleMesh, mesh: TriangleMesh, cameras: Cameras) -> bool:
-    both = either = 0.0
-    total, count = 0.0, 0
-    for index in range(len(cameras)):
-        one, other = (render_any(each, cameras[index : index + 1], 2) for each in (finest, mesh))
-        both += float(torch.minimum(one.opacity, other.opacity).sum())
-        either += float(torch.maximum(one.opacity, other.opacity).sum())
-        shown = (one.opacity + other.opacity)[0, 0] > 0
-        colors = [rgb2lab((each.rgb[0] + 0.5 * (1 - each.opacity[0]))[:, shown].T.numpy()) for each in (one, other)]
-        total += float(deltaE_ciede2000(*colors).sum())
-        count += int(shown.sum())
-    return both >= _SILHOUETTE * either and total <= _COLOR * max(count, 1)
+def _alike(one: RenderOutput, other: RenderOutput, size: int) -> bool:
+    # The outline of a ball stands for that of the object.
+    displaced = float((one.opacity - other.opacity).abs().sum()) / (len(one.opacity) * math.pi * size)
+    shown = ((one.opacity + other.opacity) > 0)[:, 0]
+    gray = [(each.rgb + 0.5 * (1 - each.opacity)).permute(0, 2, 3, 1)[shown].numpy() for each in (one, other)]
+    color = float(deltaE_ciede2000(*map(rgb2lab, gray)).mean()) if bool(shown.any()) else 0.0
+    return displaced <= _SILHOUETTE and color <= _COLOR
 
 
 def _rows(values: torch.Tensor | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,8 +37,19 @@ def _averaged(mesh: TriangleMesh, smoothed: int, group: Int64[np.ndarray, " c"])
     return torch.from_numpy(normals.astype(np.float32))
 
 
-def split_at_creases(mesh: TriangleMesh, crease_angle: float, *, everywhere: bool = True) -> TriangleMesh:
-    """The mesh with normals, its vertices split at sharp edges; other attributes are kept.
+@dataclass(frozen=True)
+class Split:
+    """Vertices that are split at sharp edges."""
+
+    rows: Int64[Tensor, " v"]
+    """The original vertex of each."""
+    faces: Int64[Tensor, "f 3"]
+    normals: Float[Tensor, "v 3"]
+    """Unit normals."""
+
+
+def split_vertices(mesh: TriangleMesh, crease_angle: float, *, everywhere: bool = True) -> Split:
+    """Split the vertices of a mesh at sharp edges.
 
     Args:
         mesh: the mesh.
@@ -50,15 +61,16 @@ def split_at_creases(mesh: TriangleMesh, crease_angle: float, *, everywhere: boo
     normals = _averaged(mesh, smoothed, group).reshape(-1, 3)
     vertex = mesh.faces.reshape(-1).numpy()
     _, first, faces = np.unique(np.stack([vertex, group], 1), axis=0, return_index=True, return_inverse=True)
-    rows = torch.from_numpy(vertex[first])
-    return replace(
-        mesh,
-        vertices=mesh.vertices[rows],
-        faces=torch.from_numpy(faces.reshape(-1, 3)),
-        normals=normals[torch.from_numpy(first)],
-        uvs=None if mesh.uvs is None else mesh.uvs[rows],
-        colors=None if mesh.colors is None else mesh.colors[rows],
+    return Split(
+        torch.from_numpy(vertex[first]), torch.from_numpy(faces.reshape(-1, 3)), normals[torch.from_numpy(first)]
     )
+
+
+def split_at_creases(mesh: TriangleMesh, crease_angle: float, *, everywhere: bool = True) -> TriangleMesh:
+    """The unwrapped mesh with normals, its vertices split at sharp edges; see `split_vertices`."""
+    split = split_vertices(mesh, crease_angle, everywhere=everywhere)
+    assert mesh.uvs is not None
+    return TriangleMesh(mesh.vertices[split.rows], split.faces, split.normals, uvs=mesh.uvs[split.rows])
 
 
 def _groups(mesh: TriangleMesh, crease_angle: float, *, seams_only: bool) -> tuple[int, Int64[np.ndarray, " c"]]:

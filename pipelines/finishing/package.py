@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from ..export.gltf_builder import GltfBuilder, png
 from ..files import write_atomically
 from .bake import BakedMaterial
 from .colliders import Collider
+from .keep import KeptDocument
+from .lod_extension import link_levels
 from .lods import Level
 from .naming import Names
 from .placing import Frame
-
-LOD_EXTENSION = "MSFT_lod"
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Finished:
     frame: Frame
     levels: Sequence[Level]
     """The levels of detail; all have the vertices of the first."""
-    material: BakedMaterial | None
-    """None for a mesh without color."""
+    material: BakedMaterial
     lightmap: Float[np.ndarray, "v 2"] | None
     """Lightmap coordinates of the vertices."""
     collider: Collider | None
@@ -46,10 +45,7 @@ def write_package(asset: Finished, folder: Path) -> list[Path]:
     """Write the files of an asset for its engine. Returns their paths, the main file first."""
     names, engine = asset.names, asset.names.engine
     folder.mkdir(parents=True, exist_ok=True)
-    main = folder / f"{names.mesh}.{'stl' if engine.formats[0] == 'stl' else 'glb'}"
-    if engine.formats[0] == "stl":
-        write_stl(main, asset.levels[0].mesh, asset.frame, engine.unit_meters)
-        return [main]
+    main = folder / f"{names.mesh}.glb"
     written = [main]
     together = engine.lods in ("msft_lod", "nodes")
     _scene(asset, range(len(asset.levels)) if together else [0], hulls=engine.collider in ("ucx", "convcolonly")).write(
@@ -60,21 +56,61 @@ def write_package(asset: Finished, folder: Path) -> list[Path]:
             written.append(folder / f"{names.lod(level)}.glb")
             _scene(asset, [level], hulls=False).write(written[-1])
     if asset.collider is not None and engine.collider == "file":
-        written.append(folder / f"{names.mesh}_Collider.glb")
-        builder = GltfBuilder()
-        nodes = add_hulls(builder, asset.collider, names, asset.frame)
-        finish_scene(builder, names.mesh, nodes, asset.extras)
-        builder.write(written[-1])
-    for kind, image in asset.material.images().items() if asset.material else ():
+        written.append(_write_collider(asset.collider, names, asset.frame, folder))
+    for kind, image in asset.material.images().items():
         written.append(folder / f"{names.texture(kind)}.png")
         write_atomically(written[-1], png(engine_image(kind, image, engine.packing, engine.green)))
     return written
 
 
+def write_kept(
+    document: KeptDocument,
+    faces: Sequence[dict[int, list[np.ndarray]]],
+    coverage: Sequence[float],
+    collider: Collider | None,
+    names: Names,
+    frame: Frame,
+    folder: Path,
+) -> list[Path]:
+    """Write a kept document with its levels of detail and collider. Returns the paths, the main file first.
+
+    Args:
+        document: the document.
+        faces: its levels, see `KeptDocument.levels`.
+        coverage: `Level.screen_coverage` of each.
+        collider: the collider, if there is one.
+        names: names of the files; the name of the mesh is that of the first node.
+        frame: the frame of the collider.
+        folder: the folder.
+    """
+    engine, title = names.engine, names.engine.mesh_name.format(name=names.asset)
+    folder.mkdir(parents=True, exist_ok=True)
+    together = engine.lods in ("msft_lod", "nodes")
+    builder = document.with_levels(faces if together else faces[:1], coverage)
+    if collider is not None and engine.collider in ("ucx", "convcolonly"):
+        tree = builder.tree
+        tree["scenes"][tree.get("scene", 0)].setdefault("nodes", []).extend(add_hulls(builder, collider, names, frame))
+    written = [folder / f"{title}.glb"]
+    builder.write(written[0])
+    if engine.lods == "files":
+        for level in range(1, len(faces)):
+            written.append(folder / f"{title}_LOD{level}.glb")
+            document.alone(faces[level]).write(written[-1])
+    if collider is not None and engine.collider == "file":
+        written.append(_write_collider(collider, replace(names, mesh=title), frame, folder))
+    return written
+
+
+def _write_collider(collider: Collider, names: Names, frame: Frame, folder: Path) -> Path:
+    path, builder = folder / f"{names.mesh}_Collider.glb", GltfBuilder()
+    finish_scene(builder, names.mesh, add_hulls(builder, collider, names, frame), {})
+    builder.write(path)
+    return path
+
+
 def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilder:
     """A file with some levels, and with the collider if there is one and it is wanted."""
     builder, names = GltfBuilder(), asset.names
-    assert asset.material is not None
     primitives = [_primitive(builder, asset, level) for level in levels]
     images = {
         kind: (f"T_{names.asset}_ORM" if kind == ORM else names.texture(kind), image)
@@ -105,21 +141,6 @@ def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilde
 ORM = "occlusion_roughness_metallic"
 
 
-def link_levels(builder: GltfBuilder, nodes: Sequence[int], coverage: Sequence[float]) -> None:
-    """Make nodes the levels of detail of the first of them (MSFT_lod).
-
-    Args:
-        builder: the file.
-        nodes: the nodes, the most detailed first.
-        coverage: `Level.screen_coverage` of each.
-    """
-    first = builder.tree["nodes"][nodes[0]]
-    first.setdefault("extensions", {})[LOD_EXTENSION] = {"ids": list(nodes[1:])}
-    # A level is shown down to the coverage where the next one looks alike; the last one always.
-    first.setdefault("extras", {})["MSFT_screencoverage"] = [round(each, 4) for each in [*coverage[1:], 0.0]]
-    builder.use_extension(LOD_EXTENSION)
-
-
 def add_hulls(builder: GltfBuilder, collider: Collider, names: Names, frame: Frame) -> list[int]:
     """Append a node per hull. Returns the nodes."""
     nodes = []
@@ -136,7 +157,8 @@ def finish_scene(builder: GltfBuilder, name: str, nodes: Sequence[int], extras: 
     """Make nodes the roots of the file's only scene."""
     builder.add("scenes", {"name": name, "nodes": list(nodes)})
     builder.tree["scene"] = 0
-    builder.tree["asset"]["extras"] = extras
+    if extras:
+        builder.tree["asset"]["extras"] = extras
 
 
 def engine_image(kind: str, image: UInt8[np.ndarray, "h w 3"], packing: str, green: str) -> UInt8[np.ndarray, "h w c"]:
@@ -172,7 +194,7 @@ def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, A
     """The arrays of a level, without the vertices that it does not use."""
     mesh = asset.levels[level].mesh
     used, faces = np.unique(mesh.faces.numpy(), return_inverse=True)
-    assert mesh.normals is not None and mesh.uvs is not None and asset.material is not None
+    assert mesh.normals is not None and mesh.uvs is not None
     return add_primitive(
         builder,
         asset.frame.points(mesh.vertices)[used],

@@ -62,10 +62,11 @@ class FinishReport:
     levels: list[LevelReport]
     collider: ColliderReport | None
     texture_size: int
-    texels_per_meter: float
-    """Median texel density."""
-    normal_detail: float
-    """95th percentile of the angle between the normal map and the mesh's own normals, in degrees."""
+    texels_per_meter: float | None
+    """Median texel density; None for kept texture coordinates."""
+    normal_detail: float | None
+    """95th percentile of the angle between the normal map and the mesh's own normals, in degrees; None if none was
+    baked."""
     lightmap_overlap: float | None
     """Fraction of the lightmap's texels that several triangles cover; None without a lightmap."""
     size_meters: tuple[float, ...]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
-
-from steindreamer.representations import Placement, TriangleMesh
+from steindreamer.representations import Placement
 from steindreamer.representations.mesh.file import FORMATS, read_fitted_mesh
 from steindreamer.representations.mesh.painted import PaintedMesh
 
@@ -30,6 +26,10 @@ class Source:
     """Its triangles with their materials."""
     placement: Placement
     """The transform from the file to the unit ball."""
+
+    def largest_texture(self) -> int:
+        """Side in pixels of the largest color texture; 0 without textures."""
+        return max((max(paint.texture.texels.shape[:2]) for paint in self.mesh.paints if paint.texture), default=0)
 
     def texture_size(self) -> int:
         """The power of two from which a square texture has the texels of all color textures; 0 without textures."""
@@ -68,23 +68,3 @@ def read_source(path: Path, yaw: float = 0.0) -> Source:
     except (ValueError, OSError) as error:
         raise UserError(error) from error
     return Source(path, mesh, placement)
-
-
-def with_faces(mesh: PaintedMesh, faces: Int64[Tensor, " n"]) -> PaintedMesh:
-    """The mesh with a subset of its faces, given by index."""
-    return replace(mesh, faces=mesh.faces[faces], paint_of_face=mesh.paint_of_face[faces])
-
-
-def bare(mesh: TriangleMesh) -> TriangleMesh:
-    """The triangles alone."""
-    return TriangleMesh(mesh.vertices, mesh.faces)
-
-
-def diagonal(vertices: Float[Tensor, "v 3"]) -> float:
-    """Length of the diagonal of the bounding box."""
-    return float((vertices.amax(0) - vertices.amin(0)).norm())
-
-
-def all_faces(mesh: TriangleMesh) -> Int64[Tensor, " f"]:
-    """The indices of all faces."""
-    return torch.arange(len(mesh.faces))

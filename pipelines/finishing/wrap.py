@@ -62,9 +62,10 @@ def _level(
     near = ndimage.binary_dilation(touched, np.ones((3, 3, 3), bool), iterations=2)
     places = np.argwhere(near)
     distance = index.closest(torch.from_numpy(origin + places * size)).distance.numpy() / size
-    level = np.full(tuple(shape), -_REACH)
-    level[near] = _REACH - distance
-    outside, _ = ndimage.label(level < 0)
+    level = np.full(near.shape, -_REACH)
+    level[near] = _REACH - np.asarray(distance)
+    outside = np.empty(near.shape, np.int32)
+    ndimage.label(level < 0, output=outside)
     outer = outside == outside[0, 0, 0]
     return np.where(outer | (level >= 0), level, _REACH)
 

@@ -160,7 +160,8 @@ def _coordinates(info: dict[str, Any] | None) -> tuple[int, Float[np.ndarray, "2
 
 def _same(one: tuple[int, Any], other: tuple[int, Any]) -> bool:
     identity = np.eye(2, 3)
-    return one[0] == other[0] and np.allclose(*(identity if each[1] is None else each[1] for each in (one, other)))
+    first, second = (identity if each[1] is None else each[1] for each in (one, other))
+    return one[0] == other[0] and np.allclose(first, second)
 
 
 def _transform(moved: dict[str, Any]) -> Float[np.ndarray, "2 3"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def test_the_result_is_near_its_source(unity: Path) -> None:
     assert first["silhouette_iou"] >= second["silhouette_iou"] > 0.9
     assert 0 == first["switch_distance"] < second["switch_distance"]
     assert report["lightmap_overlap"] == 0
-    mesh = trimesh.load(unity / "SM_RedBowl.glb", force="mesh")
+    mesh = trimesh.load_mesh(unity / "SM_RedBowl.glb")
+    assert isinstance(mesh, trimesh.Trimesh)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     low, high = mesh.bounds
     assert mesh.is_watertight and low[1] == pytest.approx(0, abs=1e-6)
@@ -96,7 +98,7 @@ def test_the_result_is_near_its_source(unity: Path) -> None:
 
 def test_the_collider_is_convex_and_covers_the_mesh(unity: Path) -> None:
     report = json.loads((unity / "finish.json").read_text())["collider"]
-    scene = trimesh.load(unity / "SM_RedBowl_Collider.glb")
+    scene = trimesh.load_scene(unity / "SM_RedBowl_Collider.glb")
     hulls = list(scene.geometry.values())
     assert 1 < len(hulls) <= 4 and report["hulls"] == len(hulls)
     assert all(hull.is_convex and len(hull.vertices) <= 32 for hull in hulls)
@@ -114,3 +116,40 @@ def test_what_is_read_back_has_the_colors_of_both_materials(unity: Path) -> None
     colors = np.unique(np.round(mesh.colors.numpy() * 255 / 16), axis=0)
     for color in ((200, 60, 40), (40, 90, 200), (55, 195, 215), (215, 165, 55)):
         assert np.abs(colors * 16 - color).max(1).min() <= 16
+
+
+def test_keep_changes_no_triangle(bowl: Path) -> None:
+    folder = bowl.parent / "kept"
+    report = finish(bowl, ENGINES["godot"], folder, replace(SMALL, keep=True, hulls=1))
+    assert report.files == ["SM_RedBowl.glb", "SM_RedBowl_LOD1.glb"]
+    before, after = read_mesh(bowl), read_mesh(folder / "SM_RedBowl.glb")
+    tree = glb_tree(folder / "SM_RedBowl.glb")
+    assert [node["name"] for node in tree["nodes"]] == ["red bowl", "red bowl_00-convcolonly"]
+    hull = trimesh.load_scene(folder / "SM_RedBowl.glb").geometry["red bowl_00-convcolonly"]
+    kept = after.vertices[after.faces][: len(before.faces)]
+    assert len(after.faces) == len(before.faces) + len(hull.faces)
+    assert np.allclose(np.sort(kept.reshape(-1, 9), 0), np.sort(before.vertices[before.faces].reshape(-1, 9), 0))
+    assert [image["name"] for image in tree["images"]] == ["texture_0", "texture_1"]
+    levels = report.levels
+    assert levels[0].color_difference == pytest.approx(0, abs=1e-3) and levels[0].silhouette_iou == 1
+    assert levels[1].triangles <= 0.45 * levels[0].triangles and levels[1].silhouette_iou > 0.9
+    # The level has the same materials, and corners of the original only.
+    coarse = read_mesh(folder / "SM_RedBowl_LOD1.glb")
+    known = {tuple(place) for place in np.round(before.vertices.numpy(), 5).tolist()}
+    assert {tuple(place) for place in np.round(coarse.vertices.numpy(), 5).tolist()} <= known
+
+
+def test_a_print_is_a_closed_file_in_millimeters(tmp_path: Path) -> None:
+    """An open box with a large hole is wrapped; +Z is up in the file."""
+    box = trimesh.creation.box((0.2, 0.1, 0.3))
+    box.update_faces(box.face_normals[:, 1] < 0.5)
+    box.export(tmp_path / "box.ply")
+    report = finish(tmp_path / "box.ply", ENGINES["print"], tmp_path / "out", replace(SMALL, wrap_resolution=40))
+    assert report.files == ["Box.stl"] and report.repair["method"] == "wrapped"
+    mesh = trimesh.load_mesh(tmp_path / "out" / "Box.stl")
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert mesh.is_watertight and mesh.volume > 0
+    assert np.ptp(mesh.bounds, axis=0) == pytest.approx([200, 300, 100], rel=0.05)
+    assert mesh.bounds[0, 2] == pytest.approx(0, abs=1e-3)
+    # The inside of the box stays reachable through its open side.
+    assert mesh.volume < 0.5 * 200 * 300 * 100
