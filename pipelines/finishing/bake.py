@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -175,8 +175,3 @@ def _per_face(source: PaintedMesh, value: Callable[[SurfaceMaps], float], defaul
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def textured(mesh: TriangleMesh, material: BakedMaterial) -> TriangleMesh:
-    """The mesh with the baked color as its texture."""
-    return replace(mesh, texture=torch.from_numpy(material.base_color).permute(2, 0, 1).float() / 255)

@@ -24,7 +24,7 @@ class FinishConfig:
     """Whether triangles, texture coordinates, materials and names of the file are kept: only levels of detail,
     colliders and lightmap coordinates are added."""
     repair: Literal["auto", "wrap", "never"] = "auto"
-    """How the surface is closed: `auto`: vertices are welded, faces oriented and holes filled, and if it is still open,
+    """Closing of the surface: `auto`: vertices are welded, faces oriented and holes filled, and if it is still open,
     it is wrapped; `wrap`: it is wrapped in any case; `never`: it is only welded and oriented."""
     holes: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Largest diameter of a hole that is filled, as a fraction of the bounding box's diagonal."""
@@ -51,6 +51,9 @@ class FinishConfig:
     """Roughness of materials without one, [0, 1]."""
     lods: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
     """Levels of detail, as fractions of the triangles of the first, which is 1."""
+    lod_atlas: Literal["auto", "shared"] = "auto"
+    """Textures of the levels: `shared`: all use the atlas of the first; `auto`: a level whose silhouette overlaps that
+    of the source by less than 97 % gets an atlas of its own if that improves it."""
     hulls: Annotated[int, Interval(ge=0, le=64)] = 7
     """Maximum number of convex hulls of the collider; 0: no collider."""
     hull_vertices: Annotated[int, Interval(ge=4, le=256)] = 32

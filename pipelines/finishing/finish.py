@@ -19,16 +19,16 @@ from ..meshing.simplify import DeviationFrom
 from ..meshing.stopwatch import Stopwatch
 from ..meshing.unwrap import MAX_FACES, unwrap
 from ..meshing.views import Views
-from .bake import bake_material, textured
+from .bake import bake_material
 from .colliders import Collider, build_collider
 from .comparison import difference, views_of
 from .config import FinishConfig
 from .keep import KeptDocument, read_again
 from .lightmap import lightmap_uvs, overlaps
-from .lods import Level, build_levels, measure_levels
+from .lods import Level, collapsed, measure_levels
 from .naming import Names, names_of
 from .normals import split_at_creases
-from .package import Finished, write_kept, write_package, write_stl
+from .package import Finished, Look, write_kept, write_package, write_stl
 from .placing import Frame, frame_of
 from .reduce import reduce
 from .repair import Repaired, repair
@@ -40,6 +40,10 @@ logger = logging.getLogger(__name__)
 LEAST_TEXTURE = 1024
 OVERLAP_SIZE = 1024
 """Size in texels at which overlaps of lightmap coordinates are measured."""
+LEAST_OVERLAP, LEAST_GAIN = 0.97, 0.01
+"""Overlap of silhouettes with the source below which an atlas of its own is tried for a level, and the gain by which
+it is preferred."""
+SMALLEST_TEXTURE = 128
 
 
 def finish(
@@ -120,9 +124,9 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
     asset = _textured(source, surface, views, names, frame, size, config, watch)
     with watch("write"):
         files = write_package(asset, folder)
-    first, overlap = asset.levels[0].mesh, None
-    if asset.lightmap is not None:
-        overlap = overlaps(asset.lightmap, first.faces.numpy(), OVERLAP_SIZE)
+    first, overlap = asset.looks[0], None
+    if first.lightmap is not None:
+        overlap = overlaps(first.lightmap, first.mesh.faces.numpy(), OVERLAP_SIZE)
     return _report(
         source,
         repaired,
@@ -133,9 +137,10 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
         files,
         watch,
         deviation=deviation,
+        own_atlas=[look.material is not first.material for look in asset.looks],
         texture_size=size,
-        texels_per_meter=_density(first, size, frame.scale),
-        normal_detail=asset.material.normal_detail,
+        texels_per_meter=_density(first.mesh, size, frame.scale),
+        normal_detail=first.material.normal_detail,
         lightmap_overlap=overlap,
     )
 
@@ -197,22 +202,57 @@ def _textured(
             f"{len(surface.faces)} triangles are too many to unwrap; set triangles to {MAX_FACES} or less, or keep the "
             "file's own texture coordinates with --keep"
         )
+    first = _dressed(source, surface, size, config, names.engine, watch)
+    ratios = config.levels(names.engine)
+    with watch("lods"):
+        looks = [replace(first, mesh=mesh) for mesh in collapsed(first.mesh, ratios)]
+        if config.lod_atlas == "auto":
+            for index in range(1, len(looks)):
+                looks[index] = _better(source, surface, views, looks, index, config, names.engine)
+        levels = measure_levels([look.textured() for look in looks], ratios, views)
+    collider = _collider(surface, names.engine, config, watch)
+    extras: dict[str, Any] = {"source": source.path.name, "size_meters": list(frame.size(first.mesh))}
+    return Finished(names, frame, levels, looks, collider, extras)
+
+
+def _dressed(
+    source: Source, surface: TriangleMesh, size: int, config: FinishConfig, engine: Engine, watch: Stopwatch
+) -> Look:
+    """Unwrap a surface and bake the materials of the source onto it."""
     with watch("unwrap"):
         mesh = unwrap(surface, size, config.padding)
         mesh = split_at_creases(mesh, config.crease_angle, everywhere=config.normal_map == "never")
     lightmap = None
-    if config.has_lightmap(names.engine):
-        with watch("lightmap"):
-            assert mesh.uvs is not None
-            lightmap = lightmap_uvs(mesh.vertices.numpy(), mesh.uvs.numpy(), mesh.faces.numpy(), config.lightmap_size)
+    if config.has_lightmap(engine):
+        assert mesh.uvs is not None
+        lightmap = lightmap_uvs(mesh.vertices.numpy(), mesh.uvs.numpy(), mesh.faces.numpy(), config.lightmap_size)
     with watch("bake"):
         material = bake_material(source.mesh, mesh, size, config)
-        mesh = textured(mesh, material)
-    with watch("lods"):
-        levels = build_levels(mesh, config.levels(names.engine), views)
-    collider = _collider(surface, names.engine, config, watch)
-    extras: dict[str, Any] = {"source": source.path.name, "size_meters": list(frame.size(mesh))}
-    return Finished(names, frame, levels, material, lightmap, collider, extras)
+    return Look(mesh, material, lightmap)
+
+
+def _better(
+    source: Source,
+    surface: TriangleMesh,
+    views: Views,
+    looks: Sequence[Look],
+    index: int,
+    config: FinishConfig,
+    engine: Engine,
+) -> Look:
+    """A level of detail, with an atlas of its own if that brings its silhouette much nearer to the source.
+
+    Chart borders limit how far edges can be collapsed.
+    """
+    shared = looks[index]
+    overlap = difference(views, shared.textured()).silhouette_iou
+    if overlap >= LEAST_OVERLAP:
+        return shared
+    simple = reduce(surface, max(4, round(config.lods[index] * len(surface.faces))), 0.0)
+    size = max(SMALLEST_TEXTURE, len(looks[0].material.base_color) >> index)
+    # Timed as a part of the levels.
+    own = _dressed(source, simple, size, config, engine, Stopwatch())
+    return own if difference(views, own.textured()).silhouette_iou > overlap + LEAST_GAIN else shared
 
 
 def _collider(surface: TriangleMesh, engine: Engine, config: FinishConfig, watch: Stopwatch) -> Collider | None:
@@ -247,6 +287,7 @@ def _report(
     *,
     deviation: float,
     texture_size: int,
+    own_atlas: Sequence[bool] = (),
     texels_per_meter: float | None = None,
     normal_detail: float | None = None,
     lightmap_overlap: float | None = None,
@@ -269,8 +310,9 @@ def _report(
                 level.silhouette_iou,
                 level.screen_coverage,
                 level.switch_distance(2 * RADIUS * frame.scale),
+                any(own_atlas[index : index + 1]),
             )
-            for level in levels
+            for index, level in enumerate(levels)
         ],
         collider=None
         if collider is None
@@ -293,7 +335,7 @@ def _report(
 
 
 def over_budget(engine: Engine, triangles: int, texture_size: int, file_bytes: int) -> list[str]:
-    """What exceeds the budgets of an engine, each with a remedy."""
+    """The values that exceed the budgets of an engine, each with a remedy."""
     measured = (
         (f"{triangles} triangles", triangles, engine.max_triangles, "triangles"),
         (f"textures of {texture_size} pixels", texture_size, engine.max_texture_size, "texture_size"),

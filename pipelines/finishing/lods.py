@@ -60,17 +60,16 @@ class Level:
         return diameter / (2 * math.tan(math.radians(_FIELD_OF_VIEW) / 2) * self.screen_coverage)
 
 
-def build_levels(mesh: TriangleMesh, ratios: Sequence[float], source: Views) -> list[Level]:
-    """Collapse a mesh to several levels and measure them.
+def collapsed(mesh: TriangleMesh, ratios: Sequence[float]) -> list[TriangleMesh]:
+    """The levels of a mesh with normals and uvs, over the same vertices, see `collapse`.
 
     Args:
-        mesh: level 0, with normals and a texture.
+        mesh: level 0.
         ratios: fractions of its triangles, the first is 1.
-        source: images of the source.
     """
     attributes = np.concatenate([_rows(mesh.normals) * _NORMAL_WEIGHT, _rows(mesh.uvs) * _UV_WEIGHT], 1)
     levels = collapse(mesh.vertices.numpy(), attributes, mesh.faces.numpy(), ratios)
-    return measure_levels([replace(mesh, faces=torch.from_numpy(faces)) for faces in levels], ratios, source)
+    return [replace(mesh, faces=torch.from_numpy(faces)) for faces in levels]
 
 
 def measure_levels(meshes: Sequence[TriangleMesh], ratios: Sequence[float], source: Views) -> list[Level]:

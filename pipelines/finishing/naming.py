@@ -21,9 +21,14 @@ class Names:
     material: str
     engine: Engine
 
-    def texture(self, kind: str) -> str:
-        """Name of a texture, without its suffix; see `Engine.texture_names`."""
-        return self.engine.texture_names[kind].format(name=self.asset)
+    def texture(self, kind: str, level: int = 0) -> str:
+        """Name of a texture, without its suffix; see `Engine.texture_names`.
+
+        Args:
+            kind: kind of the texture.
+            level: level of detail, for one that has an atlas of its own.
+        """
+        return self.engine.texture_names[kind].format(name=f"{self.asset}_LOD{level}" if level else self.asset)
 
     def lod(self, level: int, mesh: str | None = None) -> str:
         """Name of a level of detail of a mesh (default: of the asset's)."""

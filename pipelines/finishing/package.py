@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 
 from steindreamer.representations import TriangleMesh, face_normals, vertex_normals
@@ -26,16 +27,30 @@ from .placing import Frame
 
 
 @dataclass(frozen=True)
+class Look:
+    """A mesh with its textures."""
+
+    mesh: TriangleMesh
+    """A mesh with normals and uvs."""
+    material: BakedMaterial
+    lightmap: Float[np.ndarray, "v 2"] | None
+    """Lightmap coordinates of the vertices."""
+
+    def textured(self) -> TriangleMesh:
+        """The mesh with its color as a texture."""
+        return replace(self.mesh, texture=torch.from_numpy(self.material.base_color).permute(2, 0, 1).float() / 255)
+
+
+@dataclass(frozen=True)
 class Finished:
     """A finished asset before it is written."""
 
     names: Names
     frame: Frame
     levels: Sequence[Level]
-    """The levels of detail; all have the vertices of the first."""
-    material: BakedMaterial
-    lightmap: Float[np.ndarray, "v 2"] | None
-    """Lightmap coordinates of the vertices."""
+    """The levels of detail."""
+    looks: Sequence[Look]
+    """The meshes and textures of the levels; those with one atlas share their vertices and their material."""
     collider: Collider | None
     extras: dict[str, Any]
     """JSON values for the file."""
@@ -57,10 +72,22 @@ def write_package(asset: Finished, folder: Path) -> list[Path]:
             _scene(asset, [level], hulls=False).write(written[-1])
     if asset.collider is not None and engine.collider == "file":
         written.append(_write_collider(asset.collider, names, asset.frame, folder))
-    for kind, image in asset.material.images().items():
-        written.append(folder / f"{names.texture(kind)}.png")
-        write_atomically(written[-1], png(engine_image(kind, image, engine.packing, engine.green)))
+    for level, material in _materials(asset, range(len(asset.levels))).items():
+        for kind, image in material.images().items():
+            written.append(folder / f"{names.texture(kind, level)}.png")
+            write_atomically(written[-1], png(engine_image(kind, image, engine.packing, engine.green)))
     return written
+
+
+def _materials(asset: Finished, levels: Sequence[int]) -> dict[int, BakedMaterial]:
+    """The materials of some levels, by the first level that has each."""
+    firsts = {level: _first_with(asset, level) for level in levels}
+    return {first: asset.looks[first].material for first in firsts.values()}
+
+
+def _first_with(asset: Finished, level: int) -> int:
+    """The first level with the material of a level."""
+    return next(i for i, look in enumerate(asset.looks) if look.material is asset.looks[level].material)
 
 
 def write_kept(
@@ -112,22 +139,15 @@ def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilde
     """A file with some levels, and with the collider if there is one and it is wanted."""
     builder, names = GltfBuilder(), asset.names
     primitives = [_primitive(builder, asset, level) for level in levels]
-    images = {
-        kind: (f"T_{names.asset}_ORM" if kind == ORM else names.texture(kind), image)
-        for kind, image in asset.material.images().items()
+    materials = {
+        first: _add_material(builder, names, material, first) for first, material in _materials(asset, levels).items()
     }
-    material = add_material(
-        builder,
-        names.material,
-        images,
-        roughness=1.0,
-        metallic=float(asset.material.metallic),
-    )
     nodes = []
     for level, primitive in zip(levels, primitives, strict=True):
         several = len(levels) > 1 or level > 0
         title = names.lod(level) if several else names.mesh
-        mesh = builder.add("meshes", {"name": title, "primitives": [primitive | {"material": material}]})
+        shown = primitive | {"material": materials[_first_with(asset, level)]}
+        mesh = builder.add("meshes", {"name": title, "primitives": [shown]})
         nodes.append(builder.add("nodes", {"name": title, "mesh": mesh}))
     if names.engine.lods == "msft_lod" and len(levels) > 1:
         link_levels(builder, nodes, [asset.levels[level].screen_coverage for level in levels])
@@ -136,6 +156,17 @@ def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilde
         nodes += add_hulls(builder, asset.collider, names, asset.frame)
     finish_scene(builder, names.mesh, nodes, asset.extras)
     return builder
+
+
+def _add_material(builder: GltfBuilder, names: Names, material: BakedMaterial, level: int) -> int:
+    """Append a baked material; in the file the packed texture is occlusion, roughness, metalness for every engine."""
+    title = f"{names.asset}_LOD{level}" if level else names.asset
+    images = {
+        kind: (f"T_{title}_ORM" if kind == ORM else names.texture(kind, level), image)
+        for kind, image in material.images().items()
+    }
+    name = f"{names.material}_LOD{level}" if level else names.material
+    return add_material(builder, name, images, roughness=1.0, metallic=float(material.metallic))
 
 
 ORM = "occlusion_roughness_metallic"
@@ -192,7 +223,8 @@ def write_stl(path: Path, mesh: TriangleMesh, frame: Frame, unit_meters: float) 
 
 def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, Any]:
     """The arrays of a level, without the vertices that it does not use."""
-    mesh = asset.levels[level].mesh
+    look = asset.looks[level]
+    mesh, material = look.mesh, look.material
     used, faces = np.unique(mesh.faces.numpy(), return_inverse=True)
     assert mesh.normals is not None and mesh.uvs is not None
     return add_primitive(
@@ -201,6 +233,6 @@ def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, A
         mesh.normals.numpy()[used],
         faces.reshape(-1, 3),
         uvs=mesh.uvs.numpy()[used],
-        tangents=None if asset.material.normal is None else asset.material.tangents[used],
-        lightmap_uvs=None if asset.lightmap is None else asset.lightmap[used],
+        tangents=None if material.normal is None else material.tangents[used],
+        lightmap_uvs=None if look.lightmap is None else look.lightmap[used],
     )

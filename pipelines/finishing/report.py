@@ -27,6 +27,8 @@ class LevelReport:
     switch_distance: float
     """Distance in meters from which the level looks like level 0, on a screen 1080 pixels high with a vertical field of
     view of 60 degrees."""
+    own_atlas: bool
+    """Whether the level is unwrapped and baked anew, because chart borders of the shared atlas limit its collapse."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class ColliderReport:
 
 @dataclass(frozen=True)
 class FinishReport:
-    """What was done to a file, and how much the result differs from it."""
+    """The steps that were needed for a file, and the difference of the result from it."""
 
     source: str
     engine: str
@@ -74,7 +76,7 @@ class FinishReport:
     file_bytes: int
     """Size of the main file."""
     over_budget: list[str]
-    """What exceeds the budgets of the engine, with a remedy."""
+    """The values that exceed the budgets of the engine, each with a remedy."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by step."""
 

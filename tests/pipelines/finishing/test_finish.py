@@ -19,7 +19,7 @@ from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.finish import finish
 from steindreamer.representations.mesh.file import read_mesh
 
-SMALL = FinishConfig(texture_size=128, triangles=400, lods=(1.0, 0.4), hulls=4, lightmap_size=128)
+SMALL = FinishConfig(texture_size=128, triangles=400, lods=(1.0, 0.4), hulls=4, lightmap_size=128, lod_atlas="shared")
 
 
 def glb_tree(path: Path) -> dict[str, Any]:
@@ -116,6 +116,20 @@ def test_what_is_read_back_has_the_colors_of_both_materials(unity: Path) -> None
     colors = np.unique(np.round(mesh.colors.numpy() * 255 / 16), axis=0)
     for color in ((200, 60, 40), (40, 90, 200), (55, 195, 215), (215, 165, 55)):
         assert np.abs(colors * 16 - color).max(1).min() <= 16
+
+
+def test_a_coarse_level_gets_an_atlas_of_its_own_if_that_improves_it(bowl: Path, unity: Path) -> None:
+    folder = bowl.parent / "web"
+    report = finish(bowl, ENGINES["web"], folder, replace(SMALL, lod_atlas="auto"))
+    shared = json.loads((unity / "finish.json").read_text())["levels"][1]
+    level = report.levels[1]
+    assert level.own_atlas and not report.levels[0].own_atlas and not shared["own_atlas"]
+    assert level.triangles <= 160 and level.silhouette_iou > shared["silhouette_iou"] + 0.01
+    assert level.color_difference is not None and level.color_difference < shared["color_difference"]
+    tree = glb_tree(folder / "SM_RedBowl.glb")
+    assert [material["name"] for material in tree["materials"]] == ["M_RedBowl", "M_RedBowl_LOD1"]
+    assert [mesh["primitives"][0]["material"] for mesh in tree["meshes"]] == [0, 1]
+    assert "T_RedBowl_LOD1_BC.png" in report.files
 
 
 def test_keep_changes_no_triangle(bowl: Path) -> None:
