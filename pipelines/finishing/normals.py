@@ -15,6 +15,9 @@ from steindreamer.representations import TriangleMesh, face_normals
 
 from ..meshing.simplify import welded_faces
 
+_SHARPEST = 75.0
+"""Angle in degrees up to which an edge inside a chart can be shown by a normal map on smooth normals."""
+
 
 def corner_normals(mesh: TriangleMesh, crease_angle: float) -> Float[Tensor, "f 3 3"]:
     """Unit normals per corner of each face, smooth except across edges that are sharper than an angle in degrees.
@@ -33,7 +36,12 @@ def _averaged(mesh: TriangleMesh, smoothed: int, group: Int64[np.ndarray, " c"])
     for axis in range(3):
         total[:, axis] = np.bincount(group, np.repeat(weighted[:, axis].numpy(), 3), smoothed)
     length = np.linalg.norm(total, axis=1, keepdims=True)
-    normals = (total / np.maximum(length, 1e-300))[group].reshape(-1, 3, 3)
+    # Faces that cancel each other: the normal of one of them.
+    any_face = np.zeros((smoothed, 3))
+    any_face[group] = np.repeat(weighted.numpy(), 3, axis=0)
+    total = np.where(length > 1e-9 * np.linalg.norm(any_face, axis=1, keepdims=True), total, any_face)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    normals = np.where(length > 0, total / np.maximum(length, 1e-300), [0.0, 1.0, 0.0])[group].reshape(-1, 3, 3)
     return torch.from_numpy(normals.astype(np.float32))
 
 
@@ -54,8 +62,8 @@ def split_vertices(mesh: TriangleMesh, crease_angle: float, *, everywhere: bool 
     Args:
         mesh: the mesh.
         crease_angle: angle in degrees above which an edge is sharp.
-        everywhere: whether edges inside a chart may be sharp; if not, no vertices are added, and a normal map has to
-            show these edges.
+        everywhere: whether all edges inside a chart may be sharp; if not, only those of more than 75 degrees, and a
+            normal map has to show the others.
     """
     smoothed, group = _groups(mesh, crease_angle, seams_only=not everywhere)
     normals = _averaged(mesh, smoothed, group).reshape(-1, 3)
@@ -76,7 +84,7 @@ def split_at_creases(mesh: TriangleMesh, crease_angle: float, *, everywhere: boo
 def _groups(mesh: TriangleMesh, crease_angle: float, *, seams_only: bool) -> tuple[int, Int64[np.ndarray, " c"]]:
     """The number of smoothing groups of corners, and the group of every corner (face by face).
 
-    With `seams_only`, edges whose vertices are not split in the mesh are smooth.
+    With `seams_only`, edges of up to `_SHARPEST` whose vertices are not split in the mesh are smooth.
     """
     faces = welded_faces(mesh)[0]
     count, number = len(faces), int(faces.max()) + 1
@@ -89,12 +97,13 @@ def _groups(mesh: TriangleMesh, crease_angle: float, *, seams_only: bool) -> tup
     key = (low * number + high)[order]
     pair = np.flatnonzero(key[1:] == key[:-1])
     one, other = order[pair], order[pair + 1]
-    smooth = (normals[one // 3] * normals[other // 3]).sum(1) >= np.cos(np.radians(crease_angle)) - 1e-6
+    cosine = (normals[one // 3] * normals[other // 3]).sum(1)
+    smooth = cosine >= np.cos(np.radians(crease_angle)) - 1e-6
     if seams_only:
         vertex = mesh.faces.reshape(-1).numpy()
         same = np.where(start[one] == start[other], vertex[other], vertex[after[other]]) == vertex[one]
         same &= np.where(start[one] == start[other], vertex[after[other]], vertex[other]) == vertex[after[one]]
-        smooth |= same
+        smooth |= same & (cosine >= np.cos(np.radians(max(crease_angle, _SHARPEST))) - 1e-6)
     one, other = one[smooth], other[smooth]
     alike = start[one] == start[other]
     # The corners of both faces at either end of a smooth edge are one group.
