@@ -52,8 +52,9 @@ class FinishConfig:
     lods: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
     """Levels of detail, as fractions of the triangles of the first, which is 1."""
     lod_atlas: Literal["auto", "shared"] = "auto"
-    """Textures of the levels: `shared`: all use the atlas of the first; `auto`: a level whose silhouette overlaps that
-    of the source by less than 97 % gets an atlas of its own if that improves it."""
+    """Textures of the levels: `shared`: all use the atlas of the first; `auto`: a level that misses its number of
+    triangles, or whose silhouette overlaps that of the source by less than 97 %, gets an atlas of its own if that
+    improves it."""
     hulls: Annotated[int, Interval(ge=0, le=64)] = 7
     """Maximum number of convex hulls of the collider; 0: no collider."""
     hull_vertices: Annotated[int, Interval(ge=4, le=256)] = 32

@@ -43,6 +43,11 @@ OVERLAP_SIZE = 1024
 LEAST_OVERLAP, LEAST_GAIN = 0.97, 0.01
 """Overlap of silhouettes with the source below which an atlas of its own is tried for a level, and the gain by which
 it is preferred."""
+MOST_EXCESS, LEAST_OVERLAP_MISSED = 1.2, 0.9
+"""Factor on the target number of triangles above which an atlas of its own is tried too, and the overlap that is then
+enough."""
+LEAST_DROP = 0.9
+"""Ratio of the numbers of triangles of two levels above which the coarser one is left out."""
 SMALLEST_TEXTURE = 128
 
 
@@ -167,6 +172,8 @@ def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watc
     with watch("lods"):
         ratios = config.levels(engine)
         faces = document.levels(ratios)
+        kept = smaller_levels([sum(len(part) for parts in level.values() for part in parts) for level in faces])
+        faces, ratios = [faces[index] for index in kept], [ratios[index] for index in kept]
         coarse = [read_again(document.alone(each), source) for each in faces[1:]]
         levels = measure_levels([source.mesh, *coarse], ratios, views)
     with watch("write"):
@@ -209,6 +216,8 @@ def _textured(
         if config.lod_atlas == "auto":
             for index in range(1, len(looks)):
                 looks[index] = _better(source, surface, views, looks, index, config, names.engine)
+        kept = smaller_levels([len(look.mesh.faces) for look in looks])
+        looks, ratios = [looks[index] for index in kept], [ratios[index] for index in kept]
         levels = measure_levels([look.textured() for look in looks], ratios, views)
     collider = _collider(surface, names.engine, config, watch)
     extras: dict[str, Any] = {"source": source.path.name, "size_meters": list(frame.size(first.mesh))}
@@ -231,6 +240,15 @@ def _dressed(
     return Look(mesh, material, lightmap)
 
 
+def smaller_levels(triangles: Sequence[int]) -> list[int]:
+    """The levels with fewer triangles than the one before, by index: small meshes cannot be reduced any further."""
+    kept = [0]
+    for index in range(1, len(triangles)):
+        if triangles[index] <= LEAST_DROP * triangles[kept[-1]]:
+            kept.append(index)
+    return kept
+
+
 def _better(
     source: Source,
     surface: TriangleMesh,
@@ -245,14 +263,19 @@ def _better(
     Chart borders limit how far edges can be collapsed.
     """
     shared = looks[index]
+    target = max(4, round(config.lods[index] * len(surface.faces)))
     overlap = difference(views, shared.textured()).silhouette_iou
-    if overlap >= LEAST_OVERLAP:
+    missed = len(shared.mesh.faces) > MOST_EXCESS * target
+    if overlap >= LEAST_OVERLAP and not missed:
         return shared
-    simple = reduce(surface, max(4, round(config.lods[index] * len(surface.faces))), 0.0)
+    simple = reduce(surface, target, 0.0)
+    if missed and len(simple.faces) > LEAST_DROP * len(shared.mesh.faces):
+        return shared
     size = max(SMALLEST_TEXTURE, len(looks[0].material.base_color) >> index)
     # Timed as a part of the levels.
     own = _dressed(source, simple, size, config, engine, Stopwatch())
-    return own if difference(views, own.textured()).silhouette_iou > overlap + LEAST_GAIN else shared
+    gained = difference(views, own.textured()).silhouette_iou
+    return own if gained > overlap + LEAST_GAIN or (missed and gained > LEAST_OVERLAP_MISSED) else shared
 
 
 def _collider(surface: TriangleMesh, engine: Engine, config: FinishConfig, watch: Stopwatch) -> Collider | None:
