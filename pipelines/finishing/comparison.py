@@ -52,3 +52,12 @@ def views_of(mesh: TriangleMesh, cameras: Cameras | None = None) -> Views:
 def difference(views: Views, mesh: TriangleMesh) -> Fidelity:
     """The color difference and the overlap of silhouettes of a mesh and of existing images."""
     return compare_renders(views, lambda camera: render_any(mesh, camera))
+
+
+def silhouette_overlap(views: Views, mesh: TriangleMesh) -> float:
+    """Intersection over union of the silhouettes of a mesh and of existing images; faster than `difference`."""
+    covered = [
+        rasterize(mesh.vertices, mesh.faces, views.cameras[i : i + 1]).triangle >= 0 for i in range(len(views.cameras))
+    ]
+    mine, theirs = torch.cat(covered), views.opacity[:, 0] > 0.5
+    return float((mine & theirs).sum() / (mine | theirs).sum().clamp_min(1))

@@ -21,7 +21,7 @@ from ..meshing.unwrap import MAX_FACES, unwrap
 from ..meshing.views import Views
 from .bake import bake_material
 from .colliders import Collider, build_collider
-from .comparison import difference, views_of
+from .comparison import difference, silhouette_overlap, views_of
 from .config import FinishConfig
 from .keep import KeptDocument, read_again
 from .lightmap import lightmap_uvs, overlaps
@@ -111,6 +111,11 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
     _tell_repair(repaired)
     with watch("reduce"):
         surface = reduce(repaired.mesh, config.budget(engine), config.tolerance, config.smallest_part)
+    if len(surface.faces) > config.budget(engine):
+        logger.warning(
+            f"{len(surface.faces)} triangles, more than {config.budget(engine)}: its parts need as many; raise "
+            "triangles, or drop small parts with smallest_part"
+        )
     deviation = DeviationFrom(source.mesh)(surface)
     with watch("views"):
         views = views_of(source.mesh)
@@ -264,18 +269,19 @@ def _better(
     """
     shared = looks[index]
     target = max(4, round(config.lods[index] * len(surface.faces)))
-    overlap = difference(views, shared.textured()).silhouette_iou
+    overlap = silhouette_overlap(views, shared.mesh)
     missed = len(shared.mesh.faces) > MOST_EXCESS * target
     if overlap >= LEAST_OVERLAP and not missed:
         return shared
     simple = reduce(surface, target, 0.0)
     if missed and len(simple.faces) > LEAST_DROP * len(shared.mesh.faces):
         return shared
+    gained = silhouette_overlap(views, simple)
+    if gained <= overlap + LEAST_GAIN and not (missed and gained > LEAST_OVERLAP_MISSED):
+        return shared
     size = max(SMALLEST_TEXTURE, len(looks[0].material.base_color) >> index)
-    # Timed as a part of the levels.
-    own = _dressed(source, simple, size, config, engine, Stopwatch())
-    gained = difference(views, own.textured()).silhouette_iou
-    return own if gained > overlap + LEAST_GAIN or (missed and gained > LEAST_OVERLAP_MISSED) else shared
+    # Its time is a part of that of the levels.
+    return _dressed(source, simple, size, config, engine, Stopwatch())
 
 
 def _collider(surface: TriangleMesh, engine: Engine, config: FinishConfig, watch: Stopwatch) -> Collider | None:

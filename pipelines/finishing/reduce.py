@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import fast_simplification
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ _FEWEST = 12
 
 
 def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: float = 0.0) -> TriangleMesh:
-    """The surface with at most `budget` triangles; closed and manifold if it was.
+    """The surface with at most `budget` triangles, unless it has too many parts for it; closed if it was and the budget
+    allows it.
 
     Args:
         mesh: the surface, one vertex per position.
@@ -26,7 +29,11 @@ def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: flo
         smallest_part: fraction of the area below which parts of a closed surface are dropped.
     """
     if is_closed_manifold(mesh.faces.numpy()):
-        return clean_mesh(mesh, budget, tolerance=tolerance, smoothing=0, smallest_part=smallest_part)
+        # A small budget may leave no closed part, or be missed, because many parts stay closed.
+        with suppress(ValueError):
+            clean = clean_mesh(mesh, budget, tolerance=tolerance, smoothing=0, smallest_part=smallest_part)
+            if len(clean.faces) <= budget:
+                return clean
     reduced = mesh if len(mesh.faces) <= budget else _decimated(mesh, budget)
     if tolerance == 0:
         return reduced

@@ -112,6 +112,13 @@ def test_an_open_mesh_is_reduced_within_its_budget() -> None:
     assert len(loose.faces) < 400 <= len(reduce(as_mesh(ball), 1000, 0.0).faces) <= 1000
 
 
+def test_a_budget_that_many_parts_cannot_meet_still_gives_a_mesh() -> None:
+    balls = [trimesh.creation.icosphere(subdivisions=1) for _ in range(12)]
+    for index, ball in enumerate(balls):
+        ball.apply_translation([3 * index, 0, 0])
+    assert 0 < len(reduce(as_mesh(trimesh.util.concatenate(balls)), 20, 0.0).faces) < 960
+
+
 def test_names() -> None:
     names = names_of("T_old chair-2", ENGINES["unreal"])
     assert (names.mesh, names.material, names.hull(3)) == ("SM_OldChair2", "M_OldChair2", "UCX_SM_OldChair2_03")
