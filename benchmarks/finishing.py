@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from trimesh.visual import ColorVisuals
 
 from steindreamer.pipelines.engines import ENGINES
 from steindreamer.pipelines.finishing.config import FinishConfig
@@ -35,7 +36,7 @@ def write_scan(path: Path, triangles: int = 100_000) -> Path:
     bumps = np.sin(x) * np.sin(0.8 * y) * np.sin(0.9 * z)
     ball.vertices *= (1 + 0.12 * bumps + 0.01 * np.sin(9 * x + 7 * y))[:, None]
     colors = np.stack([0.5 + 0.4 * bumps, 0.5 + 0.4 * np.sin(y), 0.5 + 0.4 * np.cos(z)], 1)
-    ball.visual = trimesh.visual.ColorVisuals(vertex_colors=(255 * colors).round().astype(np.uint8))
+    ball.visual = ColorVisuals(vertex_colors=(255 * colors).round().astype(np.uint8))
     ball.export(path)
     return path
 
@@ -44,7 +45,7 @@ def write_bowl(path: Path) -> Path:
     """Half a sphere without thickness, as a PLY with vertex colors."""
     ball = trimesh.creation.icosphere(subdivisions=5, radius=0.4)
     colors = (127 + 120 * np.sin(9 * ball.vertices)).round().astype(np.uint8)
-    ball.visual = trimesh.visual.ColorVisuals(vertex_colors=colors)
+    ball.visual = ColorVisuals(vertex_colors=colors)
     ball.update_faces(ball.triangles_center[:, 1] < 0.1)
     ball.export(path)
     return path

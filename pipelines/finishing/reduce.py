@@ -7,6 +7,7 @@ from contextlib import suppress
 import fast_simplification
 import numpy as np
 import torch
+from manifold3d import Manifold, Mesh
 
 from steindreamer.representations import TriangleMesh
 
@@ -15,6 +16,8 @@ from ..meshing.simplify import DeviationFrom, clean_mesh, is_closed_manifold
 _STEPS = (0.5, 0.7, 0.85)
 """Ratios of face counts that are tried in turn."""
 _FEWEST = 12
+_SLIVERS = 0.25
+"""Fraction of the tolerance within which slivers are removed."""
 
 
 def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: float = 0.0) -> TriangleMesh:
@@ -33,7 +36,7 @@ def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: flo
         with suppress(ValueError):
             clean = clean_mesh(mesh, budget, tolerance=tolerance, smoothing=0, smallest_part=smallest_part)
             if len(clean.faces) <= budget:
-                return clean
+                return _without_slivers(clean, _SLIVERS * tolerance)
     reduced = mesh if len(mesh.faces) <= budget else _decimated(mesh, budget)
     if tolerance == 0:
         return reduced
@@ -43,6 +46,19 @@ def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: flo
         if 0 < len(smaller.faces) < len(reduced.faces) and deviation(smaller) <= tolerance:
             reduced, steps = smaller, iter(_STEPS)
     return reduced
+
+
+def _without_slivers(mesh: TriangleMesh, tolerance: float) -> TriangleMesh:
+    """The closed mesh after short edges are collapsed and flat areas joined, as unions of parts leave many slivers."""
+    size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
+    solid = Manifold(Mesh(mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32))).simplify(tolerance * size)
+    if tolerance == 0 or solid.is_empty():
+        return mesh
+    out = solid.to_mesh()
+    faces = out.tri_verts.astype(np.int64)
+    if not is_closed_manifold(faces):
+        return mesh
+    return TriangleMesh(torch.from_numpy(np.array(out.vert_properties[:, :3], np.float32)), torch.from_numpy(faces))
 
 
 def _decimated(mesh: TriangleMesh, target: int) -> TriangleMesh:

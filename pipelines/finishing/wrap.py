@@ -58,8 +58,8 @@ def _level(
     points = torch.cat([points, mesh.vertices, mesh.vertices[mesh.faces].mean(1)])
     touched = np.zeros(tuple(shape), bool)
     cells = np.floor((points.double().numpy() - origin) / size).astype(int).clip(0, shape - 1)
-    touched[tuple(cells.T)] = True
-    near = ndimage.binary_dilation(touched, np.ones((3, 3, 3), bool), iterations=2)
+    touched[cells[:, 0], cells[:, 1], cells[:, 2]] = True
+    near: np.ndarray = np.asarray(ndimage.binary_dilation(touched, np.ones((3, 3, 3), bool), iterations=2))
     places = np.argwhere(near)
     distance = index.closest(torch.from_numpy(origin + places * size)).distance.numpy() / size
     level = np.full(near.shape, -_REACH)

@@ -18,7 +18,8 @@ from steindreamer.pipelines.finishing.reduce import reduce
 from steindreamer.representations import TriangleMesh, face_normals
 
 
-def as_mesh(mesh: trimesh.Trimesh) -> TriangleMesh:
+def as_mesh(mesh: object) -> TriangleMesh:
+    assert isinstance(mesh, trimesh.Trimesh)
     return TriangleMesh(
         torch.from_numpy(np.array(mesh.vertices, np.float32)), torch.from_numpy(np.array(mesh.faces, np.int64))
     )

@@ -13,7 +13,8 @@ from steindreamer.pipelines.finishing.wrap import wrap
 from steindreamer.representations import TriangleMesh
 
 
-def as_mesh(mesh: trimesh.Trimesh) -> TriangleMesh:
+def as_mesh(mesh: object) -> TriangleMesh:
+    assert isinstance(mesh, trimesh.Trimesh)
     return TriangleMesh(
         torch.from_numpy(np.array(mesh.vertices, np.float32)), torch.from_numpy(np.array(mesh.faces, np.int64))
     )
