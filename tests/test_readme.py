@@ -13,9 +13,13 @@ import torch
 import yaml
 
 from steindreamer.distill import CONTROL_VARIATES, ControlVariateConfig, SSDConfig
+from steindreamer.pipelines.cli.finish import parser as finish_parser
+from steindreamer.pipelines.cli.finish import read_config
 from steindreamer.pipelines.cli.run import parser
 from steindreamer.pipelines.config import plugins
 from steindreamer.pipelines.config.run_config import CHOICES, load_config
+from steindreamer.pipelines.engines import ENGINES
+from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.optimization.component_checks import blank_scene
 from steindreamer.pipelines.optimization.estimated_geometry import ESTIMATED
 from steindreamer.pipelines.optimization.optimizers import OptimizerConfig
@@ -24,6 +28,7 @@ from steindreamer.pipelines.optimization.shading import ShadingConfig
 from steindreamer.pipelines.optimization.stage_config import StageConfig
 from steindreamer.pipelines.optimization.views import ViewsConfig
 from steindreamer.pipelines.runs.pipeline import Pipeline
+from steindreamer.pipelines.settings.validation import as_plain
 from steindreamer.representations import REPRESENTATIONS, Representation
 from steindreamer.world import COLORS, KINDS
 
@@ -136,3 +141,19 @@ def test_the_baseline_of_the_readme_works() -> None:
 def test_counts() -> None:
     assert f"{len(KINDS)} kinds" in README
     assert len(COLORS) == 11 and "eleven colors" in README
+
+
+def test_the_docs_list_every_setting_of_finishing() -> None:
+    text = DOCUMENTS["docs/finish.md"]
+    (rows,) = re.findall(r"^\| setting \|.*\n\|---.*\n((?:\|.*\n)+)", text, re.M)
+    listed = {cells[1].strip(" `"): cells[2].strip(" `") for line in rows.splitlines() if (cells := line.split("|"))}
+    settings = as_plain(FinishConfig())
+    assert list(listed) == list(settings)
+    assert {name: yaml.safe_load(value) for name, value in listed.items()} == settings
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^steindreamer finish (.*)$")}))
+def test_commands_of_finishing_parse(line: str) -> None:
+    options = finish_parser().parse_intermixed_args(shlex.split(line, comments=True))
+    assert options.preset in ENGINES
+    read_config(options.overrides)

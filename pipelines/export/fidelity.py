@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from steindreamer.representations import Cameras, Representation, TriangleMesh, render_mesh
+from steindreamer.representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
 
 from ..meshing.views import Views, photograph
 
@@ -39,14 +40,22 @@ def fidelity_cameras(size: int = 192) -> Cameras:
     return Cameras.orbit(azimuth, elevation, height=size)
 
 
-@torch.no_grad()
 def compare(views: Views, mesh: TriangleMesh) -> Fidelity:
     """Compare the mesh with existing images of the representation."""
+    # Four samples per pixel, because the representation has soft edges.
+    return compare_renders(views, lambda camera: render_mesh(mesh, camera, torch.zeros(1, 3), supersample=2))
+
+
+@torch.no_grad()
+def compare_renders(views: Views, render: Callable[[Cameras], RenderOutput]) -> Fidelity:
+    """Compare renders on black, one camera at a time, with existing images.
+
+    Raises ValueError if they share no pixel.
+    """
     level = views.solid_level()
     differences, both_count, either_count = [], 0, 0
     for index in range(len(views.cameras)):
-        # Four samples per pixel, because the representation has soft edges.
-        drawn = render_mesh(mesh, views.cameras[index : index + 1], torch.zeros(1, 3), supersample=2)
+        drawn = render(views.cameras[index : index + 1])
         solid, covered = views.opacity[index, 0] > level, drawn.opacity[0, 0] > 0.5
         both_count += int((solid & covered).sum())
         either_count += int((solid | covered).sum())

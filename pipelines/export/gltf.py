@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import json
-import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from steindreamer.representations import Placement, TriangleMesh, vertex_normals
 
-from ..files import write_atomically
 from ..meshing.bake import to_bytes
 from ..meshing.maps import MaterialMaps
+from .gltf_builder import GltfBuilder
 
-_FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
-_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
-_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _FAR = 1000.0
 """Distance from the origin, relative to the asset's size, beyond which its node stores the translation: vertices have
 only 24 bits."""
-
-
-class _Binary:
-    """The binary chunk under construction, with its buffer views and accessors."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.views: list[dict[str, object]] = []
-        self.accessors: list[dict[str, object]] = []
-
-    def add(self, raw: bytes, target: int | None = None) -> int:
-        self.data += b"\0" * (-len(self.data) % 4)
-        view: dict[str, object] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
-        self.views.append(view | ({} if target is None else {"target": target}))
-        self.data += raw
-        return len(self.views) - 1
-
-    def attribute(self, values: np.ndarray, *, bounds: bool = False) -> int:
-        values = np.ascontiguousarray(values, dtype="<f4")
-        accessor: dict[str, object] = {
-            "bufferView": self.add(values.tobytes(), _ARRAY_BUFFER),
-            "componentType": _FLOAT,
-            "count": len(values),
-            "type": f"VEC{values.shape[1]}",
-        }
-        if bounds:
-            accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
-        self.accessors.append(accessor)
-        return len(self.accessors) - 1
-
-    def indices(self, faces: np.ndarray, vertices: int) -> int:
-        small = vertices < 65_535  # 65535 is the primitive restart index on some hardware
-        raw = faces.astype("<u2" if small else "<u4").tobytes()
-        self.accessors.append(
-            {
-                "bufferView": self.add(raw, _ELEMENT_ARRAY_BUFFER),
-                "componentType": _UINT16 if small else _UINT32,
-                "count": faces.size,
-                "type": "SCALAR",
-            }
-        )
-        return len(self.accessors) - 1
 
 
 def write_glb(
@@ -105,80 +58,114 @@ def write_glb(
         raise ValueError("the mesh has no faces, there is nothing to write")
     if mesh.texture is not None and mesh.uvs is None:
         raise ValueError("the mesh has a texture but no uvs; unwrap it first")
-    tree, binary = _tree(mesh, height_meters, placement, name, extras or {}, maps, roughness)
-    text = json.dumps(tree, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    body = binary + b"\0" * (-len(binary) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
-
-
-def _tree(
-    mesh: TriangleMesh,
-    height: float | None,
-    placement: Placement | None,
-    name: str,
-    extras: dict[str, object],
-    maps: MaterialMaps | None,
-    roughness: float,
-) -> tuple[dict[str, object], bytes]:
-    binary = _Binary()
+    builder = GltfBuilder()
+    if extras:
+        builder.tree["asset"]["extras"] = extras
+    positions, translation = _placed(mesh.vertices, height_meters, placement)
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    positions, translation = _placed(mesh.vertices, height, placement)
-    attributes = {
-        "POSITION": binary.attribute(positions, bounds=True),
-        "NORMAL": binary.attribute(_turned_back(normals, placement)),
-    }
-    surface: dict[str, object] = {"metallicFactor": 0.0, "roughnessFactor": roughness}
-    material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
-    textures: list[tuple[str, bytes]] = []
-    if mesh.uvs is not None:
-        attributes["TEXCOORD_0"] = binary.attribute(mesh.uvs.numpy())
-    elif mesh.colors is not None:
-        attributes["COLOR_0"] = binary.attribute(_linear(mesh.colors.numpy()))
-    if mesh.texture is not None:
-        surface["baseColorTexture"] = {"index": len(textures)}
-        textures.append(("base_color", _png(to_bytes(mesh.texture.permute(1, 2, 0).numpy()))))
-    if maps is not None:
-        # The texture's own roughness is multiplied by the factor; a metallic factor of 0 ignores its metalness.
-        surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": {"index": len(textures)}}
-        material["occlusionTexture"] = {"index": len(textures)}
-        textures.append(("occlusion_roughness_metallic", _png(maps.occlusion_roughness_metallic)))
+    tangents = None
     if maps is not None and maps.normal is not None:
-        tangents = maps.normal.tangents
-        along = _turned_back(torch.from_numpy(tangents[:, :3]), placement)
-        attributes["TANGENT"] = binary.attribute(np.concatenate([along, tangents[:, 3:]], 1))
-        material["normalTexture"] = {"index": len(textures)}
-        textures.append(("normal", _png(maps.normal.image)))
-    primitive = {"attributes": attributes, "indices": binary.indices(mesh.faces.numpy(), len(mesh.vertices))}
-    images = [
-        {"name": f"{name}_{kind}", "mimeType": "image/png", "bufferView": binary.add(raw)} for kind, raw in textures
-    ]
-    tree: dict[str, object] = {
-        "asset": {"version": "2.0", "generator": "steindreamer"} | ({"extras": extras} if extras else {}),
-        "scene": 0,
-        "scenes": [{"name": name, "nodes": [0]}],
-        "nodes": [{"name": name, "mesh": 0} | ({"translation": translation} if any(translation) else {})],
-        "meshes": [{"name": name, "primitives": [primitive | {"material": 0}]}],
-        "materials": [material],
-        "accessors": binary.accessors,
-        "bufferViews": binary.views,
-        "buffers": [{"byteLength": len(binary.data)}],
-    }
-    if images:
-        tree["images"] = images
-        tree["textures"] = [{"source": index, "sampler": 0} for index in range(len(images))]
-        tree["samplers"] = [
-            {
-                "magFilter": _LINEAR,
-                "minFilter": _LINEAR_MIPMAP_LINEAR,
-                "wrapS": _CLAMP_TO_EDGE,
-                "wrapT": _CLAMP_TO_EDGE,
-            }
-        ]
-    return tree, bytes(binary.data)
+        along = _turned_back(torch.from_numpy(maps.normal.tangents[:, :3]), placement)
+        tangents = np.concatenate([along, maps.normal.tangents[:, 3:]], 1)
+    primitive = add_primitive(
+        builder,
+        positions,
+        _turned_back(normals, placement),
+        mesh.faces.numpy(),
+        uvs=None if mesh.uvs is None else mesh.uvs.numpy(),
+        colors=None if mesh.colors is None or mesh.uvs is not None else mesh.colors.numpy(),
+        tangents=tangents,
+    )
+    images: dict[str, np.ndarray] = {}
+    if mesh.texture is not None:
+        images["base_color"] = to_bytes(mesh.texture.permute(1, 2, 0).numpy())
+    if maps is not None:
+        images["occlusion_roughness_metallic"] = maps.occlusion_roughness_metallic
+    if maps is not None and maps.normal is not None:
+        images["normal"] = maps.normal.image
+    # A metallic factor of 0 ignores the texture's metalness.
+    material = add_material(
+        builder,
+        name,
+        {kind: (f"{name}_{kind}", image) for kind, image in images.items()},
+        roughness=roughness,
+        metallic=0.0,
+    )
+    builder.add("meshes", {"name": name, "primitives": [primitive | {"material": material}]})
+    builder.add("nodes", {"name": name, "mesh": 0} | ({"translation": translation} if any(translation) else {}))
+    builder.add("scenes", {"name": name, "nodes": [0]})
+    builder.tree["scene"] = 0
+    builder.write(path)
+
+
+def add_primitive(
+    builder: GltfBuilder,
+    positions: Float[np.ndarray, "v 3"],
+    normals: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    *,
+    uvs: Float[np.ndarray, "v 2"] | None = None,
+    colors: Float[np.ndarray, "v 3"] | None = None,
+    tangents: Float[np.ndarray, "v 4"] | None = None,
+    lightmap_uvs: Float[np.ndarray, "v 2"] | None = None,
+) -> dict[str, Any]:
+    """Append the arrays of a mesh to a file. Returns a primitive of a glTF mesh, without its material.
+
+    Args:
+        builder: the file.
+        positions: vertices in meters.
+        normals: unit normals.
+        faces: vertex indices.
+        uvs: texture coordinates, v pointing down.
+        colors: vertex colors in display sRGB.
+        tangents: tangents for a normal map, see `meshing.maps.NormalMap`.
+        lightmap_uvs: a second set of texture coordinates.
+    """
+    attributes = {"POSITION": builder.attribute(positions, bounds=True), "NORMAL": builder.attribute(normals)}
+    if uvs is not None:
+        attributes["TEXCOORD_0"] = builder.attribute(uvs)
+    if colors is not None:
+        attributes["COLOR_0"] = builder.attribute(_linear(colors))
+    if tangents is not None:
+        attributes["TANGENT"] = builder.attribute(tangents)
+    if lightmap_uvs is not None:
+        attributes["TEXCOORD_1"] = builder.attribute(lightmap_uvs)
+    return {"attributes": attributes, "indices": builder.indices(faces, len(positions))}
+
+
+def add_material(
+    builder: GltfBuilder,
+    name: str,
+    images: Mapping[str, tuple[str, UInt8[np.ndarray, "h w 3"]]],
+    *,
+    roughness: float,
+    metallic: float,
+) -> int:
+    """Append a material with its textures to a file. Returns its index.
+
+    Args:
+        builder: the file.
+        name: name of the material.
+        images: name and texels of each texture by kind: `base_color`, `occlusion_roughness_metallic`, `normal` and
+            `emissive`.
+        roughness: roughness of a material without a map of it, in [0, 1].
+        metallic: factor of the metalness in [0, 1].
+    """
+    surface: dict[str, object] = {"metallicFactor": metallic, "roughnessFactor": roughness}
+    material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
+    for kind, (title, image) in images.items():
+        texture = {"index": builder.texture(title, image)}
+        if kind == "base_color":
+            surface["baseColorTexture"] = texture
+        elif kind == "occlusion_roughness_metallic":
+            # The texture's own roughness is multiplied by the factor.
+            surface |= {"roughnessFactor": 1.0, "metallicRoughnessTexture": texture}
+            material["occlusionTexture"] = dict(texture)
+        elif kind == "normal":
+            material["normalTexture"] = texture
+        else:
+            material |= {"emissiveTexture": texture, "emissiveFactor": [1.0, 1.0, 1.0]}
+    return builder.add("materials", material)
 
 
 def size_in_file(mesh: TriangleMesh, height_meters: float | None, placement: Placement | None) -> tuple[float, ...]:
@@ -216,9 +203,3 @@ def _turned_back(directions: Float[Tensor, "v 3"], placement: Placement | None) 
 def _linear(srgb: np.ndarray) -> np.ndarray:
     """Convert sRGB to linear: vertex colors are linear in glTF, textures are not."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=5)
-    return buffer.getvalue()

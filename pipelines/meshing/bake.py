@@ -12,7 +12,7 @@ from numba import njit, prange
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from steindreamer.representations import Queryable, TriangleMesh, vertex_normals
+from steindreamer.representations import Cameras, Queryable, TriangleMesh, vertex_normals
 from steindreamer.representations.jit import EXACT
 from steindreamer.representations.mesh.rasterization import rasterize
 
@@ -39,7 +39,27 @@ class Gathered:
 
 def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
     """Average each texel's color over the views in which it is visible; head-on views get the largest weights."""
-    drawn = [rasterize(mesh.vertices, mesh.faces, views.cameras[i]).depth for i in range(len(views.cameras))]
+    return _gather(mesh, texels, views.cameras, views.rgb, views.opacity, views.depth, views.solid_level())
+
+
+def ambient_occlusion(mesh: TriangleMesh, texels: Texels, cameras: Cameras) -> Float[np.ndarray, " t"]:
+    """Ambient occlusion per texel from the cameras around a mesh, see `Gathered`."""
+    shape = (len(cameras), 1, cameras.height, cameras.width)
+    # Without depth no color is gathered.
+    rgb, empty = torch.zeros(len(cameras), 3, *shape[2:]), torch.zeros(shape)
+    return _gather(mesh, texels, cameras, rgb, empty, empty, 0.5).ambient_occlusion
+
+
+def _gather(
+    mesh: TriangleMesh,
+    texels: Texels,
+    cameras: Cameras,
+    rgb: Float[Tensor, "b 3 h w"],
+    opacity: Float[Tensor, "b 1 h w"],
+    depth: Float[Tensor, "b 1 h w"],
+    solid_level: float,
+) -> Gathered:
+    drawn = [rasterize(mesh.vertices, mesh.faces, cameras[i]).depth for i in range(len(cameras))]
     surface = torch.cat(drawn)
     count = len(texels.faces)
     color = np.empty((count, 3), np.float32)
@@ -49,14 +69,14 @@ def gather(mesh: TriangleMesh, texels: Texels, views: Views) -> Gathered:
     _gather_kernel(
         texels.interpolate(mesh.vertices).astype(np.float32),
         texels.interpolate(mesh.normals).astype(np.float32),
-        views.cameras.world_to_camera.numpy(),
-        views.cameras.position.numpy(),
-        views.cameras.intrinsics.numpy(),
-        views.rgb.contiguous().numpy(),
-        views.opacity[:, 0].contiguous().numpy(),
-        views.depth[:, 0].contiguous().numpy(),
+        cameras.world_to_camera.numpy(),
+        cameras.position.numpy(),
+        cameras.intrinsics.numpy(),
+        rgb.contiguous().numpy(),
+        opacity[:, 0].contiguous().numpy(),
+        depth[:, 0].contiguous().numpy(),
         surface.contiguous().numpy(),
-        np.float32(views.solid_level()),
+        np.float32(solid_level),
         np.float32(0.006 * extent),
         np.float32(_AGREEMENT),
         color,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..files.regular import read_regular_file
 from ..placement import Placement
@@ -57,27 +60,35 @@ def read_mesh(path: Path) -> PaintedMesh:
     return replace(mesh, vertices=mesh.vertices.float())
 
 
-def read_fitted_mesh(path: Path, yaw: float = 0.0) -> tuple[PaintedMesh, Placement]:
+def read_fitted_mesh(path: Path, yaw: float = 0.0, *, maps: bool = False) -> tuple[PaintedMesh, Placement]:
     """Read a mesh file, rotated by `yaw` degrees about +Y and fitted into the unit ball, and its `Placement`.
 
     It raises the same errors as `read_mesh`.
+
+    Args:
+        path: The file.
+        yaw: Rotation in degrees.
+        maps: Whether to read also the normals and materials (`Paint.maps`) of a glTF file.
     """
-    mesh = _read(path)
+    mesh = _read(path, maps)
     try:
         placement = Placement.fit(mesh.vertices, yaw=yaw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return replace(mesh, vertices=placement.apply(mesh.vertices).float()), placement
+    normals = None if mesh.normals is None else placement.turn(mesh.normals)
+    return replace(mesh, vertices=placement.apply(mesh.vertices).float(), normals=normals), placement
 
 
-def _read(path: Path) -> PaintedMesh:
+def _read(path: Path, maps: bool = False) -> PaintedMesh:
+    chosen = _READERS | ({suffix: partial(read_gltf, maps=True) for suffix in (".glb", ".gltf")} if maps else {})
+
     def warn(line: str) -> None:
         _log.warning("%s: %s", path, line)
 
     def checked(reader: Callable[[bytes, Path, Warn], MeshParts]) -> Callable[[bytes, Path], PaintedMesh]:
         return lambda data, folder: _checked(reader(data, folder, warn), warn)
 
-    return read_with(path, {suffix: checked(reader) for suffix, reader in _READERS.items()})
+    return read_with(path, {suffix: checked(reader) for suffix, reader in chosen.items()})
 
 
 def read_with(path: Path, readers: Mapping[str, Callable[[bytes, Path], Content]]) -> Content:
@@ -130,6 +141,7 @@ def _checked(found: MeshParts, warn: Warn) -> PaintedMesh:
     mesh = PaintedMesh(
         torch.from_numpy(vertices),
         torch.from_numpy(faces),
+        normals=_normals(pieces, np.unique(faces[inward])),
         paints=tuple(piece.paint for piece in pieces),
         paint_of_face=torch.repeat_interleave(torch.tensor([len(piece.faces) for piece in pieces])),
         tints=torch.from_numpy(np.concatenate([_columns(piece.tints, piece, 3, 1.0) for piece in pieces])),
@@ -137,6 +149,19 @@ def _checked(found: MeshParts, warn: Warn) -> PaintedMesh:
         linear=found.linear,
     )
     return replace(mesh, colors=mesh.vertex_colors())
+
+
+def _normals(pieces: list[MeshPart], flipped: np.ndarray) -> Float[Tensor, "v 3"] | None:
+    """Normals of all vertices, reversed where the faces were; None unless all parts have valid ones."""
+    given = [piece.normals for piece in pieces if piece.normals is not None]
+    if len(given) < len(pieces):
+        return None
+    normals = np.concatenate(given)
+    normals[flipped] *= -1
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    if not (np.isfinite(length) & (length > 1e-6)).all():
+        return None
+    return torch.from_numpy((normals / length).astype(np.float32))
 
 
 def _solid(part: MeshPart) -> MeshPart:
@@ -158,6 +183,7 @@ def _solid(part: MeshPart) -> MeshPart:
         faces=faces.reshape(-1, 3),
         tints=None if part.tints is None else part.tints[used],
         coordinates=None if part.coordinates is None else part.coordinates[used],
+        normals=None if part.normals is None else part.normals[used],
     )
 
 

@@ -27,6 +27,29 @@ class Texture:
 
 
 @dataclass(frozen=True)
+class SurfaceMaps:
+    """A material besides its color; its textures have the coordinates of the color texture and hold linear values."""
+
+    metallic: float = 0.0
+    """Metalness in [0, 1], times the blue channel of `metallic_roughness`."""
+    roughness: float | None = None
+    """Roughness in [0, 1], times the green channel of `metallic_roughness`; None: not specified."""
+    metallic_roughness: Texture | None = None
+    occlusion: Texture | None = None
+    """Ambient occlusion in the red channel."""
+    occlusion_strength: float = 1.0
+    """Effect of `occlusion` in [0, 1]."""
+    emissive: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Emitted color, linear RGB, times `emissive_texture`."""
+    emissive_texture: Texture | None = None
+    """Emitted color, display sRGB."""
+    normal: Texture | None = None
+    """Normals in tangent space, +Y up."""
+    normal_scale: float = 1.0
+    """Factor of the x and y components of `normal`."""
+
+
+@dataclass(frozen=True)
 class Paint:
     """A material's color: `factor` times `texture` times the tint of the vertices."""
 
@@ -34,6 +57,8 @@ class Paint:
     """Color factor in the mesh's color space, see `PaintedMesh.linear`."""
     texture: Texture | None = None
     """Base color texture; None: white."""
+    maps: SurfaceMaps | None = None
+    """The material besides its color, if it was read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +94,27 @@ class PaintedMesh(TriangleMesh):
             if (texture := self.paints[paint].texture) is not None:
                 color = color * _looked_up(texture, (self.coordinates[corners] * barycentrics).sum(1), self.linear)
             out[chosen] = (_display(color) if self.linear else color).clamp(0, 1).float()
+        return out
+
+    def map_values(
+        self, faces: Int64[Tensor, " n"], weights: Float[Tensor, "n 3"], name: str
+    ) -> Float[Tensor, "n 3"] | None:
+        """Raw texture values in [0, 1] at points on faces; None if no material has this texture.
+
+        Args:
+            faces: Face index of each point.
+            weights: Barycentric coordinates of each point.
+            name: A texture of `SurfaceMaps`; points on a material without it get 1.
+        """
+        textures = [None if paint.maps is None else getattr(paint.maps, name) for paint in self.paints]
+        if not any(textures):
+            return None
+        out = torch.ones(len(faces), 3)
+        kind = self.paint_of_face[faces]
+        for paint, texture in enumerate(textures):
+            if texture is not None and len(chosen := torch.nonzero(kind == paint)[:, 0]):
+                corners, barycentrics = self.faces[faces[chosen]], weights[chosen].double()[:, :, None]
+                out[chosen] = _looked_up(texture, (self.coordinates[corners] * barycentrics).sum(1), False).float()
         return out
 
     def vertex_colors(self) -> Float[Tensor, "v 3"]:

@@ -22,26 +22,28 @@ _NO_MATERIAL = Paint((0.21404114, 0.21404114, 0.21404114))
 """`GRAY` in linear RGB."""
 
 
-def read_gltf(data: bytes, folder: Path, warn: Warn) -> MeshParts:
+def read_gltf(data: bytes, folder: Path, warn: Warn, *, maps: bool = False) -> MeshParts:
     """Read a glTF file; missing or broken images only cause warnings.
 
     Args:
         data: Content of the file.
         folder: Folder of the files to which it refers.
         warn: Logs warnings.
+        maps: Whether to read normals, and the materials besides their color.
 
     Raises:
         ValueError: The file is broken or uses unsupported features.
         OSError: A buffer is missing.
     """
-    return MeshParts(list(_GltfReader(GltfDocument(data, folder), warn).parts()), linear=True)
+    return MeshParts(list(_GltfReader(GltfDocument(data, folder), warn, maps).parts()), linear=True)
 
 
 class _GltfReader:
-    def __init__(self, document: GltfDocument, warn: Warn) -> None:
+    def __init__(self, document: GltfDocument, warn: Warn, maps: bool) -> None:
         self._document = document
         self._accessors = GltfAccessors(document)
-        self._materials = GltfMaterials(document, self._accessors.view, warn)
+        self._materials = GltfMaterials(document, self._accessors.view, warn, maps)
+        self._maps = maps
         self._warn = warn
         self._warned: set[str] = set()
 
@@ -125,18 +127,20 @@ class _GltfReader:
         else:
             material = GltfMaterial(_NO_MATERIAL if tints is None else Paint())
         coordinates = None
-        if material.paint.texture is not None:
+        if material.textured:
             coordinates = attribute(f"TEXCOORD_{material.coordinate_set}", 2)
             if coordinates is None:
                 self._warn_once(f"a textured mesh has no TEXCOORD_{material.coordinate_set}; it shows one texel")
             elif material.transform is not None:
                 coordinates = coordinates @ material.transform[:, :2].T + material.transform[:, 2]
         skin = None if joints is None else self._skin(attribute, joints)
+        normals = attribute("NORMAL", 3) if self._maps and skin is None and not any(weights) else None
         for world in instances:
             matrices = world[None] if skin is None else skin
             vertices = (matrices[:, :3, :3] @ positions[:, :, None])[:, :, 0] + matrices[:, :3, 3]
             mirrored = skin is None and np.linalg.det(world[:3, :3]) < 0
-            yield MeshPart(vertices, faces[:, ::-1] if mirrored else faces, material.paint, tints, coordinates)
+            turned = None if normals is None else _turned(normals, world[:3, :3])
+            yield MeshPart(vertices, faces[:, ::-1] if mirrored else faces, material.paint, tints, coordinates, turned)
 
     def _morphed(
         self, positions: Float[np.ndarray, "n 3"], primitive: dict[str, Any], weights: list[float]
@@ -191,6 +195,15 @@ def _roots(document: GltfDocument) -> list[int]:
         return document.item("scenes", document.tree.get("scene", 0)).get("nodes", [])
     nodes = document.items("nodes")
     return sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", [])})
+
+
+def _turned(normals: Float[np.ndarray, "n 3"], linear: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "n 3"]:
+    """Unit normals after a linear map: its cofactors, which are the inverse transpose up to the determinant."""
+    cofactors = np.stack(
+        [np.cross(linear[1], linear[2]), np.cross(linear[2], linear[0]), np.cross(linear[0], linear[1])]
+    )
+    turned = normals @ cofactors.T * np.sign(np.linalg.det(linear) or 1.0)
+    return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-30)
 
 
 def triangles(order: Int[np.ndarray, " n"], mode: int) -> Int[np.ndarray, "f 3"]:

@@ -35,6 +35,10 @@ class GltfAccessors:
         accessor = self._document.item("accessors", index)
         return self._as_numbers(accessor, self._raw(accessor), width, normalized)
 
+    def values(self, index: int) -> np.ndarray:
+        """The values of an accessor, `[count, components]`, in the type of the file."""
+        return self._raw(self._document.item("accessors", index))
+
     def integers(self, index: int, width: int = 1) -> Int[np.ndarray, "n width"]:
         """Read an accessor of integers with `width` components."""
         values = self._raw(self._document.item("accessors", index))

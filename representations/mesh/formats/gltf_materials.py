@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..painted import CLAMP, MIRROR, REPEAT, Paint, Texture
+from ..painted import CLAMP, MIRROR, REPEAT, Paint, SurfaceMaps, Texture
 from .gltf_document import GltfDocument
 from .neighbors import ImageReader, read_uri
 from .parts import Warn
@@ -34,6 +34,14 @@ class GltfMaterial:
     transform: Float[np.ndarray, "2 3"] | None = None
     """Affine transform of the texture coordinates (KHR_texture_transform); None: identity."""
 
+    @property
+    def textured(self) -> bool:
+        """Whether any texture was read."""
+        maps = self.paint.maps
+        return self.paint.texture is not None or (
+            maps is not None and any((maps.metallic_roughness, maps.occlusion, maps.emissive_texture, maps.normal))
+        )
+
 
 class GltfMaterials:
     """Reads and caches the materials of a document; an unreadable image causes a warning and is omitted.
@@ -42,9 +50,11 @@ class GltfMaterials:
         document: The document.
         view: Returns bytes and stride of a buffer view by index.
         warn: Logs warnings.
+        maps: Whether to read the materials besides their color.
     """
 
-    def __init__(self, document: GltfDocument, view: Any, warn: Warn) -> None:
+    def __init__(self, document: GltfDocument, view: Any, warn: Warn, maps: bool = False) -> None:
+        self._maps = maps
         self._document, self._view, self._warn = document, view, warn
         self._decoded = ImageReader()
         self._read: dict[int, GltfMaterial] = {}
@@ -67,11 +77,37 @@ class GltfMaterials:
             raise ValueError(f"a material's {names[0]} is {[red, green, blue]}")
         factor, info = (red, green, blue), surface.get(names[1])
         texture = None if info is None else self._texture(info["index"])
-        if info is None or texture is None:
+        if self._maps:
+            place = info if texture is not None else next(filter(None, _other_textures(material).values()), None)
+            maps = self._surface(material, place)
+            return GltfMaterial(Paint(factor, texture, maps), *_coordinates(place))
+        if texture is None:
             return GltfMaterial(Paint(factor))
-        moved = info.get("extensions", {}).get("KHR_texture_transform", {})
-        number = moved.get("texCoord", info.get("texCoord", 0))
-        return GltfMaterial(Paint(factor, texture), int(number), texture_transform(moved) if moved else None)
+        return GltfMaterial(Paint(factor, texture), *_coordinates(info))
+
+    def _surface(self, material: dict[str, Any], place: dict[str, Any] | None) -> SurfaceMaps:
+        """The material besides its color; textures with other coordinates than those of `place` are left out."""
+        found: dict[str, Texture | None] = {}
+        infos = _other_textures(material)
+        for name, info in infos.items():
+            if info is not None and not _same(_coordinates(info), _coordinates(place)):
+                self._warn(f"a material's {name.replace('_', ' ')} texture has coordinates of its own and is ignored")
+                info = None
+            found[name] = None if info is None else self._texture(info["index"])
+        surface = material.get("pbrMetallicRoughness", {})
+        strength = material.get("extensions", {}).get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1)
+        red, green, blue = (float(value) * float(strength) for value in material.get("emissiveFactor", [0, 0, 0]))
+        # The default of both factors is 1, but exporters that leave them out, without a texture, do not mean a metal.
+        specified = "metallicRoughnessTexture" in surface
+        rough = surface.get("roughnessFactor", 1.0 if specified else None)
+        return SurfaceMaps(
+            metallic=float(surface.get("metallicFactor", 1.0 if specified else 0.0)),
+            roughness=None if rough is None else float(rough),
+            emissive=(red, green, blue),
+            occlusion_strength=float((infos["occlusion"] or {}).get("strength", 1)),
+            normal_scale=float((infos["normal"] or {}).get("scale", 1)),
+            **found,
+        )
 
     def _texture(self, index: int) -> Texture | None:
         texture = self._document.item("textures", index)
@@ -102,6 +138,30 @@ class GltfMaterials:
                 self._warn(f"images[{index}] cannot be read ({reason}); its material's plain color is used")
                 self._images[index] = None
         return self._images[index]
+
+
+def _other_textures(material: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    """The references to textures other than the color, by name of `SurfaceMaps`."""
+    return {
+        "metallic_roughness": material.get("pbrMetallicRoughness", {}).get("metallicRoughnessTexture"),
+        "occlusion": material.get("occlusionTexture"),
+        "emissive_texture": material.get("emissiveTexture"),
+        "normal": material.get("normalTexture"),
+    }
+
+
+def _coordinates(info: dict[str, Any] | None) -> tuple[int, Float[np.ndarray, "2 3"] | None]:
+    """Coordinate set and transform of a reference to a texture."""
+    if info is None:
+        return 0, None
+    moved = info.get("extensions", {}).get("KHR_texture_transform", {})
+    return int(moved.get("texCoord", info.get("texCoord", 0))), texture_transform(moved) if moved else None
+
+
+def _same(one: tuple[int, Any], other: tuple[int, Any]) -> bool:
+    identity = np.eye(2, 3)
+    first, second = (identity if each[1] is None else each[1] for each in (one, other))
+    return one[0] == other[0] and np.allclose(first, second)
 
 
 def texture_transform(moved: dict[str, Any]) -> Float[np.ndarray, "2 3"]:

@@ -35,6 +35,8 @@ class MeshPart:
     """Vertex color factors on the material; None: 1."""
     coordinates: Float[np.ndarray, "v 2"] | None = None
     """Texture coordinates, v pointing down; None: the material has no texture."""
+    normals: Float[np.ndarray, "v 3"] | None = None
+    """Unit normals, if they were read."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Colliders: convex hulls that together approximate a mesh."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from manifold3d import Error, Manifold, Mesh, OpType
+
+from steindreamer.representations import SurfaceIndex, TriangleMesh, sample_surface
+
+from ..meshing.simplify import is_closed_manifold
+from .reduce import reduce
+
+_SAMPLES = 4000
+_DETAIL = 600
+"""Number of triangles to which a mesh is simplified before its decomposition: hulls need no more, and its time grows
+with them."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Collider:
+    """Convex hulls, and how well they fit."""
+
+    hulls: list[TriangleMesh]
+    """The hulls, closed and convex."""
+    method: str
+    """`coacd` or `hull`."""
+    volume_error: float | None
+    """Volume of the union of the hulls over that of the mesh, minus 1; None for an open mesh."""
+    hausdorff: float
+    """Largest distance between the surfaces of both, as a fraction of the mesh's diagonal."""
+
+
+def build_collider(mesh: TriangleMesh, hulls: int, vertices: int, concavity: float) -> Collider:
+    """Decompose a mesh into convex hulls with coacd; without it, the collider is its convex hull.
+
+    Args:
+        mesh: the mesh, one vertex per position.
+        hulls: maximum number of hulls.
+        vertices: maximum number of vertices of a hull.
+        concavity: concavity up to which a part is one hull, see CoACD.
+    """
+    points = mesh.vertices.double().numpy()
+    try:
+        import coacd
+    except ImportError:
+        logger.warning("the collider is one convex hull; with coacd it fits: pip install 'steindreamer[finish]'")
+        clouds, method = [points], "hull"
+    else:
+        coacd.set_log_level("error")
+        simple = reduce(mesh, _DETAIL, 0.0)
+        closed = is_closed_manifold(simple.faces.numpy())
+        parts = coacd.run_coacd(
+            coacd.Mesh(simple.vertices.double().numpy(), simple.faces.numpy().astype(np.int32)),
+            threshold=concavity,
+            max_convex_hull=hulls,
+            decimate=True,
+            max_ch_vertex=vertices,
+            # A fifth of the default effort in the search for cuts, for a collider in seconds.
+            mcts_iterations=20,
+            mcts_nodes=10,
+            mcts_max_depth=2,
+            resolution=1000,
+            preprocess_mode="off" if closed else "on",
+            preprocess_resolution=30,
+            seed=0,
+        )
+        clouds, method = [np.asarray(part[0]) for part in parts], "coacd"
+    solids = [solid for cloud in clouds if (solid := _hull(cloud, vertices)).volume() > 0]
+    if not solids:  # a flat mesh
+        solids = [_hull(_thickened(points), vertices)]
+    union = Manifold.batch_boolean(solids, OpType.Add)
+    volume = _volume(mesh)
+    return Collider(
+        [_mesh(solid) for solid in solids],
+        method,
+        None if volume is None else union.volume() / volume - 1,
+        _hausdorff(mesh, _mesh(union)),
+    )
+
+
+def _hull(points: np.ndarray, vertices: int) -> Manifold:
+    """The convex hull of at most `vertices` of the points, those that are farthest out."""
+    solid = Manifold.hull_points(points.astype(np.float64))
+    corners = np.asarray(solid.to_mesh().vert_properties[:, :3], np.float64)
+    if len(corners) > vertices:
+        solid = Manifold.hull_points(corners[_farthest(corners, vertices)])
+    return solid
+
+
+def _farthest(points: np.ndarray, count: int) -> np.ndarray:
+    """Indices of `count` points, each as far as possible from those before it."""
+    chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmax())]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return np.array(chosen)
+
+
+def _thickened(points: np.ndarray) -> np.ndarray:
+    """The points, moved apart along the axis of the smallest extent by a hundredth of the size."""
+    step = 0.005 * float(np.linalg.norm(np.ptp(points, axis=0))) * np.linalg.svd(points - points.mean(0))[2][2]
+    return np.concatenate([points - step, points + step])
+
+
+def _volume(mesh: TriangleMesh) -> float | None:
+    solid = Manifold(Mesh(mesh.vertices.numpy().astype(np.float32), mesh.faces.numpy().astype(np.uint32)))
+    return solid.volume() if solid.status() == Error.NoError and solid.volume() > 0 else None
+
+
+def _hausdorff(mesh: TriangleMesh, other: TriangleMesh) -> float:
+    diagonal = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
+    largest = 0.0
+    for one, two in ((mesh, other), (other, mesh)):
+        points = sample_surface(one, _SAMPLES, torch.Generator().manual_seed(0)).points
+        largest = max(largest, float(SurfaceIndex(two).closest(torch.cat([points, one.vertices])).distance.max()))
+    return largest / diagonal
+
+
+def _mesh(solid: Manifold) -> TriangleMesh:
+    mesh = solid.to_mesh()
+    return TriangleMesh(
+        torch.from_numpy(np.array(mesh.vert_properties[:, :3], np.float32)),
+        torch.from_numpy(mesh.tri_verts.astype(np.int64)),
+    )

@@ -1,0 +1,63 @@
+"""Renders of any mesh, and their difference from those of the source."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from steindreamer.representations import Cameras, RenderOutput, TriangleMesh, render_mesh, sphere_of_cameras
+from steindreamer.representations.mesh.painted import PaintedMesh
+from steindreamer.representations.mesh.rasterization import rasterize
+
+from ..export.fidelity import Fidelity, compare_renders
+from ..meshing.views import Views
+
+VIEWS, SIZE = 16, 192
+"""Number and size in pixels of the images that measure a difference."""
+SAMPLES = 2
+"""Samples per pixel along each axis."""
+
+
+def render_any(mesh: TriangleMesh, cameras: Cameras, samples: int = SAMPLES) -> RenderOutput:
+    """Render a mesh unlit on black, with its materials if it has them; see `render_mesh`."""
+    if not isinstance(mesh, PaintedMesh):
+        return render_mesh(mesh, cameras, torch.zeros(len(cameras), 3), supersample=samples)
+    fragments = rasterize(mesh.vertices, mesh.faces, cameras.resized(cameras.height * samples, cameras.width * samples))
+    covered = fragments.triangle >= 0
+    colors = mesh.colors_at(fragments.triangle[covered].long(), fragments.barycentrics[covered])
+    rgb = torch.zeros(*covered.shape, 3)
+    rgb[covered] = colors
+    mask = covered[:, None].float()
+    opacity, depth = F.avg_pool2d(mask, samples), F.avg_pool2d(fragments.depth[:, None], samples)
+    return RenderOutput(
+        rgb=F.avg_pool2d(rgb.permute(0, 3, 1, 2), samples),
+        opacity=opacity,
+        depth=torch.where(opacity > 0, depth / opacity, depth),
+        normal=torch.zeros(len(cameras), 3, cameras.height, cameras.width),
+    )
+
+
+def views_of(mesh: TriangleMesh, cameras: Cameras | None = None) -> Views:
+    """Images of a mesh from all sides, against which others are compared."""
+    cameras = sphere_of_cameras(VIEWS, height=SIZE) if cameras is None else cameras
+    drawn = [render_any(mesh, cameras[i : i + 1]) for i in range(len(cameras))]
+    rgb, opacity, depth, normal = (
+        torch.cat([getattr(each, name) for each in drawn]) for name in ("rgb", "opacity", "depth", "normal")
+    )
+    return Views(
+        cameras, torch.where(opacity > 0, rgb / opacity.clamp_min(1e-3), rgb).clamp(0, 1), opacity, depth, normal
+    )
+
+
+def difference(views: Views, mesh: TriangleMesh) -> Fidelity:
+    """The color difference and the overlap of silhouettes of a mesh and of existing images."""
+    return compare_renders(views, lambda camera: render_any(mesh, camera))
+
+
+def silhouette_overlap(views: Views, mesh: TriangleMesh) -> float:
+    """Intersection over union of the silhouettes of a mesh and of existing images; faster than `difference`."""
+    covered = [
+        rasterize(mesh.vertices, mesh.faces, views.cameras[i : i + 1]).triangle >= 0 for i in range(len(views.cameras))
+    ]
+    mine, theirs = torch.cat(covered), views.opacity[:, 0] > 0.5
+    return float((mine & theirs).sum() / (mine | theirs).sum().clamp_min(1))
