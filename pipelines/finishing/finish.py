@@ -33,7 +33,7 @@ from .placing import Frame, frame_of
 from .reduce import reduce
 from .repair import Repaired, repair
 from .report import ColliderReport, FinishReport, LevelReport
-from .source import Source, read_source, source_file
+from .source import RUN_ASSET, Source, read_source, source_file
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,7 @@ def finish(
     folder = Path(folder)
     file = source_file(Path(path))
     check_output(folder, overwrite=overwrite)
-    words = config.name or (file.stem if file == Path(path) else Path(path).resolve().name)
-    names, watch = names_of(words, engine), Stopwatch()
+    names, watch = names_of(config.name or usual_name(file), engine), Stopwatch()
     with watch("read"):
         source = read_source(file, config.yaw)
     logger.info(f"{file}: {len(source.mesh.faces)} triangles, {len(source.mesh.paints)} materials")
@@ -94,6 +93,12 @@ def finish(
     report.write(folder)
     _tell(report, folder)
     return report
+
+
+def usual_name(file: Path) -> str:
+    """The name of a run for its asset, else that of the file."""
+    file = file.resolve()
+    return file.parents[1].name if file.parts[-2:] == RUN_ASSET.parts else file.stem
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import trimesh
 
 from steindreamer.pipelines.engines import ENGINES
 from steindreamer.pipelines.finishing.colliders import build_collider
+from steindreamer.pipelines.finishing.finish import usual_name
 from steindreamer.pipelines.finishing.lightmap import lightmap_uvs, overlaps
 from steindreamer.pipelines.finishing.lods import collapse
 from steindreamer.pipelines.finishing.naming import names_of
@@ -133,3 +136,8 @@ def test_channels_beside_the_file() -> None:
     assert engine_image("occlusion_roughness_metallic", orm, "mask_map", "up").tolist() == [[[30, 10, 0, 235]]]
     assert engine_image("normal", orm, "orm", "down").tolist() == [[[10, 235, 30]]]
     assert engine_image("base_color", orm, "mask_map", "down").tolist() == [[[10, 20, 30]]]
+
+
+def test_the_asset_of_a_run_is_named_after_the_run(tmp_path: Path) -> None:
+    assert usual_name(tmp_path / "red-mug" / "asset" / "asset.glb") == "red-mug"
+    assert usual_name(tmp_path / "asset.glb") == "asset"
