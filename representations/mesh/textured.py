@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
@@ -76,6 +76,7 @@ class TexturedMesh(Representation):
         self.charts = nn.Buffer(_charts(mesh.uvs.detach(), mesh.faces, mesh.texture.shape[1:]))
         """Index from 1 of the chart that covers each texel; 0: none."""
         self.texture_logits = nn.Parameter(logit(mesh.texture.detach()))
+        self._known_neighbors: tuple[Tensor, int, list[Tensor], int] | None = None
 
     @classmethod
     def from_mesh(
@@ -151,16 +152,31 @@ class TexturedMesh(Representation):
 
         texture_smoothness   mean absolute difference of neighboring texels of the same chart (total variation)
         """
-        texture, charts = self.texture, self.charts
-        total, count = torch.zeros((), device=texture.device), 0
-        for axis in (0, 1):
-            size = charts.shape[axis] - 1
-            one, other = (charts.narrow(axis, start, size) for start in (0, 1))
-            same = (one == other) & (one > 0)
-            first, second = (texture.narrow(axis + 1, start, size) for start in (0, 1))
+        texture, (neighbors, count) = self.texture, self._neighbors()
+        total = torch.zeros((), device=texture.device)
+        for axis, same in enumerate(neighbors, start=1):
+            size = texture.shape[axis] - 1
+            first, second = (texture.narrow(axis, start, size) for start in (0, 1))
             total = total + ((first - second).abs() * same).sum()
-            count += 3 * int(same.sum())
         return {"texture_smoothness": total / max(count, 1)}
+
+    def _neighbors(self) -> tuple[list[Bool[Tensor, "_ _"]], int]:
+        """Whether each texel and the next one along y, and along x, are of one chart, and 3 times the number of pairs.
+
+        Computed again only if `charts` changed.
+        """
+        charts, version = self.charts, self.charts._version
+        if (
+            self._known_neighbors is None
+            or self._known_neighbors[0] is not charts
+            or self._known_neighbors[1] != version
+        ):
+            found: list[Tensor] = []
+            for axis in (0, 1):
+                one, other = (charts.narrow(axis, start, charts.shape[axis] - 1) for start in (0, 1))
+                found.append((one == other) & (one > 0))
+            self._known_neighbors = charts, version, found, 3 * sum(int(same.sum()) for same in found)
+        return self._known_neighbors[2], self._known_neighbors[3]
 
     @torch.no_grad()
     def mesh(self) -> TriangleMesh:

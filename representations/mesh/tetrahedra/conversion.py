@@ -103,8 +103,8 @@ def _points_beside(
 ) -> Float[Tensor, "m 3"]:
     """Points inside (side 1) or outside (side -1), up to half a cell from the surface, less where it is thin.
 
-    Points that are on the right side of the surface defined by the nodes are left out, which are nearly all: only for
-    the others is the exact distance needed.
+    Points that are at their depth also by the interpolation of the nodes' distances are left out, which are nearly all:
+    the surface defined by the nodes contains them, and only the others need an exact distance.
     """
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     area = float(0.5 * torch.linalg.cross(b - a, c - a).norm(dim=1).sum())
@@ -114,8 +114,9 @@ def _points_beside(
     for depth_in_cells in DEPTHS:
         depth = depth_in_cells * grid.cell
         candidates = samples.points[left] - side * depth * samples.normals[left]
-        missed, unknown = _tetrahedron_test(candidates, sdf, near_displaced, grid, side)
-        left, candidates = left[missed | unknown], candidates[missed | unknown]
+        distance, unknown = _interpolated(candidates, sdf, near_displaced, grid)
+        unsettled = unknown | (-side * distance <= 0.9 * depth)
+        left, candidates = left[unsettled], candidates[unsettled]
         fits = -side * signed_distance(candidates, mesh) > 0.9 * depth
         points.append(candidates[fits])
         left = left[~fits]
@@ -130,7 +131,8 @@ def _is_missed(
     side: float,
 ) -> Bool[Tensor, " m"]:
     """Whether points are on the wrong side of the surface defined by the nodes."""
-    missed, unknown = _tetrahedron_test(points, sdf, _near_displaced(positions, grid), grid, side)
+    distance, unknown = _interpolated(points, sdf, _near_displaced(positions, grid), grid)
+    missed = side * distance > 0
     if unknown.any():
         vertices, faces = marching_tetrahedra(positions, sdf, grid)
         if len(faces) == 0:
@@ -140,19 +142,15 @@ def _is_missed(
     return missed
 
 
-def _tetrahedron_test(
-    points: Float[Tensor, "m 3"],
-    sdf: Float[Tensor, " n"],
-    near_displaced: Bool[Tensor, " n"],
-    grid: TetrahedralGrid,
-    side: float,
-) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " m"]]:
-    """Whether points are on the wrong side by the interpolation in their tetrahedron, and whether that is unreliable.
+def _interpolated(
+    points: Float[Tensor, "m 3"], sdf: Float[Tensor, " n"], near_displaced: Bool[Tensor, " n"], grid: TetrahedralGrid
+) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
+    """Distances of the nodes interpolated in the tetrahedra of points, and whether that is unreliable.
 
     Among displaced nodes, the tetrahedron that contains a point is unknown.
     """
     corners, weights = grid.locate(points)
-    return side * (sdf[corners] * weights).sum(1) > 0, near_displaced[corners].any(1)
+    return (sdf[corners] * weights).sum(1), near_displaced[corners].any(1)
 
 
 def _near_displaced(positions: Float[Tensor, "n 3"], grid: TetrahedralGrid) -> Bool[Tensor, " n"]:
