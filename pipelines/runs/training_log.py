@@ -33,11 +33,11 @@ class TrainingLog:
         """Drop the lines after `step`, which a resumed run writes again, and tell of those that are damaged."""
         if not self.path.exists():
             return
-        lines = [(_step_of(line), line) for line in self.path.read_text("utf-8", "replace").splitlines()]
+        lines = [(_step_of(line), line) for line in self.path.read_bytes().splitlines()]
         kept = [line for number, line in lines if number is not None and number <= step]
         if damaged := sum(number is None for number, _ in lines):
             logger.info(f"{self.path}: {damaged} damaged line{'s' if damaged > 1 else ''} skipped")
-        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
+        write_atomically(self.path, b"".join(line + b"\n" for line in kept))
 
     def record(self, info: StepInfo) -> None:
         """Add the values of a step, and write the averages if `every` steps are collected."""
@@ -90,8 +90,11 @@ class TrainingLog:
         return text
 
 
-def _step_of(line: str) -> int | None:
-    """The step of a line; None for an invalid line, such as the incomplete one of a killed process."""
+def _step_of(line: bytes) -> int | None:
+    """The step of a line; None for an invalid line, such as the incomplete one of a killed process.
+
+    Bytes that are not UTF-8 make a line invalid wherever they are, also within a name.
+    """
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -154,7 +154,7 @@ def _mirrored_uvs(content: Content) -> None:
     content.arrays["TEXCOORD_0"][:, 0] = 1 - content.arrays["TEXCOORD_0"][:, 0]
 
 
-@defect(texel_density_spread="warning")
+@defect(texel_density_spread="warning", uv_gutter="warning")
 def _uneven_density(content: Content) -> None:
     content.arrays["TEXCOORD_0"] = content.arrays["TEXCOORD_0"] ** 3
 
