@@ -41,7 +41,7 @@ SETTINGS = (
     "stages.geometry.steps=0",
     "stages.texture.steps=0",
     "stages.coarse.resolution=96",
-    "stages.coarse.modalities={color: 2, normal: 3, depth: 3}",
+    "stages.coarse.modalities={albedo: 0, color: 2, normal: 3, depth: 3}",
     # The preset's, at this resolution.
     "stages.coarse.regularizers.normal_smoothness={from: 123, to: 277, begin: 0.3, end: 0.3}",
     "stages.coarse.probe_every=0",
@@ -54,7 +54,7 @@ CONSISTENCY = "stages.coarse.regularizers.normal_consistency={}"
 AXIS = ("representation.normals=axis", CONSISTENCY.format("{from: 37, to: 83, begin: 0.3, end: 0.3}"))
 AXIS_STRONG = ("representation.normals=axis", CONSISTENCY.format("{from: 185, to: 415, begin: 0.3, end: 0.3}"))
 DEPTH = ("representation.normals=depth", CONSISTENCY.format(0))
-COLOR_ONLY = "stages.coarse.modalities={color: 1, normal: 0, depth: 0}"
+COLOR_ONLY = "stages.coarse.modalities={albedo: 0, color: 1, normal: 0, depth: 0}"
 CANDIDATES = {
     "axis": AXIS,
     "axis, consistency x 5": AXIS_STRONG,

@@ -316,7 +316,7 @@ TINY = [
     "--repr", "gaussians", "--prior", "world", "--prompt", "a red mug", "--quiet", "prior.objects=2",
     "prior.unconditional_objects=2", "representation.count=60", "stages.coarse.steps=6", "stages.coarse.resolution=24",
     "stages.coarse.warmup_resolution=24", "stages.coarse.probe_every=2",
-    "stages.coarse.modalities={color: 1, depth: 1}",
+    "stages.coarse.modalities={albedo: 0, normal: 0, color: 1, depth: 1}",
     "export.enabled=false", "refine=false", "output.checkpoint_every=3", "output.preview_every=0",
     "output.turntable_frames=0", "output.image_size=32", "output.log_every=1",
 ]  # fmt: skip
