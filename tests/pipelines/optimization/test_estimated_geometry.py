@@ -131,7 +131,7 @@ def test_the_estimator_is_one_for_regularizers_and_method_and_absent_without_a_w
 def test_a_stage_without_an_estimator_says_so_and_misspelt_names_are_matched() -> None:
     stage = Pipeline(load_config(method="sds", refine=False, overrides=SMALL)).first()
     weighed = replace(stage.config, regularizers={"estimated_normal": 1.0})
-    parts = stage.representation, stage.distiller, stage.prior, stage.embedding
+    parts = stage.representation, stage.distillers, stage.prior, stage.embedding
     with pytest.raises(ValueError, match="regularizers estimated_normal need a geometry estimator"):
         Stage(*parts, weighed, stage.generator)
     with pytest.raises(UserError, match="did you mean 'estimated_depth'"):
