@@ -27,7 +27,7 @@ SAMPLERS = {
     "csd": ["method.timesteps.stratified=true", "method.timesteps.importance=true"],
     "nfsd": ["method.timesteps.order=dreamtime"],
     "asd": ["method.control_variates.terms=[spectral]", "method.antithetic=true"],
-    "bridge": ["stages.coarse.views.azimuths=antipodal"],
+    "bridge": ["stages.coarse.views.azimuths=antipodal", "stages.coarse.views.per_step=2"],
 }
 
 
