@@ -78,7 +78,9 @@ class FinishConfig:
             raise ValueError(f"texture_size is {self.texture_size}; 0 and powers of two from 16 are accepted")
         ratios = self.lods
         if not 1 <= len(ratios) <= MAX_LODS or ratios[0] != 1 or any(not 0 < ratio <= 1 for ratio in ratios):
-            raise ValueError(f"lods is {list(ratios)}; 1 to {MAX_LODS} fractions are accepted, such as [1,0.5,0.25]")
+            raise ValueError(
+                f"lods is {list(ratios)}; 1 to {MAX_LODS} fractions are accepted, from 1 down, such as [1,0.5]"
+            )
         if any(finer <= coarser for finer, coarser in pairwise(ratios)):
             raise ValueError(f"lods is {list(ratios)}; each must be smaller than the one before it")
         if self.keep and (self.height_meters is not None or self.yaw):

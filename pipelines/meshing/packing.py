@@ -17,6 +17,7 @@ from steindreamer.representations.jit import EXACT
 
 from .flattening import signed_areas
 from .rectangles import lying
+from .texels import closest_on_edge
 
 _COARSE, _FINE = 192, 512
 """Maximum number of cells along each side: finer ones are slower and hardly hold more."""
@@ -261,9 +262,6 @@ def _cover(points, corners, margin, mask):
                         px, py, qx, qy = bx, by, cx, cy
                     else:
                         px, py, qx, qy = cx, cy, ax, ay
-                    length = (qx - px) ** 2 + (qy - py) ** 2
-                    t = ((x - px) * (qx - px) + (y - py) * (qy - py)) / length if length > 0 else 0.0
-                    t = min(1.0, max(0.0, t))
-                    if (px + t * (qx - px) - x) ** 2 + (py + t * (qy - py) - y) ** 2 <= reach * reach:
+                    if closest_on_edge(x, y, px, py, qx, qy)[1] <= reach * reach:
                         mask[row, column] = True
                         break

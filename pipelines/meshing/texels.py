@@ -60,6 +60,16 @@ def rasterize_uvs(mesh: TriangleMesh, size: int) -> Texels:
     return Texels(faces[owner[baked]], weights[baked], rows, columns, number[row, column])
 
 
+@njit(inline="always", **EXACT)
+@no_type_check
+def closest_on_edge(x, y, px, py, qx, qy):
+    """Where the edge from p to q is closest to (x, y), as a fraction of its length, and the squared distance there."""
+    length = (qx - px) ** 2 + (qy - py) ** 2
+    t = ((x - px) * (qx - px) + (y - py) * (qy - py)) / length if length > 0 else 0.0
+    t = min(1.0, max(0.0, t))
+    return t, (px + t * (qx - px) - x) ** 2 + (py + t * (qy - py) - y) ** 2
+
+
 @njit(**EXACT)
 @no_type_check
 def _rasterize_kernel(uvs, faces, reach, owner, weights):
@@ -94,10 +104,7 @@ def _rasterize_kernel(uvs, faces, reach, owner, weights):
                             px, py, qx, qy = bx, by, cx, cy
                         else:
                             px, py, qx, qy = cx, cy, ax, ay
-                        length = (qx - px) ** 2 + (qy - py) ** 2
-                        t = ((x - px) * (qx - px) + (y - py) * (qy - py)) / length if length > 0 else 0.0
-                        t = min(1.0, max(0.0, t))
-                        d = (px + t * (qx - px) - x) ** 2 + (py + t * (qy - py) - y) ** 2
+                        t, d = closest_on_edge(x, y, px, py, qx, qy)
                         if d < distance:
                             distance = d
                             if edge == 0:
