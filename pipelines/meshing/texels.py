@@ -63,7 +63,7 @@ def rasterize_uvs(mesh: TriangleMesh, size: int) -> Texels:
 @njit(inline="always", **EXACT)
 @no_type_check
 def closest_on_edge(x, y, px, py, qx, qy):
-    """Where the edge from p to q is closest to (x, y), as a fraction of its length, and the squared distance there."""
+    """Fraction of the edge from p to q at which it is closest to (x, y), and the squared distance there."""
     length = (qx - px) ** 2 + (qy - py) ** 2
     t = ((x - px) * (qx - px) + (y - py) * (qy - py)) / length if length > 0 else 0.0
     t = min(1.0, max(0.0, t))
