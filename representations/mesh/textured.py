@@ -75,8 +75,8 @@ class TexturedMesh(Representation):
         self.detail_faces = nn.Buffer(detail.faces.clone())
         self.charts = nn.Buffer(_charts(mesh.uvs.detach(), mesh.faces, mesh.texture.shape[1:]))
         """Index from 1 of the chart that covers each texel; 0: none."""
-        self.texture_logits = nn.Parameter(logit(mesh.texture.detach()))
-        self._known_neighbors: tuple[Tensor, int, list[Tensor], int] | None = None
+        self.texture_logits = nn.Parameter(logit(mesh.texture.detach()).contiguous())
+        self._known_neighbors: tuple[Tensor, list[Tensor], int] | None = None
 
     @classmethod
     def from_mesh(
@@ -163,20 +163,17 @@ class TexturedMesh(Representation):
     def _neighbors(self) -> tuple[list[Bool[Tensor, "_ _"]], int]:
         """Whether each texel and the next one along y, and along x, are of one chart, and 3 times the number of pairs.
 
-        Computed again only if `charts` changed.
+        Computed again only if `charts` has new memory: after `load_tensors`, by itself or by a scene that holds this
+        one, or on another device. The alias that is kept holds the memory, so its address is not given out again.
         """
-        charts, version = self.charts, self.charts._version
-        if (
-            self._known_neighbors is None
-            or self._known_neighbors[0] is not charts
-            or self._known_neighbors[1] != version
-        ):
+        charts = self.charts.detach()
+        if self._known_neighbors is None or self._known_neighbors[0].data_ptr() != charts.data_ptr():
             found: list[Tensor] = []
             for axis in (0, 1):
                 one, other = (charts.narrow(axis, start, charts.shape[axis] - 1) for start in (0, 1))
                 found.append((one == other) & (one > 0))
-            self._known_neighbors = charts, version, found, 3 * sum(int(same.sum()) for same in found)
-        return self._known_neighbors[2], self._known_neighbors[3]
+            self._known_neighbors = charts, found, 3 * sum(int(same.sum()) for same in found)
+        return self._known_neighbors[1:]
 
     @torch.no_grad()
     def mesh(self) -> TriangleMesh:

@@ -100,6 +100,13 @@ def test_texture_is_resized_to_the_configured_size() -> None:
     torch.testing.assert_close(scene.texture[0, 5, 2:-2], expected[2:-2], atol=0.01, rtol=0)
 
 
+def test_a_restored_scene_gives_the_same_bits_however_its_texture_lay_in_memory() -> None:
+    scene = TexturedMesh.from_mesh(two_cards(noise(128, 128).transpose(1, 2)))
+    restored = TexturedMesh.blank()
+    restored.load_tensors({name: tensor.contiguous() for name, tensor in state(scene).items()})
+    assert scene.texture_logits.is_contiguous() and torch.equal(_smoothness(restored), _smoothness(scene))
+
+
 def test_detail_is_kept() -> None:
     detail = TriangleMesh(torch.rand(9, 3), torch.tensor([[0, 1, 2], [3, 4, 5]]))
     scene = TexturedMesh.from_mesh(two_cards(noise(8, 8)), detail=detail)
@@ -111,7 +118,7 @@ def test_detail_is_kept() -> None:
 def test_a_blank_scene_loads_any_state() -> None:
     scene = TexturedMesh.from_mesh(two_cards(noise(32, 64)), detail=two_cards(noise(8, 8)))
     blank = TexturedMesh.blank()
-    assert torch.equal(draw(blank).rgb, torch.ones(1, 3, 48, 48))
+    assert torch.equal(draw(blank).rgb, torch.ones(1, 3, 48, 48)) and _smoothness(blank) == 0
     blank.load_tensors(state(scene))
     assert torch.equal(draw(blank).rgb, draw(scene).rgb)
     assert torch.equal(_smoothness(blank), _smoothness(scene))
