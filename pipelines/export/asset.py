@@ -16,6 +16,7 @@ from ..meshing.stopwatch import Stopwatch
 from ..meshing.views import take_views
 from ..settings.validation import check_settings
 from .config import ExportConfig
+from .detail_report import ColliderReport, LevelReport, plain_values
 from .fidelity import color_fidelity
 from .gltf import height_in_scene, size_in_file, write_glb
 from .previews import save_maps, save_mesh_sheet
@@ -49,13 +50,18 @@ class ExportReport:
     """Width, height and depth in the file, in meters."""
     mesh: TriangleMesh = field(repr=False)
     """The exported mesh with its texture, in the scene's own coordinates."""
+    levels: list[LevelReport] = field(default_factory=list)
+    """The levels of detail, once they are written (`finishing.details.write_details`)."""
+    collider: ColliderReport | None = None
+    """The collider, once it is written."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by export step."""
 
     def to_plain(self) -> dict[str, Any]:
         """All fields but the mesh as JSON values: an entry of `exports` in summary.json."""
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mesh"}
-        return {**plain, "path": str(self.path)}
+        details = {name: plain_values(plain[name]) for name in ("levels", "collider")}
+        return {**plain, **details, "path": str(self.path)}
 
 
 def export_asset(
@@ -128,7 +134,7 @@ def export_asset(
         normal is not None,
         size,
         mesh,
-        watch.seconds,
+        seconds=watch.seconds,
     )
 
 

@@ -9,11 +9,12 @@ from annotated_types import Interval
 
 from ..meshing.config import MeshingConfig
 from ..meshing.maps import NormalMapChoice
+from .detail_config import DetailConfig
 
 
 @dataclass
-class ExportConfig(MeshingConfig):
-    """The textured mesh and the file that it is written to."""
+class ExportConfig(DetailConfig, MeshingConfig):
+    """The textured mesh, its levels of detail and its collider, and the files that they are written to."""
 
     enabled: bool = True
     """Whether a run exports an asset; false: it ends with its scene. A scene that surrounds the cameras cannot be
@@ -27,3 +28,7 @@ class ExportConfig(MeshingConfig):
     """Height of the asset in meters, which then stands on the ground. None: for a
     scene that started from a file, its size, position and orientation there; else the usual height of the object that
     the prompt names; without a known object, the scene's own size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_lods()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,6 @@ _SAMPLES = 4000
 _DETAIL = 600
 """Number of triangles to which a mesh is simplified before its decomposition: hulls need no more, and its time grows
 with them."""
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,16 +25,15 @@ class Collider:
 
     hulls: list[TriangleMesh]
     """The hulls, closed and convex."""
-    method: str
-    """`coacd` or `hull`."""
     volume_error: float | None
     """Volume of the union of the hulls over that of the mesh, minus 1; None for an open mesh."""
     hausdorff: float
-    """Largest distance between the surfaces of both, as a fraction of the mesh's diagonal."""
+    """Largest distance of the mesh from the hulls, and of what they cover outside it from the mesh, as a fraction of
+    its diagonal."""
 
 
 def build_collider(mesh: TriangleMesh, hulls: int, vertices: int, concavity: float) -> Collider:
-    """Decompose a mesh into convex hulls with coacd; without it, the collider is its convex hull.
+    """Decompose a mesh into convex hulls with CoACD [Wei et al. 2022].
 
     Args:
         mesh: the mesh, one vertex per position.
@@ -45,41 +42,35 @@ def build_collider(mesh: TriangleMesh, hulls: int, vertices: int, concavity: flo
         concavity: concavity up to which a part is one hull, see CoACD.
     """
     points = mesh.vertices.double().numpy()
-    try:
-        import coacd
-    except ImportError:
-        logger.warning("the collider is one convex hull; with coacd it fits: pip install 'steindreamer[finish]'")
-        clouds, method = [points], "hull"
-    else:
-        coacd.set_log_level("error")
-        simple = reduce(mesh, _DETAIL, 0.0)
-        closed = is_closed_manifold(simple.faces.numpy())
-        parts = coacd.run_coacd(
-            coacd.Mesh(simple.vertices.double().numpy(), simple.faces.numpy().astype(np.int32)),
-            threshold=concavity,
-            max_convex_hull=hulls,
-            decimate=True,
-            max_ch_vertex=vertices,
-            # A fifth of the default effort in the search for cuts, for a collider in seconds.
-            mcts_iterations=20,
-            mcts_nodes=10,
-            mcts_max_depth=2,
-            resolution=1000,
-            preprocess_mode="off" if closed else "on",
-            preprocess_resolution=30,
-            seed=0,
-        )
-        clouds, method = [np.asarray(part[0]) for part in parts], "coacd"
+    import coacd  # takes a second, and most runs end before it is needed
+
+    coacd.set_log_level("error")
+    simple = reduce(mesh, _DETAIL, 0.0)
+    parts = coacd.run_coacd(
+        coacd.Mesh(simple.vertices.double().numpy(), simple.faces.numpy().astype(np.int32)),
+        threshold=concavity,
+        max_convex_hull=hulls,
+        decimate=True,
+        max_ch_vertex=vertices,
+        # A fifth of the default effort in the search for cuts, for a collider in seconds.
+        mcts_iterations=20,
+        mcts_nodes=10,
+        mcts_max_depth=2,
+        resolution=1000,
+        preprocess_mode="off" if is_closed_manifold(simple.faces.numpy()) else "on",
+        preprocess_resolution=30,
+        seed=0,
+    )
+    clouds = [np.asarray(part[0]) for part in parts]
     solids = [solid for cloud in clouds if (solid := _hull(cloud, vertices)).volume() > 0]
     if not solids:  # a flat mesh
         solids = [_hull(_thickened(points), vertices)]
     union = Manifold.batch_boolean(solids, OpType.Add)
-    volume = _volume(mesh)
+    solid = _solid(mesh)
     return Collider(
         [_mesh(solid) for solid in solids],
-        method,
-        None if volume is None else union.volume() / volume - 1,
-        _hausdorff(mesh, _mesh(union)),
+        None if solid is None else union.volume() / solid.volume() - 1,
+        _hausdorff(mesh, solid, union),
     )
 
 
@@ -108,17 +99,23 @@ def _thickened(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points - step, points + step])
 
 
-def _volume(mesh: TriangleMesh) -> float | None:
+def _solid(mesh: TriangleMesh) -> Manifold | None:
     solid = Manifold(Mesh(mesh.vertices.numpy().astype(np.float32), mesh.faces.numpy().astype(np.uint32)))
-    return solid.volume() if solid.status() == Error.NoError and solid.volume() > 0 else None
+    return solid if solid.status() == Error.NoError and solid.volume() > 0 else None
 
 
-def _hausdorff(mesh: TriangleMesh, other: TriangleMesh) -> float:
+def _hausdorff(mesh: TriangleMesh, solid: Manifold | None, union: Manifold) -> float:
+    """The largest distance of the mesh from the hulls, and of what they cover outside the mesh from the mesh.
+
+    Walls where hulls meet inside a closed mesh do not count.
+    """
     diagonal = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
+    outside = union if solid is None else union - solid
     largest = 0.0
-    for one, two in ((mesh, other), (other, mesh)):
-        points = sample_surface(one, _SAMPLES, torch.Generator().manual_seed(0)).points
-        largest = max(largest, float(SurfaceIndex(two).closest(torch.cat([points, one.vertices])).distance.max()))
+    for one, two in ((mesh, _mesh(union)), (_mesh(outside), mesh)):
+        if len(one.faces):
+            points = sample_surface(one, _SAMPLES, torch.Generator().manual_seed(0)).points
+            largest = max(largest, float(SurfaceIndex(two).closest(torch.cat([points, one.vertices])).distance.max()))
     return largest / diagonal
 
 

@@ -37,6 +37,21 @@ def render_any(mesh: TriangleMesh, cameras: Cameras, samples: int = SAMPLES) -> 
     )
 
 
+def simplified(mesh: TriangleMesh) -> TriangleMesh:
+    """A mesh whose only material is one plain texture as a textured mesh, which renders faster; others unchanged.
+
+    Its texels are interpolated in display sRGB, which differs from linear RGB only at sharp borders of colors.
+    """
+    if not isinstance(mesh, PaintedMesh) or len(mesh.paints) != 1 or mesh.paints[0].texture is None:
+        return mesh
+    paint, texture = mesh.paints[0], mesh.paints[0].texture
+    inside = bool((mesh.coordinates >= 0).all() and (mesh.coordinates <= 1).all())
+    if paint.factor != (1.0, 1.0, 1.0) or not bool((mesh.tints == 1).all()) or not inside or not texture.smooth:
+        return mesh
+    texels = texture.texels.permute(2, 0, 1).float() / 255
+    return TriangleMesh(mesh.vertices, mesh.faces, mesh.normals, uvs=mesh.coordinates.float(), texture=texels)
+
+
 def views_of(mesh: TriangleMesh, cameras: Cameras | None = None) -> Views:
     """Images of a mesh from all sides, against which others are compared."""
     cameras = sphere_of_cameras(VIEWS, height=SIZE) if cameras is None else cameras

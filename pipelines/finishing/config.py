@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from annotated_types import Interval
 
 from ..engines import Engine
+from ..export.detail_config import DetailConfig
 
-MAX_LODS = 8
 MAX_TEXTURE = 8192
 
 
 @dataclass
-class FinishConfig:
+class FinishConfig(DetailConfig):
     """Repair, reduction, unwrapping, baking, levels of detail, colliders and names of a finished asset."""
 
     name: str = ""
@@ -49,18 +48,10 @@ class FinishConfig:
     own normals."""
     roughness: Annotated[float, Interval(ge=0, le=1)] = 0.8
     """Roughness of materials without one, [0, 1]."""
-    lods: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
-    """Levels of detail, as fractions of the triangles of the first, which is 1."""
     lod_atlas: Literal["auto", "shared"] = "auto"
     """Textures of the levels: `shared`: all use the atlas of the first; `auto`: a level that misses its number of
     triangles, or whose silhouette overlaps that of the source by less than 97 %, gets an atlas of its own if that
     improves it."""
-    hulls: Annotated[int, Interval(ge=0, le=64)] = 7
-    """Maximum number of convex hulls of the collider; 0: no collider."""
-    hull_vertices: Annotated[int, Interval(ge=4, le=256)] = 32
-    """Maximum number of vertices of a hull."""
-    concavity: Annotated[float, Interval(ge=0.01, le=1)] = 0.1
-    """Concavity up to which a part is one hull; smaller values give more hulls."""
     lightmap: Literal["auto", "always", "never"] = "auto"
     """Whether the mesh has a second set of texture coordinates for lightmaps; `auto`: if the engine uses it."""
     lightmap_size: Annotated[int, Interval(ge=32, le=4096)] = 256
@@ -76,13 +67,7 @@ class FinishConfig:
     def __post_init__(self) -> None:
         if self.texture_size & (self.texture_size - 1) or 0 < self.texture_size < 16:
             raise ValueError(f"texture_size is {self.texture_size}; 0 and powers of two from 16 are accepted")
-        ratios = self.lods
-        if not 1 <= len(ratios) <= MAX_LODS or ratios[0] != 1 or any(not 0 < ratio <= 1 for ratio in ratios):
-            raise ValueError(
-                f"lods is {list(ratios)}; 1 to {MAX_LODS} fractions are accepted, from 1 down, such as [1,0.5]"
-            )
-        if any(finer <= coarser for finer, coarser in pairwise(ratios)):
-            raise ValueError(f"lods is {list(ratios)}; each must be smaller than the one before it")
+        self.check_lods()
         if self.keep and (self.height_meters is not None or self.yaw):
             raise ValueError("keep does not change the scene: leave out height_meters and yaw, or keep")
 
@@ -98,6 +83,6 @@ class FinishConfig:
         """Whether a collider is made."""
         return self.hulls > 0 and engine.collider != "none"
 
-    def levels(self, engine: Engine) -> tuple[float, ...]:
+    def levels(self, engine: Engine) -> list[float]:
         """The levels of detail that the engine takes."""
         return self.lods if engine.lods != "none" else self.lods[:1]

@@ -17,22 +17,21 @@ from ..engines import Engine
 from ..errors import UserError
 from ..meshing.simplify import DeviationFrom
 from ..meshing.stopwatch import Stopwatch
-from ..meshing.unwrap import MAX_FACES, unwrap
+from ..meshing.unwrap import MAX_FACES
 from ..meshing.views import Views
-from .bake import bake_material
 from .colliders import Collider, build_collider
-from .comparison import difference, silhouette_overlap, views_of
+from .comparison import difference, views_of
 from .config import FinishConfig
-from .keep import KeptDocument, read_again
-from .lightmap import lightmap_uvs, overlaps
-from .lods import Level, collapsed, measure_levels
+from .keep import KeptDocument
+from .lightmap import overlaps
+from .lods import Level, measure_levels
+from .looks import build_looks, dress, kept_levels, smaller_levels
 from .naming import Names, names_of
-from .normals import split_at_creases
-from .package import Finished, Look, write_kept, write_package, write_stl
+from .package import Finished, write_kept, write_package, write_stl
 from .placing import Frame, frame_of
 from .reduce import reduce
 from .repair import Repaired, repair
-from .report import ColliderReport, FinishReport, LevelReport
+from .report import FinishReport, collider_report, level_reports
 from .source import RUN_ASSET, Source, read_source, source_file
 
 logger = logging.getLogger(__name__)
@@ -40,15 +39,6 @@ logger = logging.getLogger(__name__)
 LEAST_TEXTURE = 1024
 OVERLAP_SIZE = 1024
 """Size in texels at which overlaps of lightmap coordinates are measured."""
-LEAST_OVERLAP, LEAST_GAIN = 0.97, 0.01
-"""Overlap of silhouettes with the source below which an atlas of its own is tried for a level, and the gain by which
-it is preferred."""
-MOST_EXCESS, LEAST_OVERLAP_MISSED = 1.2, 0.9
-"""Factor on the target number of triangles above which an atlas of its own is tried too, and the overlap that is then
-enough."""
-LEAST_DROP = 0.9
-"""Ratio of the numbers of triangles of two levels above which the coarser one is left out."""
-SMALLEST_TEXTURE = 128
 
 
 def finish(
@@ -180,12 +170,7 @@ def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watc
     with watch("views"):
         views = views_of(source.mesh)
     with watch("lods"):
-        ratios = config.levels(engine)
-        faces = document.levels(ratios)
-        kept = smaller_levels([sum(len(part) for parts in level.values() for part in parts) for level in faces])
-        faces, ratios = [faces[index] for index in kept], [ratios[index] for index in kept]
-        coarse = [read_again(document.alone(each), source) for each in faces[1:]]
-        levels = measure_levels([source.mesh, *coarse], ratios, views)
+        faces, levels = kept_levels(document, source, config.levels(engine), views)
     with watch("write"):
         files = write_kept(document, faces, [level.screen_coverage for level in levels], collider, names, frame, folder)
     return _report(
@@ -219,74 +204,16 @@ def _textured(
             f"{len(surface.faces)} triangles are too many to unwrap; set triangles to {MAX_FACES} or less, or keep the "
             "file's own texture coordinates with --keep"
         )
-    first = _dressed(source, surface, size, config, names.engine, watch)
+    first = dress(source, surface, size, config, names.engine, watch)
     ratios = config.levels(names.engine)
     with watch("lods"):
-        looks = [replace(first, mesh=mesh) for mesh in collapsed(first.mesh, ratios)]
-        if config.lod_atlas == "auto":
-            for index in range(1, len(looks)):
-                looks[index] = _better(source, surface, views, looks, index, config, names.engine)
+        looks = build_looks(source, surface, views, first, ratios, config, names.engine)
         kept = smaller_levels([len(look.mesh.faces) for look in looks])
         looks, ratios = [looks[index] for index in kept], [ratios[index] for index in kept]
         levels = measure_levels([look.textured() for look in looks], ratios, views)
     collider = _collider(surface, names.engine, config, watch)
     extras: dict[str, Any] = {"source": source.path.name, "size_meters": list(frame.size(first.mesh))}
     return Finished(names, frame, levels, looks, collider, extras)
-
-
-def _dressed(
-    source: Source, surface: TriangleMesh, size: int, config: FinishConfig, engine: Engine, watch: Stopwatch
-) -> Look:
-    """Unwrap a surface and bake the materials of the source onto it."""
-    with watch("unwrap"):
-        mesh = unwrap(surface, size, config.padding)
-        mesh = split_at_creases(mesh, config.crease_angle, everywhere=config.normal_map == "never")
-    lightmap = None
-    if config.has_lightmap(engine):
-        assert mesh.uvs is not None
-        lightmap = lightmap_uvs(mesh.vertices.numpy(), mesh.uvs.numpy(), mesh.faces.numpy(), config.lightmap_size)
-    with watch("bake"):
-        material = bake_material(source.mesh, mesh, size, config)
-    return Look(mesh, material, lightmap)
-
-
-def smaller_levels(triangles: Sequence[int]) -> list[int]:
-    """The levels with fewer triangles than the one before, by index: small meshes cannot be reduced any further."""
-    kept = [0]
-    for index in range(1, len(triangles)):
-        if triangles[index] <= LEAST_DROP * triangles[kept[-1]]:
-            kept.append(index)
-    return kept
-
-
-def _better(
-    source: Source,
-    surface: TriangleMesh,
-    views: Views,
-    looks: Sequence[Look],
-    index: int,
-    config: FinishConfig,
-    engine: Engine,
-) -> Look:
-    """A level of detail, with an atlas of its own if that brings its silhouette much nearer to the source.
-
-    Chart borders limit how far edges can be collapsed.
-    """
-    shared = looks[index]
-    target = max(4, round(config.lods[index] * len(surface.faces)))
-    overlap = silhouette_overlap(views, shared.mesh)
-    missed = len(shared.mesh.faces) > MOST_EXCESS * target
-    if overlap >= LEAST_OVERLAP and not missed:
-        return shared
-    simple = reduce(surface, target, 0.0)
-    if missed and len(simple.faces) > LEAST_DROP * len(shared.mesh.faces):
-        return shared
-    gained = silhouette_overlap(views, simple)
-    if gained <= overlap + LEAST_GAIN and not (missed and gained > LEAST_OVERLAP_MISSED):
-        return shared
-    size = max(SMALLEST_TEXTURE, len(looks[0].material.base_color) >> index)
-    # Its time is a part of that of the levels.
-    return _dressed(source, simple, size, config, engine, Stopwatch())
 
 
 def _collider(surface: TriangleMesh, engine: Engine, config: FinishConfig, watch: Stopwatch) -> Collider | None:
@@ -336,27 +263,8 @@ def _report(
         source_materials=len(source.mesh.paints),
         repair={each.name: getattr(repaired, each.name) for each in fields(repaired) if each.name != "mesh"},
         deviation=deviation,
-        levels=[
-            LevelReport(
-                len(level.mesh.faces),
-                len(np.unique(level.mesh.faces.numpy())),
-                level.color_difference,
-                level.silhouette_iou,
-                level.screen_coverage,
-                level.switch_distance(2 * RADIUS * frame.scale),
-                any(own_atlas[index : index + 1]),
-            )
-            for index, level in enumerate(levels)
-        ],
-        collider=None
-        if collider is None
-        else ColliderReport(
-            len(collider.hulls),
-            [len(hull.vertices) for hull in collider.hulls],
-            collider.method,
-            collider.volume_error,
-            collider.hausdorff,
-        ),
+        levels=level_reports(levels, 2 * RADIUS * frame.scale, own_atlas),
+        collider=collider_report(collider),
         texture_size=texture_size,
         texels_per_meter=texels_per_meter,
         normal_detail=normal_detail,
@@ -392,17 +300,9 @@ def _tell_repair(repaired: Repaired) -> None:
 
 def _tell(report: FinishReport, folder: Path) -> None:
     for index, level in enumerate(report.levels):
-        color = "" if level.color_difference is None else f"color difference {level.color_difference:.2f}, "
-        logger.info(
-            f"LOD{index}: {level.triangles} triangles, {color}silhouettes {level.silhouette_iou:.1%}, from "
-            f"{level.switch_distance:.3g} m"
-        )
+        level.tell(index)
     if report.collider is not None:
-        volume = report.collider.volume_error
-        logger.info(
-            f"collider: {report.collider.hulls} hulls of up to {max(report.collider.vertices)} vertices, volume "
-            f"{'unknown' if volume is None else f'{volume:+.1%}'}, largest distance {report.collider.hausdorff:.1%}"
-        )
+        report.collider.tell()
     size = " x ".join(f"{extent:.3g}" for extent in report.size_meters)
     density = "" if report.texels_per_meter is None else f", {report.texels_per_meter:.0f} texels per meter"
     logger.info(f"size {size} m (width x height x depth){density}")

@@ -22,6 +22,7 @@ from steindreamer.representations.mesh.painted import CLAMP, MIRROR, PaintedMesh
 from ..errors import UserError
 from ..export.gltf import add_primitive
 from ..export.gltf_builder import GltfBuilder
+from .drop_levels import drop_levels
 from .lightmap import lightmap_uvs, overlaps
 from .lod_extension import link_levels
 from .lods import collapse
@@ -37,7 +38,8 @@ _OVERLAP = 0.005
 
 
 class KeptDocument:
-    """A glTF document to which levels of detail, lightmap coordinates and nodes are added.
+    """A glTF document to which levels of detail, lightmap coordinates and nodes are added; its own levels of detail
+    (MSFT_lod) are dropped, except for the first.
 
     Args:
         source: the file; other formats than glTF become a glTF with the same triangles and materials.
@@ -51,6 +53,7 @@ class KeptDocument:
         if source.path.suffix.lower() in (".glb", ".gltf"):
             document = GltfDocument(read_regular_file(source.path), source.path.parent)
             self._tree, self._binary = _in_one_buffer(document)
+            self._binary = drop_levels(self._tree, self._binary)
         else:
             builder = _converted(source, crease_angle)
             document = GltfDocument(builder.to_bytes(), source.path.parent)
@@ -61,7 +64,7 @@ class KeptDocument:
 
     def names(self) -> list[str]:
         """Names of the nodes that show meshes."""
-        return [str(self._tree["nodes"][index].get("name", f"node_{index}")) for index in self._mesh_nodes()]
+        return [str(self._tree["nodes"][index].get("name", f"node_{index}")) for index in self.mesh_nodes()]
 
     def add_lightmap(self, size: int) -> float | None:
         """Add a second set of texture coordinates to the meshes that have none.
@@ -103,7 +106,7 @@ class KeptDocument:
         builder = self._builder()
         self._write_lightmaps(builder)
         meshes: dict[tuple[int, int], int] = {}
-        for node in self._mesh_nodes():
+        for node in self.mesh_nodes():
             shown = builder.tree["nodes"][node]
             nodes = [node]
             for level, faces in enumerate(levels[1:], 1):
@@ -149,7 +152,7 @@ class KeptDocument:
     def _builder(self) -> GltfBuilder:
         return GltfBuilder(copy.deepcopy(self._tree), self._binary)
 
-    def _mesh_nodes(self) -> list[int]:
+    def mesh_nodes(self) -> list[int]:
         """Nodes that show a mesh of triangles."""
         nodes = self._tree.get("nodes", [])
         return [index for index, node in enumerate(nodes) if node.get("mesh") in self._meshes]

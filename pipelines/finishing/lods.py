@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -134,6 +135,11 @@ def collapse(
     return levels
 
 
+def can_collapse() -> bool:
+    """Whether meshoptimizer is installed."""
+    return importlib.util.find_spec("meshoptimizer") is not None
+
+
 Simplifier = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 
@@ -144,7 +150,8 @@ def _simplifiers() -> tuple[Simplifier, Simplifier]:
         from meshoptimizer import _loader
     except ImportError:
         raise UserError(
-            "levels of detail need the package meshoptimizer: pip install 'steindreamer[finish]', or set lods=[1]"
+            "levels of detail on one atlas need the package meshoptimizer: pip install meshoptimizer; or set "
+            "lod_atlas=auto (without keep), or lods=[1]"
         ) from None
 
     _declare_types(_loader.lib.meshopt_simplifyWithAttributes)

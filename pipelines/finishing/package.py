@@ -71,7 +71,8 @@ def write_package(asset: Finished, folder: Path) -> list[Path]:
             written.append(folder / f"{names.lod(level)}.glb")
             _scene(asset, [level], hulls=False).write(written[-1])
     if asset.collider is not None and engine.collider == "file":
-        written.append(_write_collider(asset.collider, names, asset.frame, folder))
+        written.append(folder / f"{names.mesh}_Collider.glb")
+        write_collider(written[-1], asset.collider, names, asset.frame)
     for level, material in _materials(asset, range(len(asset.levels))).items():
         for kind, image in material.images().items():
             written.append(folder / f"{names.texture(kind, level)}.png")
@@ -124,23 +125,25 @@ def write_kept(
             written.append(folder / f"{title}_LOD{level}.glb")
             document.alone(faces[level]).write(written[-1])
     if collider is not None and engine.collider == "file":
-        written.append(_write_collider(collider, replace(names, mesh=title), frame, folder))
+        written.append(folder / f"{title}_Collider.glb")
+        write_collider(written[-1], collider, replace(names, mesh=title), frame)
     return written
 
 
-def _write_collider(collider: Collider, names: Names, frame: Frame, folder: Path) -> Path:
-    path, builder = folder / f"{names.mesh}_Collider.glb", GltfBuilder()
+def write_collider(path: Path, collider: Collider, names: Names, frame: Frame) -> None:
+    """Write a file with a node per hull."""
+    builder = GltfBuilder()
     finish_scene(builder, names.mesh, add_hulls(builder, collider, names, frame), {})
     builder.write(path)
-    return path
 
 
 def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilder:
     """A file with some levels, and with the collider if there is one and it is wanted."""
     builder, names = GltfBuilder(), asset.names
-    primitives = [_primitive(builder, asset, level) for level in levels]
+    primitives = [add_look(builder, asset.looks[level], asset.frame) for level in levels]
     materials = {
-        first: _add_material(builder, names, material, first) for first, material in _materials(asset, levels).items()
+        first: add_baked_material(builder, names, material, first)
+        for first, material in _materials(asset, levels).items()
     }
     nodes = []
     for level, primitive in zip(levels, primitives, strict=True):
@@ -158,7 +161,7 @@ def _scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilde
     return builder
 
 
-def _add_material(builder: GltfBuilder, names: Names, material: BakedMaterial, level: int) -> int:
+def add_baked_material(builder: GltfBuilder, names: Names, material: BakedMaterial, level: int) -> int:
     """Append a baked material; in the file the packed texture is occlusion, roughness, metalness for every engine."""
     title = f"{names.asset}_LOD{level}" if level else names.asset
     images = {
@@ -221,15 +224,14 @@ def write_stl(path: Path, mesh: TriangleMesh, frame: Frame, unit_meters: float) 
     write_atomically(path, b"steindreamer".ljust(80) + struct.pack("<I", len(rows)) + rows.tobytes())
 
 
-def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, Any]:
-    """The arrays of a level, without the vertices that it does not use."""
-    look = asset.looks[level]
+def add_look(builder: GltfBuilder, look: Look, frame: Frame) -> dict[str, Any]:
+    """Append the arrays of a level, without the vertices that it does not use. Returns a primitive without material."""
     mesh, material = look.mesh, look.material
     used, faces = np.unique(mesh.faces.numpy(), return_inverse=True)
     assert mesh.normals is not None and mesh.uvs is not None
     return add_primitive(
         builder,
-        asset.frame.points(mesh.vertices)[used],
+        frame.points(mesh.vertices)[used],
         mesh.normals.numpy()[used],
         faces.reshape(-1, 3),
         uvs=mesh.uvs.numpy()[used],

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..export.detail_report import ColliderReport, LevelReport, plain_values
 from ..files import write_atomically
+from .colliders import Collider
+from .lods import Level
 
 FILE_NAME = "finish.json"
 
 
-@dataclass(frozen=True)
-class LevelReport:
-    """The measured values of a level of detail."""
+def level_reports(levels: Sequence[Level], diameter: float, own_atlas: Sequence[bool] = ()) -> list[LevelReport]:
+    """The measured values of levels of detail.
 
-    triangles: int
-    vertices: int
-    color_difference: float | None
-    """Mean CIEDE2000 between images of the source and of the level; None for a mesh without color."""
-    silhouette_iou: float
-    """Intersection over union of the silhouettes of the source and of the level, [0, 1]."""
-    screen_coverage: float
-    """Diameter of the object relative to the height of the screen below which the level looks like level 0."""
-    switch_distance: float
-    """Distance in meters from which the level looks like level 0, on a screen 1080 pixels high with a vertical field of
-    view of 60 degrees."""
-    own_atlas: bool
-    """Whether the level is unwrapped and baked anew, because chart borders of the shared atlas limit its collapse."""
+    Args:
+        levels: the levels.
+        diameter: diameter of the object in meters.
+        own_atlas: see `LevelReport.own_atlas`, of each level; empty: all share one.
+    """
+    return [
+        LevelReport(
+            len(level.mesh.faces),
+            len(np.unique(level.mesh.faces.numpy())),
+            level.color_difference,
+            level.silhouette_iou,
+            level.screen_coverage,
+            level.switch_distance(diameter),
+            any(own_atlas[index : index + 1]),
+        )
+        for index, level in enumerate(levels)
+    ]
 
 
-@dataclass(frozen=True)
-class ColliderReport:
+def collider_report(collider: Collider | None) -> ColliderReport | None:
     """The measured values of a collider."""
-
-    hulls: int
-    vertices: list[int]
-    """Number of vertices of each hull."""
-    method: str
-    """`coacd`, or `hull` for one convex hull."""
-    volume_error: float | None
-    """Volume of the collider over that of the mesh, minus 1; None for an open mesh."""
-    hausdorff: float
-    """Largest distance between both surfaces, as a fraction of the diagonal."""
+    if collider is None:
+        return None
+    return ColliderReport(
+        len(collider.hulls),
+        [len(hull.vertices) for hull in collider.hulls],
+        collider.volume_error,
+        collider.hausdorff,
+    )
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,10 @@ class FinishReport:
 
     def to_plain(self) -> dict[str, Any]:
         """All values as JSON values."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: plain_values(getattr(self, each.name)) for each in fields(self)}
 
     def write(self, folder: Path) -> Path:
         """Write `finish.json`. Returns its path."""
         path = folder / FILE_NAME
         write_atomically(path, json.dumps(self.to_plain(), indent=2).encode() + b"\n")
         return path
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, LevelReport | ColliderReport):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return round(value, 6) if isinstance(value, float) else value

@@ -99,6 +99,8 @@ def _facts(export: ExportReport) -> dict[str, str]:
         "normal map": "yes" if export.normal_map else "none, it would add no detail",
         "color difference from the scene": f"{export.color_difference:.2f} (mean CIEDE2000; 2 is barely visible)",
         "silhouette overlap with the scene": f"{export.silhouette_iou:.1%}",
+        "levels of detail": " > ".join(f"{level.triangles:,}" for level in export.levels) + " triangles",
+        "collider": "none" if export.collider is None else f"{export.collider.hulls} convex hulls",
         "export time": f"{sum(export.seconds.values()):.0f} s",
     }
 

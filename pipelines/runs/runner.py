@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
 from ..export.sizes import with_usual_height
 from ..files import write_atomically
+from ..finishing.details import write_details
 from ..optimization.out_of_memory import ADVICE, is_out_of_memory
 from ..optimization.stage import Stage
 from .checkpoint import Checkpoint, restore_newest, write_checkpoint
@@ -306,13 +308,15 @@ class _Run:
             self.watchdog.feed(f"the export{which}")
             try:
                 with self.manifest.noting():
+                    settings = with_usual_height(self.pipeline.export_settings(stage), scene, config.prompt)
                     report = export_asset(
                         scene,
                         asset_folder(self.folder, index),
-                        with_usual_height(self.pipeline.export_settings(stage), scene, config.prompt),
+                        settings,
                         name=slug(config.prompt),
                         provenance=provenance(self.pipeline, index),
                     )
+                    details = write_details(report.path, settings)
             except ValueError as error:
                 if is_out_of_memory(error):
                     raise
@@ -320,7 +324,8 @@ class _Run:
                     f"cannot export the asset{which}: {error} (the scene is kept: --resume --out {self.folder} "
                     "exports again, export.* may be changed)"
                 ) from error
-            reports.append(report)
+            seconds = {**report.seconds, **details.seconds}
+            reports.append(replace(report, levels=details.levels, collider=details.collider, seconds=seconds))
         return reports
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 from ..finding import Finding, checked, stated
-from ..reading.asset_file import AssetFile
+from ..reading.asset_file import AssetFile, Part
 from ..reading.beside import parts_beside
 from ..subject import Subject
 
@@ -59,15 +59,22 @@ def levels(subject: Subject) -> Iterator[Finding]:
 
 def _counts(file: AssetFile) -> list[int]:
     """Triangles of each level, the most detailed first."""
-    by_level: dict[int, int] = {}
-    for part in file.drawn:
-        by_level[part.level] = by_level.get(part.level, 0) + len(part.faces)
-    counts = [by_level[level] for level in sorted(by_level)]
+    counts = _by_level(file.drawn)
     return counts if len(counts) > 1 else [*counts, *_beside(file.path)]
 
 
+def _by_level(parts: Iterable[Part]) -> list[int]:
+    counts: dict[int, int] = {}
+    for part in parts:
+        counts[part.level] = counts.get(part.level, 0) + len(part.faces)
+    return [counts[level] for level in sorted(counts)]
+
+
 def _beside(path: Path) -> Iterator[int]:
-    """Triangles of the levels in files beside the asset."""
+    """Triangles of the further levels in files beside the asset: `X_lods` with all of them, or `X_LOD1`, ..."""
+    if together := _by_level(part for part in parts_beside(path, "lods") if not part.collider)[1:]:
+        yield from together
+        return
     for level in range(1, MOST_LEVELS):
         count = sum(len(part.faces) for part in parts_beside(path, f"LOD{level}") if not part.collider)
         if count == 0:

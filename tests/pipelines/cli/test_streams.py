@@ -21,6 +21,7 @@ TINY = [
     "--no-refine", "stages.coarse.steps=3", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
     "representation.resolution=12", "output.log_every=1", "output.turntable_frames=2", "output.image_size=16",
     "export.resolution=16", "export.cameras=8", "export.view_size=32", "export.texture_size=64",
+    "export.lods=[1]", "export.hulls=0",
     "export.face_budget=100", "prior.objects=1", "prior.unconditional_objects=1",
 ]  # fmt: skip
 

@@ -37,6 +37,7 @@ SMALL = [
     "stages.texture.resolution=32",
     "stages.geometry.representation={name: dmtet, resolution: 16, color: {grid: {levels: 2, log2_size: 10}}}",
     "export.resolution=32", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
+    "export.lods=[1]", "export.hulls=0",
     "export.face_budget=500", "output.turntable_frames=0", "output.image_size=32", "output.log_every=1",
 ]  # fmt: skip
 SMALL_SCENE = {

@@ -35,6 +35,7 @@ TINY = [
     "stages.geometry.representation={name: dmtet, resolution: 24, color: {grid: {levels: 2, log2_size: 10}}}",
     "output.image_size=16", "output.turntable_frames=0", "output.preview_every=0",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
+    "export.lods=[1]", "export.hulls=0",
     "export.face_budget=800", "export.padding=1",
 ]  # fmt: skip
 

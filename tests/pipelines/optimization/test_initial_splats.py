@@ -24,6 +24,7 @@ TINY = [
     "representation.densify.start=0", "representation.densify.interval=1", "representation.densify.grow_fraction=0",
     "output.image_size=16", "output.turntable_frames=2",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
+    "export.lods=[1]", "export.hulls=0",
     "export.face_budget=400",
 ]  # fmt: skip
 

@@ -24,6 +24,7 @@ SMALL = [
     "output.image_size=16",
     "output.turntable_frames=0", "output.preview_every=0", "export.resolution=24", "export.view_size=48",
     "export.cameras=12", "export.texture_size=128", "export.face_budget=400", "export.tolerance=0", "export.padding=1",
+    "export.lods=[1]", "export.hulls=0",
 ]  # fmt: skip
 
 

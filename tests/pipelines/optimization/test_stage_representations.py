@@ -43,6 +43,7 @@ SMALL = [
     )),
     "output.image_size=16", "output.turntable_frames=0", "output.preview_every=0", "output.checkpoint_every=1",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=128",
+    "export.lods=[1]", "export.hulls=0",
     "export.face_budget=400", "export.padding=1",
 ]  # fmt: skip
 NERF = "stages.geometry.representation={name: nerf, samples: 24, radiance: {hash_grid: {levels: 2, log2_size: 10}}}"

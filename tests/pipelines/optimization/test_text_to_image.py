@@ -37,7 +37,14 @@ def test_the_command_line_makes_an_asset(pipeline: str, method: str, tmp_path: P
             *("--prior", str(model), "--method", method, "--prompt", "a mug", "--out", str(run), "--quiet"),
             *("--no-refine", "representation.count=300", "stages.coarse.steps=2", "stages.coarse.resolution=32"),
             *("stages.coarse.warmup_resolution=32", "output.turntable_frames=0", "output.log_every=1"),
-            *("export.resolution=24", "export.cameras=12", "export.view_size=64", "export.texture_size=128"),
+            *(
+                "export.resolution=24",
+                "export.cameras=12",
+                "export.view_size=64",
+                "export.texture_size=128",
+                "export.lods=[1]",
+                "export.hulls=0",
+            ),
         ]
     )
     assert status == 0

@@ -27,6 +27,7 @@ TINY = [
     "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "representation.count=100",
     "representation.opacity=0.5", "output.checkpoint_every=1", "output.image_size=16", "output.turntable_frames=0",
     "output.log_every=1", "export.resolution=24", "export.view_size=32", "export.cameras=8", "export.texture_size=64",
+    "export.lods=[1]", "export.hulls=0",
     "--quiet",
 ]  # fmt: skip
 
@@ -150,7 +151,10 @@ def test_an_asset_of_other_settings_stays_also_where_the_manifest_is_lost(
 ) -> None:
     asset = (run / "asset" / "asset.glb").read_bytes()
     for _ in range(2):
-        captured = _refused(["--quiet", "--resume", "--out", str(run), "export.texture_size=128"], capsys)
+        captured = _refused(
+            ["--quiet", "--resume", "--out", str(run), "export.texture_size=128", "export.lods=[1]", "export.hulls=0"],
+            capsys,
+        )
         assert "export.texture_size" in captured and "--overwrite" in captured
         (run / ".files.json").unlink(missing_ok=True)
     assert (run / "asset" / "asset.glb").read_bytes() == asset

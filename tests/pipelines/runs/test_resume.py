@@ -21,7 +21,7 @@ SETTINGS = [
     "stages.coarse.warmup_resolution=24",
     "representation.count=400", "output.checkpoint_every=5", "output.preview_every=0", "output.turntable_frames=0",
     "output.log_every=4", "output.image_size=32", "stages.coarse.probe_every=4", "export.resolution=32",
-    "export.texture_size=64", "export.face_budget=500",
+    "export.texture_size=64", "export.lods=[1]", "export.hulls=0", "export.face_budget=500",
     "prior.name=world", "prior.objects=2",
 ]  # fmt: skip
 STAGES = {"coarse": 15, "geometry": 15, "texture": 15}
@@ -33,7 +33,7 @@ STAGED = [
     "stages.geometry.representation={name: dmtet, resolution: 20, color: {grid: {levels: 2, log2_size: 10}}}",
     "output.checkpoint_every=5", "output.preview_every=0", "output.turntable_frames=0", "output.log_every=4",
     "output.image_size=32", "export.resolution=32", "export.cameras=16", "export.view_size=64",
-    "export.texture_size=128", "export.face_budget=500", "export.padding=1",
+    "export.texture_size=128", "export.lods=[1]", "export.hulls=0", "export.face_budget=500", "export.padding=1",
 ]  # fmt: skip
 SMALL = {
     "gaussians": ["representation.count=400"],

@@ -22,6 +22,7 @@ TINY = [
     "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "representation.count=100",
     "representation.opacity=0.5", "output.checkpoint_every=0", "output.image_size=16", "output.turntable_frames=0",
     "export.resolution=24", "export.view_size=32", "export.cameras=8", "export.texture_size=64", "--quiet",
+    "export.lods=[1]", "export.hulls=0",
 ]  # fmt: skip
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
 
