@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import shutil
@@ -45,6 +46,8 @@ def on_files(files: Files, config: Any) -> Files:
     for name, modules in MODULES.items():
         text = f"# {name}\n\n" + "\n\n".join(f"::: {module}" for module in modules) + "\n"
         files.append(File.generated(config, f"api/{name}.md", content=text))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=_notebook(path)))
     waiting = [file for file in files if file.src_uri.endswith(".md")]
     while waiting:
         page = waiting.pop()
@@ -69,6 +72,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return markdown
     home = page.file.src_uri if page.file.generated_by else f"docs/{page.file.src_uri}"
     return _moved(markdown, home, page.file.src_uri)
+
+
+def _notebook(path: Path) -> str:
+    """The cells of a notebook as a page."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    return "\n\n".join(parts) + f"\n\n[The notebook]({path.name})\n"
 
 
 def _targets(markdown: str, home: str) -> list[str]:
