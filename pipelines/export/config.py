@@ -8,8 +8,8 @@ from typing import Annotated
 from annotated_types import Interval
 
 from ..meshing.config import MeshingConfig
+from ..meshing.detail_config import DetailConfig
 from ..meshing.maps import NormalMapChoice
-from .detail_config import DetailConfig
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from ..engines import Engine
-from ..export.detail_config import DetailConfig
+from ..meshing.detail_config import DetailConfig
 
 MAX_TEXTURE = 8192
 

@@ -9,9 +9,9 @@ from steindreamer.representations import sphere_of_cameras
 from steindreamer.representations.placement import RADIUS
 
 from ..engines import WEB
-from ..export.detail_config import DetailConfig
 from ..export.detail_report import ColliderReport, LevelReport
 from ..export.gltf_builder import GltfBuilder
+from ..meshing.detail_config import DetailConfig
 from ..meshing.stopwatch import Stopwatch
 from .colliders import build_collider
 from .comparison import simplified, views_of

@@ -47,6 +47,8 @@ class SurfaceIndex:
             raise ValueError("a mesh without faces has no closest point")
         self._triangles = mesh.vertices.detach()[mesh.faces].double().cpu().contiguous().numpy()
         self._tree = build_tree(self._triangles)
+        corners = self._triangles.reshape(-1, 3)
+        self._reach = 0.02 * float(np.linalg.norm(np.ptp(corners, axis=0)))
 
     def closest(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"] | None = None) -> ClosestPoints:
         """Find the closest points of the surface.
@@ -54,12 +56,12 @@ class SurfaceIndex:
         Args:
             points: The query points.
             normals: Normals of the query points. Faces with an opposite normal are skipped, such as the other side of
-                a thin wall.
+                a thin wall, unless no other is within twice the smallest distance plus a fiftieth of the diagonal.
         """
         where = points.detach().double().cpu().contiguous().numpy()
         directions = np.zeros_like(where) if normals is None else normals.detach().double().cpu().contiguous().numpy()
         face = np.empty(len(where), np.int64)
-        nearest_triangles(self._tree, where, directions, face)
+        nearest_triangles(self._tree, where, directions, self._reach, face)
         weights = _closest_weights(where, self._triangles[face])
         offset = where - (weights[:, :, None] * self._triangles[face]).sum(1)
         distance = torch.from_numpy(np.linalg.norm(offset, axis=1)).to(points)

@@ -127,10 +127,13 @@ def signed_distances(tree: TriangleTree, points: np.ndarray, out: np.ndarray) ->
 
 @njit(parallel=True, **EXACT)
 @no_type_check
-def nearest_triangles(tree: TriangleTree, points: np.ndarray, normals: np.ndarray, out: np.ndarray) -> None:
+def nearest_triangles(
+    tree: TriangleTree, points: np.ndarray, normals: np.ndarray, reach: float, out: np.ndarray
+) -> None:
     """Fill `out` [n] with the index in the mesh of the triangle nearest to each of the `points` [n 3].
 
-    Triangles that face away from the point's normal are skipped, unless all do; a normal of 0 skips none.
+    Triangles that face away from the point's normal are skipped, unless all within twice the smallest distance plus
+    `reach` do; a normal of 0 skips none.
     """
     count = len(points)
     anywhere = np.zeros(3)
@@ -138,13 +141,14 @@ def nearest_triangles(tree: TriangleTree, points: np.ndarray, normals: np.ndarra
         stack = np.empty(_DEPTH, np.int64)
         nearest = 0
         for i in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
-            bound = np.inf
-            if _faces(tree.triangles[nearest], normals[i]):
-                bound = _squared_distance(points[i], tree.triangles[nearest])
-            bound, nearest = _nearest(tree, points[i], normals[i], bound, nearest, stack)
-            if bound == np.inf:
-                bound, nearest = _nearest(tree, points[i], anywhere, bound, nearest, stack)
-            out[i] = tree.order[nearest]
+            bound = _squared_distance(points[i], tree.triangles[nearest])
+            bound, nearest = _nearest(tree, points[i], anywhere, bound, nearest, stack)
+            chosen = nearest
+            if not _faces(tree.triangles[nearest], normals[i]):
+                # Without a limit, the inside of an open sheet would search the whole mesh.
+                limit = (2 * math.sqrt(bound) + reach) ** 2
+                _, chosen = _nearest(tree, points[i], normals[i], limit, nearest, stack)
+            out[i] = tree.order[chosen]
 
 
 @njit(**EXACT)

@@ -18,7 +18,7 @@ from steindreamer.pipelines.errors import SettingsError
     [
         (["--preset", "unrael"], "--preset is 'unrael' (did you mean 'unreal'?); engines: unity, unreal, godot"),
         (["--preset", "web", "lod=3"], "unknown key 'lod' (did you mean 'lods'?)"),
-        (["--preset", "web", "lods=[1,2]"], "lods is [1.0, 2.0]; 1 to 8 fractions are accepted"),
+        (["--preset", "web", "lods=[1,2]"], "lods[1] is 2.0; above 0 and up to 1 is accepted"),
         (["--preset", "web", "lods=[1,0.5,0.5]"], "each must be smaller than the one before it"),
         (["--preset", "web", "texture_size=1000"], "texture_size is 1000; 0 and powers of two from 16"),
         (["--preset", "web", "repair=close"], "repair is 'close'"),
@@ -43,7 +43,7 @@ def test_a_folder_without_an_asset_and_a_foreign_format(tmp_path: Path, capsys: 
 
 def test_settings_are_read_from_text() -> None:
     config = read_config(["lods=[1,0.3]", "triangles=500", "height_meters=0.2", "lightmap=never"])
-    assert config.lods == (1.0, 0.3) and config.triangles == 500 and config.height_meters == 0.2
+    assert config.lods == [1.0, 0.3] and config.triangles == 500 and config.height_meters == 0.2
     with pytest.raises(SettingsError, match="triangles is 'many'"):
         read_config(["triangles=many"])
 

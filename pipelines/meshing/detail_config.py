@@ -15,7 +15,7 @@ MAX_LODS = 8
 class DetailConfig:
     """Levels of detail and colliders."""
 
-    lods: list[float] = field(default_factory=lambda: [1.0, 0.5, 0.25, 0.1])
+    lods: list[Annotated[float, Interval(gt=0, le=1)]] = field(default_factory=lambda: [1.0, 0.5, 0.25, 0.1])
     """Levels of detail, as fractions of the triangles of the first, which is 1; [1]: only one."""
     hulls: Annotated[int, Interval(ge=0, le=64)] = 7
     """Maximum number of convex hulls of the collider; 0: no collider."""
@@ -27,7 +27,7 @@ class DetailConfig:
     def check_lods(self) -> None:
         """Raises ValueError unless the levels are fractions that fall from 1."""
         ratios = self.lods
-        if not 1 <= len(ratios) <= MAX_LODS or ratios[0] != 1 or any(not 0 < ratio <= 1 for ratio in ratios):
+        if not 1 <= len(ratios) <= MAX_LODS or ratios[0] != 1:
             raise ValueError(
                 f"lods is {list(ratios)}; 1 to {MAX_LODS} fractions are accepted, from 1 down, such as [1,0.5]"
             )
