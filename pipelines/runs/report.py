@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -19,6 +17,7 @@ from ..pages.asset_view import AssetView, asset_model, asset_view
 from ..pages.charts import line_chart
 from ..pages.document import html_document
 from ..pages.images import data_uri, reduced_image
+from .training_log import read_records
 
 IMAGE_WIDTH = 1280
 """Largest width of an embedded preview grid in pixels."""
@@ -152,7 +151,7 @@ def _grid(folder: Path, name: str, caption: str) -> str:
 
 
 def _charts(folder: Path, config: RunConfig) -> str:
-    records = _records(folder / "metrics.jsonl")
+    records = read_records(folder / "metrics.jsonl")
     borders, step = {}, 0
     for name, stage in config.active_stages().items():
         borders[name] = step
@@ -173,22 +172,6 @@ def _charts(folder: Path, config: RunConfig) -> str:
         + line_chart(f"gradient variance over noise draws, summed over the latent{ratio}", variances, borders)
         + line_chart("time", {"seconds per step": curve("seconds_per_step")}, borders)
     )
-
-
-def _records(training_log: Path) -> list[dict[str, float]]:
-    """Read the numeric values of each line of the training_log; lines that are not records are skipped."""
-    if not training_log.exists():
-        return []
-    found = []
-    for line in read_regular(training_log).decode("utf-8", "replace").splitlines():
-        try:
-            record = json.loads(line)
-            values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
-        except (ValueError, AttributeError, OverflowError, RecursionError):
-            continue
-        if math.isfinite(values.get("step", math.nan)):
-            found.append({key: value for key, value in values.items() if math.isfinite(value)})
-    return found
 
 
 def _command(config: RunConfig) -> str:

@@ -4,7 +4,7 @@ const LOCATIONS = { positions: [0, 3], normals: [1, 3], uvs: [2, 2], tangents: [
 const MODE = { lit: 0, clay: 1, wire: 1, base: 2, normal: 3, orm: 4, solid: 5 };
 const TEXTURES = ["base", "packed", "occlusion", "normal", "emissive"];
 const BACKGROUND = [0.95, 0.95, 0.95];
-const LINE = [0.08, 0.2, 0.3, 1];
+const LINE = [0.08, 0.2, 0.3, 0.7];
 const HULLS = [[0.85, 0.4, 0.05], [0.05, 0.5, 0.7], [0.55, 0.25, 0.7], [0.15, 0.55, 0.2], [0.8, 0.15, 0.3]];
 
 const VERTEX_SHADER = `#version 300 es
@@ -203,10 +203,13 @@ class Renderer {
     }
     gl.disable(gl.POLYGON_OFFSET_FILL);
     gl.disable(gl.CULL_FACE);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
     for (const mesh of this.meshes) {
       if (wire && !mesh.collider && mesh.level === view.level) this.#lines(mesh, LINE);
     }
     if (view.collider) this.#colliders();
+    gl.disable(gl.BLEND);
   }
 
   #surface(mesh, mode) {
@@ -248,9 +251,7 @@ class Renderer {
   #colliders() {
     const { gl, uniforms } = this;
     gl.disable(gl.DEPTH_TEST);
-    gl.enable(gl.BLEND);
     gl.enable(gl.CULL_FACE);
-    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
     this.meshes.filter((mesh) => mesh.collider).forEach((mesh, index) => {
       const color = HULLS[index % HULLS.length];
       gl.uniform1i(uniforms.uMode, MODE.solid);
@@ -259,7 +260,6 @@ class Renderer {
       gl.drawElements(gl.TRIANGLES, mesh.indexCount, gl.UNSIGNED_INT, 0);
       this.#lines(mesh, [...color, 0.9]);
     });
-    gl.disable(gl.BLEND);
   }
 
   /** A texture of an image or of one RGBA texel; color images are decoded from sRGB when they are sampled. */
