@@ -126,6 +126,8 @@ class LiveView:
             time.sleep(IDLE_SECONDS)
             return Wish.WAIT
         control.steps = max(0, control.steps - 1)
+        if control.wish is not None:
+            self._status.content = f"**{stage.name}**: stopped after step {stage.total} of the run"
         return control.wish
 
     def show(self, scene: Representation, text: str) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM
+from browser import browser as open_browser
+from PIL import Image
 
 pytest.importorskip("viser", reason="needs the extra `view`")
 import websockets
@@ -356,3 +359,40 @@ def test_the_command_ends_with_ctrl_c_and_names_what_is_missing(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["view", str(undisturbed)]) == 1
     assert "pip install 'steindreamer[view]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+def test_a_browser_sees_the_scene_and_pauses_the_run(view: LiveView, tmp_path: Path) -> None:
+    stage = Pipeline(config()).first()
+    path = tmp_path / "view.png"
+    with open_browser(tmp_path) as page:
+        page.open(view.url, 700, 500)
+        page.until("[...document.querySelectorAll('button')].some((each) => each.textContent === 'Pause')")
+
+        def center() -> tuple[int, ...]:
+            view(stage)
+            page.screenshot(path)
+            with Image.open(path) as image:
+                return image.convert("RGB").getpixel((350, 250))  # pyright: ignore
+
+        before = view(stage), center()
+        for _ in range(100):
+            if min(center()) < 200:
+                break
+        assert before[0] is None and min(center()) < 200, "the ball of the first step is in the middle"
+        page.evaluate("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Pause').click()")
+        end = time.monotonic() + 20
+        while view(stage) is not Wish.WAIT:
+            assert time.monotonic() < end
+        page.until("document.body.innerText.includes('paused') && document.body.innerText.includes('Resume')")
+    assert view(stage) is Wish.WAIT, "the run outlives its browser"
+
+
+def test_a_run_with_the_view_ends_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--no-refine", "--prior", "world", "--prompt", "a red mug", "--out", str(tmp_path / "run")]
+    given = [*SETTINGS, *SCENES["gaussians"], "stages.coarse.steps=1", "export.enabled=false"]
+    assert main(["run", "--view", "--port", "18070", *out, *given]) == 0
+    said = capsys.readouterr()
+    assert "view: http://127.0.0.1:18070 (" in said.out and "viser" not in said.out + said.err
+    with pytest.raises(ConnectionRefusedError), socket.socket() as closed:
+        closed.connect(("127.0.0.1", 18070))
