@@ -4,7 +4,7 @@ const ARRAYS = {
   5120: Int8Array, 5121: Uint8Array, 5122: Int16Array, 5123: Uint16Array, 5125: Uint32Array, 5126: Float32Array,
 };
 const COMPONENTS = { SCALAR: 1, VEC2: 2, VEC3: 3, VEC4: 4 };
-const SUPPORTED = ["KHR_mesh_quantization", "MSFT_lod"];
+const SUPPORTED = ["KHR_mesh_quantization", "EXT_texture_webp", "MSFT_lod"];
 const LEVEL_NAME = /_LOD(\d+)$/i;
 // Names of convex hulls by the conventions of Unreal, Godot and of files without a convention.
 const COLLIDER_NAME = /^UCX_|-(conv)?col(only)?$|_collider(_\d+)?$/i;
@@ -60,7 +60,8 @@ class GltfFile {
 
   /** The decoded image of a texture; null without one. */
   async image(texture) {
-    const source = this.tree.textures?.[texture?.index]?.source;
+    const used = this.tree.textures?.[texture?.index];
+    const source = used?.extensions?.EXT_texture_webp?.source ?? used?.source;
     const view = this.tree.bufferViews?.[this.tree.images?.[source]?.bufferView];
     if (!view) return null;
     const start = view.byteOffset ?? 0;

@@ -29,12 +29,14 @@ from steindreamer.distill import METHODS
 from steindreamer.pipelines import load_config
 from steindreamer.pipelines.cli.main import main
 from steindreamer.pipelines.errors import Interrupted, UserError
+from steindreamer.pipelines.live import view as live_view
 from steindreamer.pipelines.live.guarded_server import is_local
 from steindreamer.pipelines.live.looks import LOOKS, camera_of, draw
 from steindreamer.pipelines.live.scenes import scene_of
 from steindreamer.pipelines.live.view import LiveView
 from steindreamer.pipelines.optimization.stage import Stage
 from steindreamer.pipelines.runs.pipeline import Pipeline
+from steindreamer.pipelines.runs.result import Result
 from steindreamer.pipelines.runs.runner import generate
 from steindreamer.pipelines.runs.watching import Wish
 from steindreamer.representations import Cameras, GaussiansConfig
@@ -42,13 +44,13 @@ from steindreamer.representations import Cameras, GaussiansConfig
 SETTINGS = [
     "stages.coarse.steps=4", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
     "prior.objects=1", "output.log_every=2", "output.image_size=16", "output.turntable_frames=0",
-    "output.preview_every=0", "export.resolution=24", "export.view_size=48", "export.cameras=12",
+    "output.preview_every=0", "export.resolution=16", "export.view_size=32", "export.cameras=8",
     "export.texture_size=64", "export.face_budget=400",
 ]  # fmt: skip
 SCENES = {
     "gaussians": ["representation.count=300", "representation.opacity=0.5"],
-    "nerf": [],
-    "dmtet": ["representation.resolution=16"],
+    "nerf": ["stages.coarse.steps=2"],
+    "dmtet": ["representation.resolution=16", "stages.coarse.steps=2"],
 }
 
 
@@ -111,22 +113,26 @@ def view(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    generate(config(), folder)
-    return folder
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return generate(config(), tmp_path_factory.mktemp("runs") / "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Result) -> Path:
+    return finished.folder
 
 
 @pytest.mark.parametrize("representation", ["gaussians", "nerf", "dmtet"])
 def test_a_watched_run_ends_in_the_same_bits(
     view: LiveView, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str
 ) -> None:
-    quiet = undisturbed
+    quiet, steps = undisturbed, 4 if representation == "gaussians" else 2
     if representation != "gaussians":
         quiet = tmp_path / "quiet"
         generate(config(representation, "export.enabled=false"), quiet)
     browser, broken = Browser(), Browser(fails=True)
     monkeypatch.setattr(view.server, "get_clients", lambda: {0: broken, 1: browser})
+    monkeypatch.setattr(live_view, "MOVING_HEIGHT", 32)
     looks = iter([*LOOKS, *LOOKS])
 
     def watch(stage: Stage) -> Wish | None:
@@ -134,8 +140,8 @@ def test_a_watched_run_ends_in_the_same_bits(
         return view(stage)
 
     generate(config(representation, "export.enabled=false"), tmp_path / "watched", watch=watch)
-    assert len(browser.images) == 5 and {each.shape for each in browser.images} == {(160, 240, 3)}
-    assert saved(tmp_path / "watched", 4) == saved(quiet, 4)
+    assert len(browser.images) == steps + 1 and {each.shape for each in browser.images} == {(32, 48, 3)}
+    assert saved(tmp_path / "watched", steps) == saved(quiet, steps)
 
 
 def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCaptureFixture) -> None:
@@ -211,19 +217,26 @@ def test_a_paused_run_ends_on_a_signal(tmp_path: Path) -> None:
 
 
 def test_images_are_drawn_when_they_change_and_larger_at_rest(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    monkeypatch.setattr(live_view, "time", SimpleNamespace(perf_counter=clock))
     browser, scene = Browser(turns=False), GaussiansConfig(count=50).build(torch.Generator().manual_seed(0))
     monkeypatch.setattr(view.server, "get_clients", lambda: {0: browser})
     view._draw(scene, is_idle=True)
     view._draw(scene, is_idle=True)
     assert [len(each) for each in browser.images] == [160]
-    time.sleep(0.35)
+    now[0] += 0.35
     view._draw(scene, is_idle=True)
     view._draw(scene, is_idle=True)
     assert [len(each) for each in browser.images] == [160, 384]
     for _ in range(200):
         view._version += 1
         view._draw(scene, is_idle=False)
-    assert len(browser.images) < 60, "a run is not slowed down by an image at every step"
+    assert 8 < len(browser.images) < 16, "an image takes 0.02 s, so there is one in 0.2 s"
 
 
 def test_the_camera_of_a_browser_is_that_of_an_orbit() -> None:
@@ -315,7 +328,8 @@ def test_a_taken_port_gives_another_one() -> None:
             assert view.server.get_port() > number and view.server.get_host() == "127.0.0.1"
 
 
-def test_scenes_of_a_run_and_of_its_files(undisturbed: Path) -> None:
+def test_scenes_of_a_run_and_of_its_files(finished: Result) -> None:
+    undisturbed = finished.folder
     camera = Cameras.orbit([20.0], [15.0], height=48)
     run, text = scene_of(undisturbed)
     assert text == "'a red mug': gaussians after step 4, in stage 'coarse'"
@@ -324,13 +338,9 @@ def test_scenes_of_a_run_and_of_its_files(undisturbed: Path) -> None:
     mesh, text = scene_of(undisturbed / "asset" / "asset.glb")
     assert text.endswith("triangles")
     shown = [draw(scene, camera, "rgb").astype(int) for scene in (run, splats, mesh)]
-    assert shown[0].min() < 150 and np.abs(shown[0] - draw(generate_scene(undisturbed), camera, "rgb")).max() == 0
+    assert shown[0].min() < 150 and np.abs(shown[0] - draw(finished.scene, camera, "rgb")).max() == 0
     assert all((image < 200).any() for image in shown)
     assert (draw(mesh, camera, "clay") < 250).any()
-
-
-def generate_scene(folder: Path) -> Any:
-    return generate(config("gaussians", "export.enabled=false"), folder, resume=True).scene
 
 
 @pytest.mark.parametrize(
