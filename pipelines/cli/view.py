@@ -56,7 +56,9 @@ def _run(options: argparse.Namespace) -> None:
     if is_run:
         refuse_missing_plugins(readable_settings(options.scene), options.plugin)
     scene, text = scene_of(options.scene)
-    with open_view(options.scene.name, options.port, options.scene if is_run else None, training=False) as view:
+    with open_view(
+        options.scene.resolve().name, options.port, options.scene if is_run else None, training=False
+    ) as view:
         view.show(scene, text)
 
 

@@ -26,6 +26,9 @@ from .looks import LOOKS, camera_of, draw
 
 logger = logging.getLogger(__name__)
 
+LEAST_HEIGHT, LARGEST_HEIGHT = 64, 1024
+"""Heights of an image in pixels that can be chosen."""
+LARGEST_GUIDANCE = 1000.0
 MOVING_HEIGHT = 160
 """Height of the image in pixels while a camera moves."""
 LARGEST_FRACTION = 0.1
@@ -144,7 +147,7 @@ class LiveView:
         gui.configure_theme(control_width="medium", show_share_button=False)
         self._status = gui.add_markdown(title)
         self._look = gui.add_dropdown("Image", tuple(LOOKS), initial_value="rgb")
-        self._height = gui.add_slider("Height (px)", min=64, max=1024, step=32, initial_value=384)
+        self._height = gui.add_slider("Height (px)", min=LEAST_HEIGHT, max=LARGEST_HEIGHT, step=32, initial_value=384)
         self._particle = gui.add_slider("Particle", min=1, max=2, step=1, initial_value=1, visible=False)
         if training:
             self._pause = gui.add_button("Pause")
@@ -153,7 +156,9 @@ class LiveView:
             self._pause.on_click(lambda _: self._commands.put(("pause", 0.0)))
             for command, button in buttons.items():
                 button.on_click(lambda _, command=command: self._commands.put((command, 0.0)))
-            self._guidance = gui.add_number("Guidance scale", 0.0, min=-1000.0, max=1000.0, step=0.5)
+            self._guidance = gui.add_number(
+                "Guidance scale", 0.0, min=-LARGEST_GUIDANCE, max=LARGEST_GUIDANCE, step=0.5
+            )
             self._guidance.on_update(lambda _: self._commands.put(("guidance", self._guidance.value)))
         self._folder = gui.add_folder("Charts", visible=False)
 
@@ -190,8 +195,8 @@ class LiveView:
 
     def _set_guidance(self, stage: Stage, scale: float) -> None:
         old = stage.distiller.guidance_scale
-        if not math.isfinite(scale) or scale == old:
-            return
+        if not isinstance(scale, int | float) or not abs(scale) <= LARGEST_GUIDANCE or scale == old:
+            return  # a browser may send any value
         try:
             for distiller in stage.distillers.values():
                 distiller.set_guidance_scale(scale)
@@ -232,8 +237,12 @@ class LiveView:
         if view != shown.camera:
             shown.camera, shown.moved = view, now
         is_moving = now - shown.moved < SETTLED
-        height = min(MOVING_HEIGHT, self._height.value) if is_moving else int(self._height.value)
-        wanted = (view, height, self._look.value, self._particle.value, self._version)
+        particles = particles_of(scene)
+        # A browser may send any value.
+        height = int(min(max(self._height.value, LEAST_HEIGHT), LARGEST_HEIGHT))
+        height = min(MOVING_HEIGHT, height) if is_moving else height
+        particle = int(min(max(self._particle.value, 1), len(particles))) - 1
+        wanted = (view, height, self._look.value, particle, self._version)
         if wanted == shown.drawn:
             return
         if not is_idle and not is_moving and (now - shown.at) * LARGEST_FRACTION < shown.seconds:
@@ -241,8 +250,7 @@ class LiveView:
         camera = camera_of(pose, position, float(source.fov), float(source.aspect), height)
         if camera is None:
             return
-        particles = particles_of(scene)
-        image = draw(particles[min(int(self._particle.value), len(particles)) - 1], camera, self._look.value)
+        image = draw(particles[particle], camera, self._look.value)
         client.scene.set_background_image(image, format="jpeg", jpeg_quality=85)
         client.flush()
         shown.drawn, shown.at, shown.seconds = wanted, time.perf_counter(), time.perf_counter() - now

@@ -156,7 +156,8 @@ def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCa
     assert [view(stage), view(stage)] == [None, None]
     assert view._guidance.value == stage.distiller.guidance_scale
     put(("guidance", 3.5))
-    put(("guidance", float("nan")))
+    for garbage in (float("nan"), 1e9, "text", None):
+        put(("guidance", garbage))  # pyright: ignore
     assert view(stage) is None and stage.distiller.guidance_scale == 3.5
     assert [line for line in caplog.messages if "guidance" in line] == [
         "step 0: guidance scale 1 -> 3.5 in the view; config.yaml does not contain it, and a resumed run does not use "
@@ -237,6 +238,18 @@ def test_images_are_drawn_when_they_change_and_larger_at_rest(view: LiveView, mo
         view._version += 1
         view._draw(scene, is_idle=False)
     assert 8 < len(browser.images) < 16, "an image takes 0.02 s, so there is one in 0.2 s"
+
+
+@pytest.mark.parametrize(("height", "particle", "look"), [(1e9, -3, "rgb"), ("x", None, "rgb"), (384, 1, "unknown")])
+def test_controls_with_any_value_do_not_disturb(
+    view: LiveView, monkeypatch: pytest.MonkeyPatch, height: Any, particle: Any, look: str
+) -> None:
+    browser, scene = Browser(), GaussiansConfig(count=50).build(torch.Generator().manual_seed(0))
+    monkeypatch.setattr(view.server, "get_clients", lambda: {0: browser})
+    for name, value in (("_height", height), ("_particle", particle), ("_look", look)):
+        monkeypatch.setattr(view, name, SimpleNamespace(value=value))
+    view._draw(scene, is_idle=True)
+    assert [len(image) for image in browser.images] == ([160] if height == 1e9 else [])
 
 
 def test_the_camera_of_a_browser_is_that_of_an_orbit() -> None:
