@@ -1,4 +1,4 @@
-"""What the live view draws: one image of a scene, as color, under light, as clay, or its geometry."""
+"""Images of the live view: a scene as color, under light, as clay, or its geometry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _normal(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "b 3 h w"]:
 
 
 def _depth(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "b 3 h w"]:
-    """From near (light) to far (dark), over the range in this image."""
+    """Depth as gray, near is light and far is dark; over the range in this image."""
     del cameras
     solid = output.opacity > 0.5
     if not bool(solid.any()):

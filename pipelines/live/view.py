@@ -49,7 +49,7 @@ class _Shown:
     moved: float = 0.0
     """Time of the last movement of the camera."""
     drawn: tuple[Any, ...] = ()
-    """What the last image depends on."""
+    """All values that the last image depends on."""
     seconds: float = 0.0
     """Duration of drawing it."""
     at: float = -math.inf

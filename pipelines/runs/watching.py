@@ -9,7 +9,7 @@ from ..optimization.stage import Stage
 
 
 class Wish(Enum):
-    """What a `Watch` asks of the run."""
+    """Request of a `Watch` to the run."""
 
     WAIT = "wait"
     """Call it again before the next step."""

@@ -147,22 +147,37 @@ class Renderer {
     this.cache = new Map();
   }
 
+  /** Remove all meshes. */
+  clear() {
+    const gl = this.gl;
+    for (const { array, buffers } of this.meshes) {
+      gl.deleteVertexArray(array);
+      for (const buffer of buffers) gl.deleteBuffer(buffer);
+    }
+    for (const textures of this.cache.values()) {
+      for (const texture of textures.values()) gl.deleteTexture(texture);
+    }
+    this.meshes = [];
+    this.cache.clear();
+  }
+
   /** Add a primitive of `GltfFile.primitives` with its images by the names of `TEXTURES`. */
   add(primitive, images) {
     const gl = this.gl;
     const array = gl.createVertexArray();
+    const buffers = [];
+    const buffer = () => buffers[buffers.push(gl.createBuffer()) - 1];
     gl.bindVertexArray(array);
     for (const [name, [location, size]] of Object.entries(LOCATIONS)) {
       const values = name === "colors" ? primitive.colors?.values : primitive[name];
       if (!values) continue;
-      gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffer());
       gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
       gl.enableVertexAttribArray(location);
       gl.vertexAttribPointer(location, name === "colors" ? primitive.colors.size : size, gl.FLOAT, false, 0, 0);
     }
     const edges = edgesOf(primitive.indices);
-    const elements = gl.createBuffer();
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, elements);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, primitive.indices.byteLength + edges.byteLength, gl.STATIC_DRAW);
     gl.bufferSubData(gl.ELEMENT_ARRAY_BUFFER, 0, primitive.indices);
     gl.bufferSubData(gl.ELEMENT_ARRAY_BUFFER, primitive.indices.byteLength, edges);
@@ -176,7 +191,8 @@ class Renderer {
       this.cache.set(image, key);
       return key.get(isColor);
     });
-    this.meshes.push({ ...primitive, array, textures, indexCount: primitive.indices.length, edgeCount: edges.length });
+    const counts = { indexCount: primitive.indices.length, edgeCount: edges.length };
+    this.meshes.push({ ...primitive, array, buffers, textures, ...counts });
   }
 
   /** Draw the meshes of a level.

@@ -96,8 +96,10 @@ class Viewer {
       this.#upload();
     });
     addEventListener("hashchange", () => {
+      const before = this.model;
       this.#readHash();
-      this.#show();
+      if (this.model === before) this.#show();
+      else this.#open();
     });
     new ResizeObserver(() => this.#resize()).observe(this.canvas);
     await this.#open();
@@ -120,13 +122,14 @@ class Viewer {
         this.high[i % 3] = Math.max(this.high[i % 3], value);
       });
     }
-    this.levels = [...new Set(this.primitives.filter((each) => !each.collider).map((each) => each.level))].sort();
+    this.levels = [...new Set(this.primitives.filter((each) => !each.collider).map((each) => each.level))];
+    this.levels.sort((a, b) => a - b);
     this.#upload();
     this.#drawAtlases();
   }
 
   #upload() {
-    this.renderer.meshes = [];
+    this.renderer.clear();
     for (const primitive of this.primitives) this.renderer.add(primitive, primitive.images);
     this.#show();
   }

@@ -16,7 +16,8 @@ from PIL import Image
 
 from steindreamer.pipelines.export import unwrap, write_glb
 from steindreamer.pipelines.export.lighting import clay, lit
-from steindreamer.pipelines.pages.asset_view import asset_model, asset_page
+from steindreamer.pipelines.pages.asset_view import asset_model, asset_page, asset_view
+from steindreamer.pipelines.pages.document import html_document
 from steindreamer.pipelines.runs.result import Result
 from steindreamer.representations import Cameras, RenderOutput, TriangleMesh, render_mesh
 
@@ -233,6 +234,25 @@ def test_a_file_that_cannot_be_shown_says_why(page: Page, tmp_path: Path, conten
     page.open(html.as_uri())
     page.until("document.body.dataset.errors")
     assert text in page.evaluate("document.querySelector('#viewer .soft').textContent")
+
+
+def test_several_models_have_buttons(page: Page, slab: TriangleMesh, tmp_path: Path) -> None:
+    write_glb(tmp_path / "slab.glb", slab)
+    models = [asset_model(Content().save(tmp_path, "ball.glb"), "ball"), asset_model(tmp_path / "slab.glb", "slab")]
+    view = asset_view(models)
+    path = tmp_path / "models.html"
+    path.write_text(html_document("models", view.html, style=view.style, script=view.script), encoding="utf-8")
+    page.open(path.as_uri(), 600, 700)
+    page.until(SHOWN)
+    counts = []
+    for name in ("ball", "slab", "ball"):
+        page.evaluate(f"[...document.querySelectorAll('.bar button')].find((b) => b.textContent === {name!r}).click()")
+        pressed = "[...document.querySelectorAll('.bar [aria-pressed=true]')].map((b) => b.textContent)"
+        page.until(f"{pressed}.includes({name!r})")
+        seen = canvas(page, tmp_path / f"{name}.png")
+        counts.append((page.evaluate("document.body.dataset.triangles"), (np.abs(seen - BACKGROUND) > 0.01).mean()))
+    assert [count for count, _ in counts] == ["320", str(len(slab.faces)), "320"]
+    assert counts[0] == counts[2] != counts[1] and not page.problems
 
 
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
