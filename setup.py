@@ -15,6 +15,7 @@ setup(
     package_dir={"steindreamer": "steindreamer", **{f"steindreamer.{folder}": folder for folder in FOLDERS}},
     package_data={
         "": ["py.typed"],
+        "steindreamer.pipelines.pages": ["viewer/*.js", "viewer/*.css"],
         "steindreamer.configs": ["*.yaml", "*.json"],
         "steindreamer.assets": ["**/*.safetensors", "**/*.json", "**/*.md", "*/*.jpg"],
     },

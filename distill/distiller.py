@@ -7,7 +7,7 @@ is subtracted as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Generic, cast
 
 import torch
@@ -127,6 +127,15 @@ class Distiller(nn.Module, Generic[Condition]):
     def needs_gram(self) -> bool:
         """Whether `update` uses a Gram operator."""
         return self.coefficients.needs_gram
+
+    def set_guidance_scale(self, scale: float) -> None:
+        """Change the scale of classifier-free guidance from the next call on.
+
+        Raises ValueError if the residual is not a dataclass with a field `scale`.
+        """
+        if not is_dataclass(self.residual) or "scale" not in {each.name for each in fields(self.residual)}:
+            raise ValueError(f"{type(self.residual).__name__} has no field `scale`")
+        self.residual, self.guidance_scale = replace(cast(Any, self.residual), scale=scale), scale
 
     def forward(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from html import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ..files import write_atomically
+from ..pages.images import data_uri
 from .audit import Audit
 from .drawing import layout, rendered
 from .finding import Finding
@@ -72,5 +72,5 @@ def _figure(pixels: UInt8[np.ndarray, "h w 3"], caption: str) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     text = escape(caption)
-    source = base64.b64encode(buffer.getvalue()).decode()
-    return f'<figure><img src="data:image/png;base64,{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+    source = data_uri(buffer.getvalue(), "png")
+    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'

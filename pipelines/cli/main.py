@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "list representations, methods, priors and presets; list PATTERN shows only matching names",
     "settings": "print all settings of a run with their final values",
     "compare": "compare methods over prompts and seeds",
+    "view": "show a run or a file in the browser: view RUN",
     "audit": "check whether an asset file is ready for an engine: audit FILE --preset unity",
     "probe": "measure the gradient variance of several methods on the scene of a run",
 }
@@ -60,6 +61,10 @@ def _call(name: str, words: Sequence[str]) -> int:
         from .finish import main as finish
 
         return finish(words, prog)
+    if name == "view":
+        from .view import main as view
+
+        return view(words, prog)
     if name == "list":
         from .listing import main as listing
 

@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..command import PLUGIN_HELP, Parser, exit_status
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
 from ..config.precheck import check_named_files, check_words, refused_early
 from ..console import PROGRAM
@@ -22,6 +23,7 @@ from ..settings.schema import Schema
 from ..settings.yaml_text import write_yaml
 from ..streams import complain, put, repair_streams
 from .listing import print_choices
+from .view import DEFAULT_PORT, PORT_HELP, check_view, open_view
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ def parser(prog: str = "run.py") -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace the earlier run in the folder; with --resume, only its asset"
     )
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
+    out.add_argument("--view", action="store_true", help="show and control the run in the browser (docs/watch.md)")
+    out.add_argument("--port", type=whole_number, default=DEFAULT_PORT, metavar="N", help=PORT_HELP)
     out.add_argument("--quiet", action="store_true", help="print only errors")
     out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
     out.add_argument("--settings", action="store_true", help="print all settings with their final values, and exit")
@@ -98,6 +102,8 @@ def _dispatch(options: argparse.Namespace) -> None:
     if options.list:
         print_choices(options.plugin)
         return
+    if options.view:
+        check_view(options.port)
     with refused_early(options.plugin) as known:
         _check_early(options, known)
     plugins = load_plugins(options.plugin)
@@ -109,7 +115,11 @@ def _dispatch(options: argparse.Namespace) -> None:
     if options.settings:
         put(_as_yaml(config), end="")
         return
-    generate(config, folder, resume=options.resume, overwrite=options.overwrite)
+    with ExitStack() as held:
+        watch = None
+        if options.view:
+            watch = held.enter_context(open_view(config.prompt, options.port, folder, training=True))
+        generate(config, folder, resume=options.resume, overwrite=options.overwrite, watch=watch)
 
 
 def _asked_for(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Sequence
 from html import escape
@@ -12,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import write_atomically
-from ..runs.report import STYLE
+from ..pages.document import STYLE
+from ..pages.images import data_uri, reduced_image
 from .candidates import Candidate, fixed_pairs
 from .comparison import run_folder
 from .intervals import LEVEL, Interval
@@ -170,7 +169,7 @@ def _images(r: Results, out: Path) -> str:
 
 def _figure(path: Path, caption: str) -> str:
     try:
-        image = _inline(_shrunk(path), "webp")
+        image = reduced_image(path, IMAGE_WIDTH)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # raised by Pillow for damaged files
         return f"<figure><figcaption>{caption}: {escape(str(path))} is damaged</figcaption></figure>"
     return f'<figure><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
@@ -229,18 +228,4 @@ def _note(text: str) -> str:
 def _plot(out: Path, name: str, panels: Sequence[Panel]) -> str:
     image = draw(panels)
     write_atomically(out / "plots" / f"{name}.png", image)
-    return f'<figure><img src="{_inline(image, "png")}" alt="{escape(name)}"></figure>\n'
-
-
-def _inline(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _shrunk(path: Path) -> bytes:
-    with Image.open(path) as image:
-        image = image.convert("RGB")
-        if image.width > IMAGE_WIDTH:
-            image = image.resize((IMAGE_WIDTH, round(image.height * IMAGE_WIDTH / image.width)))
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=85)
-    return buffer.getvalue()
+    return f'<figure><img src="{data_uri(image, "png")}" alt="{escape(name)}"></figure>\n'

@@ -19,7 +19,7 @@ from .config import ExportConfig
 from .detail_report import ColliderReport, LevelReport, plain_values
 from .fidelity import color_fidelity
 from .gltf import height_in_scene, size_in_file, write_glb
-from .previews import save_maps, save_mesh_sheet
+from .previews import save_maps, save_mesh_sheet, save_thumbnail
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ FILE_NAME = "asset.glb"
 IMAGE_NAME = "asset.png"
 IMAGE_SIZE = 320
 MAPS_NAME = "maps.png"
+THUMBNAIL_NAME, THUMBNAIL_SIZE = "thumbnail.png", 512
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def export_asset(
     name: str = "asset",
     provenance: dict[str, object] | None = None,
 ) -> ExportReport:
-    """Extract, clean, unwrap, bake and write `directory/asset.glb`, renders of it (`asset.png`) and its maps
-    (`maps.png`); a line per step is logged.
+    """Extract, clean, unwrap, bake and write `directory/asset.glb`, renders of it (`asset.png`, `thumbnail.png`)
+    and its maps (`maps.png`); a line per step is logged.
 
     Args:
         representation: the scene to export.
@@ -113,6 +114,7 @@ def export_asset(
     with watch("compare"):
         fidelity = color_fidelity(representation, mesh)
         save_mesh_sheet(mesh, path.with_name(IMAGE_NAME), IMAGE_SIZE)
+        save_thumbnail(mesh, path.with_name(THUMBNAIL_NAME), THUMBNAIL_SIZE)
         assert mesh.texture is not None
         base_color = to_bytes(mesh.texture.permute(1, 2, 0).numpy())
         images = [base_color, *([normal.image] if normal else []), maps.occlusion_roughness_metallic]

@@ -48,6 +48,10 @@ def clay(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "b 3 h w"]:
 
 def lit(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "b 3 h w"]:
     """A render on white under the key light."""
+    return lit_color(output, cameras) * output.opacity + 1 - output.opacity
+
+
+def lit_color(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "b 3 h w"]:
+    """The color of a render on white under the key light, without the background; valid where its opacity is not 0."""
     base = ((output.rgb - (1 - output.opacity)) / output.opacity.clamp(min=1e-3)).clamp(0, 1)
-    color = shaded(base, F.normalize(output.normal, dim=1), toward_key_light(cameras))
-    return color * output.opacity + 1 - output.opacity
+    return shaded(base, F.normalize(output.normal, dim=1), toward_key_light(cameras))

@@ -19,10 +19,12 @@ from ..devices import device_of
 from ..errors import UserError
 from ..files import write_atomically
 from ..optimization.views import ViewsConfig
-from .lighting import clay, lit
+from .lighting import clay, lit, lit_color
 
 ELEVATION, STEEPEST = 15.0, 70.0
 """Usual and steepest elevation of the views around an object, in degrees."""
+THUMBNAIL_MARGIN = 0.06
+"""Empty border of a thumbnail relative to its size."""
 MAP_SIZE = 512
 """Largest size of a map in `save_maps`, in pixels."""
 
@@ -55,6 +57,32 @@ def save_mesh_sheet(mesh: TriangleMesh, path: Path, size: int) -> None:
     _save_image(
         _sheet(outputs, cameras, lambda output, camera: (lit(output, camera), clay(output, camera), output.rgb)), path
     )
+
+
+def save_thumbnail(mesh: TriangleMesh, path: Path, size: int) -> None:
+    """Save one square image of a mesh under light, from the front right, with a transparent background (RGBA PNG).
+
+    Args:
+        mesh: the mesh, which fills the image except for `THUMBNAIL_MARGIN`.
+        path: the file.
+        size: width and height in pixels.
+    """
+    camera = _framed(Cameras.orbit([30.0], [ELEVATION], height=size), mesh)
+    output = render_mesh(mesh, camera, torch.ones(1, 3), supersample=2)
+    image = torch.cat([lit_color(output, camera) * (output.opacity > 0), output.opacity], 1)
+    _save_image(image[0], path)
+
+
+def _framed(camera: Cameras, mesh: TriangleMesh) -> Cameras:
+    """The camera with a focal length and center such that the mesh fills the image."""
+    pixels = camera.project(mesh.vertices)[0][0]
+    low, high = pixels.amin(0), pixels.amax(0)
+    scale = camera.height * (1 - 2 * THUMBNAIL_MARGIN) / float((high - low).max().clamp(min=1e-6))
+    intrinsics = camera.intrinsics.clone()
+    intrinsics[0, (0, 1), (0, 1)] *= scale
+    center = camera.intrinsics[0, :2, 2]
+    intrinsics[0, :2, 2] = center - scale * ((low + high) / 2 - center)
+    return replace(camera, intrinsics=intrinsics)
 
 
 def save_maps(maps: Sequence[UInt8[np.ndarray, "s s 3"]], path: Path) -> None:
@@ -133,7 +161,7 @@ def _sheet(
     return torch.cat([*columns], -1)
 
 
-def _save_image(image: Float[Tensor, "3 h w"], path: Path) -> None:
+def _save_image(image: Float[Tensor, "c h w"], path: Path) -> None:
     buffer = io.BytesIO()
     _to_image(image).save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,9 +177,10 @@ def _to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 
 
-def _to_image(image: Float[Tensor, "3 h w"]) -> Image.Image:
-    """Convert to an 8-bit image. Raises UserError for an image that is not finite, which would be displayed
-    incorrectly.
+def _to_image(image: Float[Tensor, "c h w"]) -> Image.Image:
+    """Convert to an 8-bit image, RGB or RGBA.
+
+    Raises UserError for an image that is not finite, which would be displayed incorrectly.
     """
     if not bool(image.isfinite().all()):
         raise UserError("the scene rendered an image that is not finite (NaN or infinite); check its render method")

@@ -35,7 +35,9 @@ FOLDERS = ("checkpoints", "previews", "asset")
 _USUAL = {
     "checkpoints": is_checkpoint,
     "previews": re.compile(r"([0-9]{6,}|final|(coarse|geometry|texture)(-start)?)\.png").fullmatch,
-    "asset": re.compile(r"(particle_[0-9]+/)?(asset\.(glb|png|ply)|asset_(lods|collider)\.glb|maps\.png)").fullmatch,
+    "asset": re.compile(
+        r"(particle_[0-9]+/)?(asset\.(glb|png|ply)|asset_(lods|collider)\.glb|(maps|thumbnail)\.png)"
+    ).fullmatch,
 }
 """Patterns of file names that every run may write; other names are listed in the manifest."""
 

@@ -1,28 +1,31 @@
-"""HTML report of a run (report.html): one page without scripts or external resources."""
+"""HTML report of a run (report.html): one page with the asset in it, which loads nothing."""
 
 from __future__ import annotations
 
-import json
-import math
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
+
+from PIL import Image
 
 from ..config.run_config import RunConfig
 from ..export import ExportReport
-from ..export.asset import IMAGE_NAME, MAPS_NAME
 from ..files import read_regular, write_atomically
+from ..pages.asset_view import AssetView, asset_model, asset_view
+from ..pages.charts import line_chart
+from ..pages.document import html_document
+from ..pages.images import data_uri, reduced_image
+from .training_log import read_records
 
+IMAGE_WIDTH = 1280
+"""Largest width of an embedded preview grid in pixels."""
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222}
-h1{margin:0}h2{margin:2rem 0 .5rem;font-size:1.15rem}.soft{color:#666}a{color:#164}
-.top{display:flex;gap:2rem;align-items:center;flex-wrap:wrap;margin-top:1rem}.top img{border:1px solid #ddd}
-figure{margin:0 0 1rem}img{max-width:100%}figcaption,.soft{font-size:.87rem;color:#666}
-table{border-collapse:collapse}td,th{padding:.15rem 1.2rem .15rem 0;text-align:left;font-weight:normal}th{color:#666}
-svg{background:#f7f7f7;display:block}text{font:11px system-ui,sans-serif;fill:#666}
-pre{background:#f7f7f7;padding:1rem;overflow:auto}
+.grid{min-width:40rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1rem}
+.top{display:flex;gap:2rem;align-items:flex-start;flex-wrap:wrap;margin-top:1rem}.files{max-width:24rem}
 """
-COLORS = ("#1a7f5a", "#c2571a")
 
 
 def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport], seconds: float) -> None:
@@ -34,59 +37,46 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
         exports: One report per particle; empty without an asset.
         seconds: Duration of the whole run.
     """
-    records = _records(folder / "metrics.jsonl")
     names = config.names
-    turntable = (
-        '<img src="turntable.webp" alt="turntable of the scene">' if (folder / "turntable.webp").exists() else ""
-    )
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
-    asset = "".join(_asset(export, folder, index) for index, export in enumerate(exports))
-    variances = {"variance": names["method"].upper()}
-    if names["method"] != "sds":
-        variances["variance_sds"] = "SDS with the same draws"
-    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(config.prompt)}</title>
-<style>{STYLE}</style>
-<h1>{escape(config.prompt)}</h1>
+    view, asset = _asset(exports)
+    settings = (folder / "config.yaml").read_text(encoding="utf-8")
+    body = f"""<h1>{escape(config.prompt)}</h1>
 <p class="soft">{escape(config.first_representation)} by {escape(names["method"])} with prior {escape(names["prior"])},
 {stages} steps, seed {config.seed}, {seconds:.0f} s in total</p>
-<div class="top">{turntable}<div>{_table(_facts(exports[0])) if exports else ""}<p>{_links(folder)}</p></div></div>
-{asset}<h2>The scene</h2>
-{_figure("previews/final.png", "After the last step: color, clay and normals.")}
+{asset}
+<h2>Files</h2>
+<div class="top">{_turntable(folder)}<p class="files">{_links(folder)}</p></div>
+<h2>The scene</h2>
+{_grid(folder, "final", "after the last step: color, clay and normals")}
+{_conversions(folder, config)}
 <h2>Optimization</h2>
-{_chart(records, {"loss": "half the squared weighted residual, summed over the latent"}, "distillation loss")}
-{_chart(records, variances, "gradient variance over noise draws, summed over the latent")}
-<details><summary>Settings</summary><pre>{escape((folder / "config.yaml").read_text(encoding="utf-8"))}</pre></details>
-</html>
+<div class="charts">{_charts(folder, config)}</div>
+<h2>Repeat this run</h2>
+<p>In the run's folder:</p>
+<pre>{escape(_command(config))}</pre>
+<details><summary>Settings</summary><pre>{escape(settings)}</pre></details>
 """
+    page = html_document(config.prompt, body, style=STYLE + view.style, script=view.script)
     write_atomically(folder / "report.html", page.encode("utf-8", "replace"))
 
 
-def _records(training_log: Path) -> list[dict[str, float]]:
-    """Read the numeric values of each line of the training_log; lines that are not records are skipped."""
-    if not training_log.exists():
-        return []
-    found = []
-    for line in read_regular(training_log).decode("utf-8", "replace").splitlines():
-        try:
-            record = json.loads(line)
-            values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
-        except (ValueError, AttributeError, OverflowError, RecursionError):
-            continue
-        if math.isfinite(values.get("step", math.nan)):
-            found.append({key: value for key, value in values.items() if math.isfinite(value)})
-    return found
-
-
-def _asset(export: ExportReport, folder: Path, particle: int) -> str:
-    """Render the section of one particle; the facts about the first one are at the top of the page."""
-    beside = export.path.parent.relative_to(folder).as_posix()
-    names = ("base color", *(["normal map"] if export.normal_map else []), "occlusion, roughness and metalness")
-    image = _figure(f"{beside}/{IMAGE_NAME}", "The exported mesh under light, as clay, and its base color.") + _figure(
-        f"{beside}/{MAPS_NAME}", f"Its maps: {', '.join(names)}."
-    )
-    if particle == 0:
-        return f"<h2>The asset</h2>{image}\n"
-    return f"<h2>The asset of particle {particle + 1}</h2>{_table(_facts(export))}{image}\n"
+def _asset(exports: Sequence[ExportReport]) -> tuple[AssetView, str]:
+    """The view of the assets of all particles, and the section with it and their facts."""
+    if not exports:
+        return AssetView("", "", ""), ""
+    several = len(exports) > 1
+    try:
+        view = asset_view(
+            [asset_model(export.path, f"particle {i + 1}" if several else "asset") for i, export in enumerate(exports)]
+        )
+    except OSError as error:
+        text = escape(f"The asset is not in this page: {error.filename}: {error.strerror}.")
+        view = AssetView(f"<p>{text}</p>", "", "")
+    tables = ""
+    for index, export in enumerate(exports):
+        tables += (f"<h3>Particle {index + 1}</h3>" if several else "") + _table(_facts(export))
+    return view, f"<h2>The asset</h2>{view.html}{tables}"
 
 
 def _facts(export: ExportReport) -> dict[str, str]:
@@ -110,10 +100,18 @@ def _table(facts: Mapping[str, str]) -> str:
     return f"<table>{rows}</table>"
 
 
+def _turntable(folder: Path) -> str:
+    path = folder / "turntable.webp"
+    if not path.is_file():
+        return ""
+    return f'<img src="{data_uri(read_regular(path), "webp")}" alt="turntable of the scene">'
+
+
 def _links(folder: Path) -> str:
-    """Render links to every file of the asset and to the training_log."""
+    """Render links to every file of the asset, and to the files of the run."""
     asset = folder / "asset"
-    files = [*sorted(asset.glob("*")), *sorted(asset.glob("*/*")), folder / "metrics.jsonl"]
+    beside = ("turntable.webp", "metrics.jsonl", "config.yaml")
+    files = [*sorted(asset.glob("*")), *sorted(asset.glob("*/*")), *(folder / name for name in beside)]
     return " · ".join(
         f'<a href="{escape(path.relative_to(folder).as_posix())}">{escape(_name(path, asset))}</a> {_size(path)}'
         for path in files
@@ -131,29 +129,54 @@ def _size(path: Path) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
-def _figure(source: str, caption: str) -> str:
-    text = escape(caption)
-    return f'<figure><a href="{source}"><img src="{source}" alt="{text}"></a><figcaption>{text}</figcaption></figure>'
+def _conversions(folder: Path, config: RunConfig) -> str:
+    """Render the preview grids before and after each conversion between stages."""
+    stages, out = list(config.active_stages()), ""
+    for before, after in pairwise(stages):
+        if config.takes_over(after):
+            out += _grid(folder, before, f"before the conversion: the end of stage {before}")
+            out += _grid(folder, f"{after}-start", f"after the conversion: the start of stage {after}")
+    return f"<h2>Conversions</h2>{out}" if out else ""
 
 
-def _chart(records: Sequence[Mapping[str, float]], curves: Mapping[str, str], title: str = "") -> str:
-    """Render curves over the steps on one linear axis from 0; empty for fewer than two points."""
-    points = {key: [(record["step"], record[key]) for record in records if key in record] for key in curves}
-    if min(len(curve) for curve in points.values()) < 2:
+def _grid(folder: Path, name: str, caption: str) -> str:
+    """Render a preview grid; empty if there is none, or if it is damaged."""
+    path, text = folder / "previews" / f"{name}.png", escape(caption)
+    try:
+        image = reduced_image(path, IMAGE_WIDTH)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # raised by Pillow for damaged files
         return ""
-    width, height, left, bottom = 720, 180, 60, 24
-    last = max(curve[-1][0] for curve in points.values())
-    top = max(value for curve in points.values() for _, value in curve) or 1.0
-    scale_x, scale_y = (width - left - 10) / last, (height - bottom - 12) / top
-    lines, legend = "", []
-    for (key, curve), color in zip(points.items(), COLORS, strict=False):
-        path = " ".join(f"{left + x * scale_x:.1f},{height - bottom - y * scale_y:.1f}" for x, y in curve)
-        lines += f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-        legend.append(f'<span style="color:{color}">{escape(curves[key])}</span>')
-    caption = (f"{escape(title)}: " if title else "") + ", ".join(legend)
-    return f"""<figure><figcaption>{caption}</figcaption>
-<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
-<path d="M{left} 8V{height - bottom}H{width - 10}" fill="none" stroke="#bbb"/>
-<text x="{left - 6}" y="16" text-anchor="end">{top:.2g}</text>
-<text x="{left - 6}" y="{height - bottom}" text-anchor="end">0</text>
-<text x="{width - 10}" y="{height - 8}" text-anchor="end">step {last:.0f}</text>{lines}</svg></figure>"""
+    return (
+        f'<figure><div class="scroll"><a href="previews/{escape(name)}.png"><img class="grid" src="{image}" '
+        f'alt="{text}"></a></div><figcaption>{text}</figcaption></figure>'
+    )
+
+
+def _charts(folder: Path, config: RunConfig) -> str:
+    records = read_records(folder / "metrics.jsonl")
+    borders, step = {}, 0
+    for name, stage in config.active_stages().items():
+        borders[name] = step
+        step += stage.steps
+
+    def curve(key: str) -> list[tuple[float, float]]:
+        return [(record["step"], record[key]) for record in records if key in record]
+
+    variances = {config.names["method"].upper(): curve("variance")}
+    ratio = ""
+    if config.names["method"] != "sds":
+        variances["SDS with the same draws"] = curve("variance_sds")
+        ratios = [r["variance"] / r["variance_sds"] for r in records if "variance" in r and r.get("variance_sds")]
+        ratio = f" ({sum(ratios) / len(ratios):.0%} of SDS on average)" if ratios else ""
+    loss = {"half the squared weighted residual, summed over the latent": curve("loss")}
+    return (
+        line_chart("distillation loss", loss, borders)
+        + line_chart(f"gradient variance over noise draws, summed over the latent{ratio}", variances, borders)
+        + line_chart("time", {"seconds per step": curve("seconds_per_step")}, borders)
+    )
+
+
+def _command(config: RunConfig) -> str:
+    """The command that repeats the run from its folder into a new one."""
+    plugins = [word for path in config.plugins for word in ("--plugin", path)]
+    return shlex.join(["steindreamer", "run", "--preset", "config.yaml", *plugins, "--out", "again"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from steindreamer.representations import Representation, TriangleMesh
 
 from ..export import ExportReport
 from ..files import read_regular
+from ..pages.asset_view import asset_model, asset_page
 
 _FILES = {
     "asset": "asset/asset.glb",
     "image": "asset/asset.png",
+    "thumbnail": "asset/thumbnail.png",
     "turntable": "turntable.webp",
     "preview": "previews/final.png",
     "report": "report.html",
@@ -49,7 +52,8 @@ class Result:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Files of the run by type: asset, image, turntable, preview, report, metrics, summary, config."""
+        """Files of the run by type: asset, image, thumbnail, turntable, preview, report, metrics, summary,
+        config."""
         paths = {name: self.folder / path for name, path in _FILES.items()}
         return {name: path for name, path in paths.items() if path.is_file()}
 
@@ -58,3 +62,13 @@ class Result:
         """Records of metrics.jsonl: loss, coefficients and gradient variance, averaged over several steps."""
         text = read_regular(self.folder / "metrics.jsonl").decode("utf-8", "replace")
         return [json.loads(line) for line in text.splitlines()]
+
+    def _repr_html_(self) -> str | None:
+        """Interactive 3D view of the asset in a notebook; None with `export.enabled=false`."""
+        if self.asset is None:
+            return None
+        page = escape(asset_page(asset_model(self.asset), self.asset.stem))
+        return (
+            f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width:100%;height:48rem;border:0" '
+            'title="3D view of the asset"></iframe>'
+        )

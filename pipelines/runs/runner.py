@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,11 +41,9 @@ from .signals import Signals, signals_handled
 from .time_left import expected_stages
 from .training_log import TrainingLog
 from .watchdog import Watchdog, watched
+from .watching import Watch, Wish
 
 logger = logging.getLogger(__name__)
-
-Watch = Callable[[Stage], None]
-"""Callback invoked with a stage before its first step and after each step; must not modify it."""
 
 
 def generate(
@@ -222,7 +220,7 @@ class _Run:
     def _run_stages(self, stage: Stage) -> Stage:
         """Run this stage and all later ones; returns the last stage."""
         while True:
-            self._optimize(stage)
+            wish = self._optimize(stage)
             if stage.has_learned_nothing:
                 raise UserError(
                     f"all {stage.config.steps} steps of stage '{stage.name}' were skipped because of non-finite "
@@ -231,7 +229,7 @@ class _Run:
                 )
             self._save_scene(stage)
             self.watchdog.feed(f"the conversion from stage '{stage.name}'")
-            following = self.pipeline.following(stage)
+            following = None if wish is Wish.EXPORT else self.pipeline.following(stage)
             if following is None:
                 return stage
             self._image(stage, stage.name)
@@ -239,21 +237,18 @@ class _Run:
             self._image(stage, f"{stage.name}-start")
             self.training_log.restart_clock()
 
-    def _optimize(self, stage: Stage) -> None:
+    def _optimize(self, stage: Stage) -> Wish | None:
+        """Take the remaining steps of a stage, unless the watch ends the run: returns its wish."""
         steps, output, training_log = stage.config.steps, self.config.output, self.training_log
         with self.signals.wait():
-            if self.watch is not None:
-                self.watchdog.feed(f"the measurement after step {stage.total}")
-                self.watch(stage)
-                training_log.restart_clock()
-            while stage.done < steps:
+            wish = self._consult(stage)
+            while stage.done < steps and wish is None:
                 self.watchdog.feed(f"step {stage.total + 1}")
                 training_log.record(stage.step())
-                if self.watch is not None:
-                    self.watch(stage)
+                wish = self._consult(stage)
                 last, interrupted = stage.done == steps, self.signals.number
                 due = output.checkpoint_every and stage.done % output.checkpoint_every == 0
-                if interrupted or last or due:
+                if interrupted or last or due or wish:
                     training_log.flush()
                     self._save(stage)
                 if interrupted:
@@ -261,8 +256,20 @@ class _Run:
                 if output.preview_every and stage.done % output.preview_every == 0 and not last:
                     self._image(stage, f"{stage.total:06d}")
                 training_log.restart_clock()
-        if self.signals.number:  # the last step is already saved
-            raise Interrupted(self.folder, stage.total, self.signals.number)
+        if self.signals.number or wish is Wish.STOP:  # the last step is already saved
+            raise Interrupted(self.folder, stage.total, self.signals.number or signal.SIGINT)
+        return wish
+
+    def _consult(self, stage: Stage) -> Wish | None:
+        """Call the watch, again while it asks to wait."""
+        if self.watch is None:
+            return None
+        wish: Wish | None = Wish.WAIT
+        while wish is Wish.WAIT and not self.signals.number:
+            self.watchdog.feed(f"the measurement after step {stage.total}")
+            wish = self.watch(stage)
+        self.training_log.restart_clock()
+        return None if wish is Wish.WAIT else wish
 
     def _save(self, stage: Stage) -> None:
         stage.check_finite()

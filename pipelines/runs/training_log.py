@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import append_text, write_atomically
+from ..files import append_text, read_regular, write_atomically
 from ..optimization.stage import StepInfo
 from .time_left import ExpectedStage, TimeLeft
 
@@ -88,6 +88,22 @@ class TrainingLog:
             if line["variance_sds"] and line["variance"] != line["variance_sds"]:
                 text += f" ({line['variance'] / line['variance_sds']:.0%} of SDS)"
         return text
+
+
+def read_records(path: Path) -> list[dict[str, float]]:
+    """The numeric values of each line of a metrics.jsonl; lines that are not records are skipped."""
+    if not path.exists():
+        return []
+    found = []
+    for line in read_regular(path).decode("utf-8", "replace").splitlines():
+        try:
+            record = json.loads(line)
+            values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+        except (ValueError, AttributeError, OverflowError, RecursionError):
+            continue
+        if math.isfinite(values.get("step", math.nan)):
+            found.append({key: value for key, value in values.items() if math.isfinite(value)})
+    return found
 
 
 def _step_of(line: bytes) -> int | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browser import CHROMIUM, browser
 
 from steindreamer import atomic_file
 from steindreamer.pipelines import load_config
@@ -47,10 +50,36 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_written_is_known_and_linked(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {*FILES, *FOLDERS} - {FILE_NAME}
     page = (finished / "report.html").read_text()
-    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    links = re.findall(r'(?:href|src)="(?!data:)([^"]+)"', page)
     assert {"asset/asset.glb", "asset/asset.ply", "asset/asset.png", "turntable.webp"} <= set(links)
-    assert all((finished / link).is_file() for link in links)
-    assert page.count("<polyline") == 3, "loss, and the variance of both estimators"
+    assert all((finished / link).is_file() for link in links) and not re.search(r'src="(?!data:)', page)
+    assert page.count("<polyline") == 4, "loss, the variance of both estimators, and seconds"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+def test_the_report_opens_offline_with_the_asset_in_it(finished: Path, tmp_path: Path) -> None:
+    """Moved away from the run's folder, the page still shows everything."""
+    alone = tmp_path / "alone.html"
+    shutil.copy(finished / "report.html", alone)
+    export = json.loads((finished / "summary.json").read_text())["exports"][0]
+    with browser(tmp_path) as page:
+        page.open(f"{alone.as_uri()}#mode=clay&yaw=200", 360, 740, phone=True)
+        page.until("document.body.dataset.frames > 0")
+        data = page.evaluate("({...document.body.dataset})")
+        assert (data["mode"], data["triangles"]) == ("clay", str(export["faces"])) and "errors" not in data
+        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert [url for url in page.requests if not url.startswith("data:")] == [alone.as_uri()]
+        assert not page.problems
+
+
+def test_the_report_names_a_command_that_repeats_the_run(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command,) = re.findall(r"<pre>steindreamer run (.*)</pre>", (finished / "report.html").read_text())
+    monkeypatch.chdir(finished)
+    assert main([*shlex.split(html.unescape(command)), "--settings"]) == 0
+    assert capsys.readouterr().out == (finished / "config.yaml").read_text()
 
 
 def test_how_the_prompt_is_read_is_one_line_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +132,7 @@ def test_a_run_without_an_asset_and_one_after_all(tmp_path: Path, capsys: pytest
     assert [path.name for path in (folder / "asset").iterdir()] == ["asset.ply"]
     assert json.loads((folder / "summary.json").read_text())["exports"] == []
     page = (folder / "report.html").read_text()
-    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    links = re.findall(r'(?:href|src)="(?!data:)([^"]+)"', page)
     assert "previews/final.png" in links and all((folder / link).is_file() for link in links)
     assert "The asset" not in page and "triangles" not in page
     assert main(["--quiet", "--resume", "--out", str(folder), "export.enabled=true", "export.source=auto"]) == 0

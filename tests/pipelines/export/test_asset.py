@@ -204,6 +204,19 @@ def test_report_of_a_whole_export(exported: ExportReport) -> None:
     assert list(report.seconds) == ["views", "surface", "cleanup", "unwrap", "bake", "maps", "write", "compare"]
 
 
+def test_thumbnail_is_square_transparent_and_filled(exported: ExportReport) -> None:
+    with Image.open(exported.path.with_name("thumbnail.png")) as image:
+        assert image.size == (512, 512) and image.mode == "RGBA"
+        pixels = np.asarray(image).astype(float)
+    solid = pixels[..., 3] == 255
+    rows, columns = np.nonzero(pixels[..., 3] > 0)
+    assert max(np.ptp(rows), np.ptp(columns)) == pytest.approx(0.88 * 512, abs=4)
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(256, abs=3)
+    assert 0.1 < solid.mean() < 0.8 and (pixels[..., 3] == 0).mean() > 0.1
+    light = pixels[solid][:, :3].max(1)
+    assert light.max() > 200 and np.percentile(light, 1) > 10 and light.std() > 20
+
+
 def test_file_obeys_the_rules(exported: ExportReport) -> None:
     tree, body = parse(exported.path)
     primitive = tree["meshes"][0]["primitives"][0]

@@ -88,9 +88,9 @@ def test_images_and_report_show_all_particles(finished: tuple[Path, str]) -> Non
         upper, lower = sheet.crop((0, 0, 80, 48)), sheet.crop((0, 48, 80, 96))
         assert upper.tobytes() != lower.tobytes()
     page = (folder / "report.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    sources = re.findall(r'(?:src|href)="(?!data:)([^"]+)"', page)
     assert {f"asset/{name}.png" for name in ("asset", "maps", "particle_2/asset", "particle_2/maps")} <= set(sources)
-    assert "asset/particle_2/asset.glb" in sources and "particle 2" in page
+    assert "asset/particle_2/asset.glb" in sources and "Particle 2" in page and page.count("application/base64") == 2
     assert all((folder / source).is_file() for source in sources)
 
 

@@ -1,0 +1,77 @@
+"""The command line of `steindreamer view`, and the live view of `steindreamer run --view`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
+from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
+from ..errors import UserError
+from ..streams import repair_streams
+
+if TYPE_CHECKING:
+    from ..live.view import LiveView
+
+DEFAULT_PORT = 8080
+PORT_HELP = f"port of the view on 127.0.0.1 (default: {DEFAULT_PORT}); if it is taken, the next free one is used"
+
+
+def parser(prog: str = "steindreamer view") -> argparse.ArgumentParser:
+    """The argument parser of the command line."""
+    out = Parser(
+        prog=prog,
+        description="Show a scene in the browser: the newest checkpoint of a run, a splat file (.ply) or a mesh file. "
+        "Ctrl-C ends it.",
+        allow_abbrev=False,
+    )
+    out.add_argument("scene", type=Path, metavar="RUN|FILE", help="the run's folder, or a file; it is not changed")
+    out.add_argument("--port", type=whole_number, default=DEFAULT_PORT, metavar="N", help=PORT_HELP)
+    out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
+    out.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "steindreamer view") -> int:
+    """Run the command line. Returns the exit status: 1 error, 2 usage error, 128 + a signal's number when it ends."""
+    repair_streams()
+    options = parser(prog).parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return exit_status(lambda: _run(options), debug=options.debug, stopped="stopped; nothing was changed")
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_view(options.port)
+    check_plugin_files(options.plugin)
+    load_plugins(options.plugin)
+
+    from ..live.scenes import scene_of
+    from ..runs.resuming import readable_settings
+
+    is_run = options.scene.is_dir()
+    if is_run:
+        refuse_missing_plugins(readable_settings(options.scene), options.plugin)
+    scene, text = scene_of(options.scene)
+    with open_view(
+        options.scene.resolve().name, options.port, options.scene if is_run else None, training=False
+    ) as view:
+        view.show(scene, text)
+
+
+def check_view(port: int) -> None:
+    """Raises UserError if viser is not installed, or for a port out of range."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port is {port}; give a number from 1 to 65535")
+    if importlib.util.find_spec("viser") is None:
+        raise UserError("the view needs the package viser; to install it: pip install 'steindreamer[view]'")
+
+
+def open_view(title: str, port: int, folder: Path | None, *, training: bool) -> LiveView:
+    """Start a live view; the arguments are those of `LiveView`. Raises UserError if no port is free."""
+    from ..live.view import LiveView
+
+    return LiveView(title, port=port, folder=folder, training=training)

@@ -1,0 +1,108 @@
+"""Scenes to view: the newest checkpoint of a run, a splat file or a mesh file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from steindreamer.representations import (
+    Cameras,
+    GaussiansConfig,
+    RenderOutput,
+    Representation,
+    ensemble_of,
+    vertex_normals,
+)
+from steindreamer.representations.mesh.file import read_fitted_mesh
+from steindreamer.representations.mesh.painted import PaintedMesh
+from steindreamer.representations.mesh.rasterization import interpolate, rasterize
+
+from ..config.run_config import read_config
+from ..errors import DamagedCheckpoint, UserError
+from ..optimization.component_checks import blank_scene
+from ..runs.checkpoint import Checkpoint, restore_newest
+
+
+class MeshScene(Representation):
+    """A mesh with its materials that is only viewed; faces are rendered from both sides, without antialiasing."""
+
+    def __init__(self, mesh: PaintedMesh) -> None:
+        super().__init__()
+        self.mesh = mesh
+        self.normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        return {}
+
+    def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
+        fragments = rasterize(self.mesh.vertices, self.mesh.faces, cameras)
+        mask = fragments.triangle >= 0
+        rgb = background[:, None, None].expand(*mask.shape, 3).clone()
+        rgb[mask] = self.mesh.colors_at(fragments.triangle[mask].long(), fragments.barycentrics[mask])
+        normal = F.normalize(interpolate(fragments, self.mesh.faces, self.normals.float()), dim=1)
+        normal = torch.where(fragments.front[:, None], normal, -normal) * mask[:, None]
+        return RenderOutput(rgb.permute(0, 3, 1, 2), mask[:, None].float(), fragments.depth[:, None], normal)
+
+
+def scene_of(path: Path) -> tuple[Representation, str]:
+    """The scene of a run's folder or of a file, and a line that describes it. Raises UserError."""
+    try:
+        if path.is_dir():
+            return _run_scene(path)
+        if not path.is_file():
+            raise UserError(f"there is no file or folder {path}; give the folder of a run, a splat file or a mesh file")
+        return _file_scene(path)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(error) from error
+
+
+def _run_scene(folder: Path) -> tuple[Representation, str]:
+    """The scene of the newest undamaged checkpoint, without loading the prior."""
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"no run to view: {folder / 'config.yaml'} does not exist; give a run's folder or a file")
+    config = read_config(folder / "config.yaml")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def use(checkpoint: Checkpoint) -> tuple[Representation, str]:
+        stage = checkpoint.metadata.get("stage")
+        if stage not in config.active_stages():
+            raise DamagedCheckpoint(f"is from stage {stage!r}, which config.yaml does not have")
+        chosen = config.representation_of(stage)
+        scene = ensemble_of([blank_scene(chosen.config, device, chosen.path) for _ in range(config.particles)])
+        prefix = "representation."
+        try:
+            scene.load_tensors(
+                {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
+            )
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DamagedCheckpoint(f"does not fit the settings: {error}") from None
+        return scene, f"'{config.prompt}': {chosen.name} after step {checkpoint.step}, in stage '{stage}'"
+
+    found, damage = restore_newest(folder / "checkpoints", use)
+    if found is None:
+        reason = f": {damage[-1]}" if damage else " yet"
+        raise UserError(f"{folder} has no usable checkpoint{reason}; view a file of its asset/ folder instead")
+    return found
+
+
+def _file_scene(path: Path) -> tuple[Representation, str]:
+    if path.suffix.lower() == ".ply" and _has_splats(path):
+        scene = GaussiansConfig(initial_ply=str(path)).build(torch.Generator().manual_seed(0), torch.device("cpu"))
+        return scene, f"{path.name}: {len(scene.means):,} Gaussians"
+    mesh, _ = read_fitted_mesh(path)
+    return MeshScene(mesh), f"{path.name}: {len(mesh.faces):,} triangles"
+
+
+def _has_splats(path: Path) -> bool:
+    """Whether the header of a .ply file has the properties of splats."""
+    with path.open("rb") as file:
+        header = file.read(1 << 14).split(b"end_header")[0]
+    return b"f_dc_0" in header and b"rot_0" in header

@@ -1,0 +1,422 @@
+"""The live view: it draws what the scene renders, obeys its commands between steps, and changes nothing by watching."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM
+from browser import browser as open_browser
+from PIL import Image
+
+pytest.importorskip("viser", reason="needs the extra `view`")
+import websockets
+
+from steindreamer.distill import METHODS
+from steindreamer.pipelines import load_config
+from steindreamer.pipelines.cli.main import main
+from steindreamer.pipelines.errors import Interrupted, UserError
+from steindreamer.pipelines.live import view as live_view
+from steindreamer.pipelines.live.guarded_server import is_local
+from steindreamer.pipelines.live.looks import LOOKS, camera_of, draw
+from steindreamer.pipelines.live.scenes import scene_of
+from steindreamer.pipelines.live.view import LiveView
+from steindreamer.pipelines.optimization.stage import Stage
+from steindreamer.pipelines.runs.checkpoint_record import checkpoint_steps
+from steindreamer.pipelines.runs.pipeline import Pipeline
+from steindreamer.pipelines.runs.result import Result
+from steindreamer.pipelines.runs.runner import generate
+from steindreamer.pipelines.runs.watching import Wish
+from steindreamer.representations import Cameras, GaussiansConfig
+
+SETTINGS = [
+    "stages.coarse.steps=4", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
+    "prior.objects=1", "output.log_every=2", "output.image_size=16", "output.turntable_frames=0",
+    "output.preview_every=0", "export.resolution=16", "export.view_size=32", "export.cameras=8",
+    "export.texture_size=64", "export.face_budget=400",
+]  # fmt: skip
+SCENES = {
+    "gaussians": ["representation.count=300", "representation.opacity=0.5"],
+    "nerf": ["stages.coarse.steps=2"],
+    "dmtet": ["representation.resolution=16", "stages.coarse.steps=2"],
+}
+
+
+def config(representation: str = "gaussians", *more: str) -> Any:
+    return load_config(
+        "cpu",
+        prompt="a red mug",
+        representation=representation,
+        prior="world",
+        refine=False,
+        overrides=[*SETTINGS, *SCENES[representation], *more],
+    )
+
+
+def saved(folder: Path, step: int) -> str:
+    return hashlib.sha256((folder / "checkpoints" / f"{step:06d}.safetensors").read_bytes()).hexdigest()
+
+
+@dataclass
+class Browser:
+    """Stands in for a connected browser whose camera turns at every look."""
+
+    turns: bool = True
+    fails: bool = False
+    images: list[np.ndarray] = field(default_factory=list)
+    angle: float = 0.0
+
+    @property
+    def camera(self) -> Any:
+        self.angle += 10.0 if self.turns else 0.0
+        pose = Cameras.orbit([self.angle], [15.0]).camera_to_world[0]
+        x, y, z, w = quaternion(pose[:3, :3])
+        return SimpleNamespace(
+            wxyz=(w, x, y, z), position=pose[:3, 3].numpy(), fov=0.7, aspect=1.5, update_timestamp=1.0
+        )
+
+    @property
+    def scene(self) -> Browser:
+        return self
+
+    def set_background_image(self, image: np.ndarray, **_: Any) -> None:
+        if self.fails:
+            raise ConnectionResetError("closed in the middle of a frame")
+        self.images.append(image)
+
+    def flush(self) -> None:
+        pass
+
+
+def quaternion(rotation: torch.Tensor) -> np.ndarray:
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix(rotation.double().numpy()).as_quat()
+
+
+@pytest.fixture
+def view(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
+    with LiveView("a test", port=18080) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return generate(config(), tmp_path_factory.mktemp("runs") / "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Result) -> Path:
+    return finished.folder
+
+
+@pytest.mark.parametrize("representation", ["gaussians", "nerf", "dmtet"])
+def test_a_watched_run_ends_in_the_same_bits(
+    view: LiveView, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str
+) -> None:
+    quiet, steps = undisturbed, 4 if representation == "gaussians" else 2
+    if representation != "gaussians":
+        quiet = tmp_path / "quiet"
+        generate(config(representation, "export.enabled=false"), quiet)
+    browser, broken = Browser(), Browser(fails=True)
+    monkeypatch.setattr(view.server, "get_clients", lambda: {0: broken, 1: browser})
+    monkeypatch.setattr(live_view, "MOVING_HEIGHT", 32)
+    looks = iter([*LOOKS, *LOOKS])
+
+    def watch(stage: Stage) -> Wish | None:
+        view._look.value = next(looks)
+        return view(stage)
+
+    generate(config(representation, "export.enabled=false"), tmp_path / "watched", watch=watch)
+    assert len(browser.images) == steps + 1 and {each.shape for each in browser.images} == {(32, 48, 3)}
+    assert saved(tmp_path / "watched", steps) == saved(quiet, steps)
+
+
+def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCaptureFixture) -> None:
+    stage = Pipeline(config()).first()
+    put = view._commands.put
+    assert view(stage) is None
+    put(("pause", 0.0))
+    assert [view(stage), view(stage)] == [Wish.WAIT] * 2 and "paused" in view._status.content
+    put(("step", 0.0))
+    assert [view(stage), view(stage)] == [None, Wish.WAIT]
+    put(("pause", 0.0))
+    assert [view(stage), view(stage)] == [None, None]
+    assert view._guidance.value == stage.distiller.guidance_scale
+    put(("guidance", 3.5))
+    for garbage in (float("nan"), 1e9, "text", None):
+        put(("guidance", garbage))  # pyright: ignore
+    assert view(stage) is None and stage.distiller.guidance_scale == 3.5
+    assert [line for line in caplog.messages if "guidance" in line] == [
+        "step 0: guidance scale 1 -> 3.5 in the view; config.yaml does not contain it, and a resumed run does not use "
+        "it"
+    ]
+    again = Pipeline(config()).first()
+    assert view(again) is None and again.distiller.guidance_scale == 3.5, "it holds for later stages"
+    for command, wish in (("export", Wish.EXPORT), ("stop", Wish.STOP)):
+        put((command, 0.0))
+        assert view(stage) is wish
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"vsd"}))  # which needs a prior with a LoRA denoiser
+def test_every_method_takes_another_guidance_scale(name: str) -> None:
+    from small_world import TwoModes, make_estimator
+
+    prior: Any = TwoModes()
+    given, changed = (METHODS[name](guidance_scale=scale).build(prior, make_estimator()) for scale in (5.0, 2.0))
+    changed.set_guidance_scale(5.0)
+    assert changed.residual == given.residual and changed.guidance_scale == 5.0
+
+
+@pytest.mark.parametrize("wish", [Wish.STOP, Wish.EXPORT])
+def test_a_stopped_run_resumes_to_the_same_bits(undisturbed: Path, tmp_path: Path, wish: Wish) -> None:
+    folder, calls = tmp_path / "run", []
+    without_export = config("gaussians", "export.enabled=false")
+
+    def watch(stage: Stage) -> Wish | None:
+        calls.append(stage.total)
+        if calls.count(stage.total) < 3:
+            return Wish.WAIT
+        return wish if stage.total == 2 else None
+
+    if wish is Wish.STOP:
+        with pytest.raises(Interrupted, match=r"step 2 is saved"):
+            generate(without_export, folder, watch=watch)
+        assert not (folder / "asset" / "asset.glb").exists()
+    else:
+        result = generate(config(), folder, watch=watch)
+        assert result.asset is not None and result.asset.is_file()
+    assert calls == [0, 0, 0, 1, 1, 1, 2, 2, 2] and checkpoint_steps(folder / "checkpoints") == [2]
+    generate(without_export, folder, resume=True)
+    assert saved(folder, 4) == saved(undisturbed, 4)
+
+
+def test_a_paused_run_ends_on_a_signal(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    def watch(stage: Stage) -> Wish | None:
+        if stage.total == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return Wish.WAIT
+        return None
+
+    with pytest.raises(Interrupted, match="SIGTERM; step 1 is saved"):
+        generate(config(), tmp_path / "run", watch=watch)
+
+
+def test_images_are_drawn_when_they_change_and_larger_at_rest(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    monkeypatch.setattr(live_view, "time", SimpleNamespace(perf_counter=clock))
+    browser, scene = Browser(turns=False), GaussiansConfig(count=50).build(torch.Generator().manual_seed(0))
+    monkeypatch.setattr(view.server, "get_clients", lambda: {0: browser})
+    view._draw(scene, is_idle=True)
+    view._draw(scene, is_idle=True)
+    assert [len(each) for each in browser.images] == [160]
+    now[0] += 0.35
+    view._draw(scene, is_idle=True)
+    view._draw(scene, is_idle=True)
+    assert [len(each) for each in browser.images] == [160, 384]
+    for _ in range(200):
+        view._version += 1
+        view._draw(scene, is_idle=False)
+    assert 8 < len(browser.images) < 16, "an image takes 0.02 s, so there is one in 0.2 s"
+
+
+@pytest.mark.parametrize(("height", "particle", "look"), [(1e9, -3, "rgb"), ("x", None, "rgb"), (384, 1, "unknown")])
+def test_controls_with_any_value_do_not_disturb(
+    view: LiveView, monkeypatch: pytest.MonkeyPatch, height: Any, particle: Any, look: str
+) -> None:
+    browser, scene = Browser(), GaussiansConfig(count=50).build(torch.Generator().manual_seed(0))
+    monkeypatch.setattr(view.server, "get_clients", lambda: {0: browser})
+    for name, value in (("_height", height), ("_particle", particle), ("_look", look)):
+        monkeypatch.setattr(view, name, SimpleNamespace(value=value))
+    view._draw(scene, is_idle=True)
+    assert [len(image) for image in browser.images] == ([160] if height == 1e9 else [])
+
+
+def test_the_camera_of_a_browser_is_that_of_an_orbit() -> None:
+    expected = Cameras.orbit([35.0], [20.0], field_of_view=50.0, height=120, width=180)
+    pose = expected.camera_to_world[0]
+    x, y, z, w = 1.7 * quaternion(pose[:3, :3])
+    found = camera_of((w, x, y, z), pose[:3, 3].numpy(), np.radians(50.0), 1.5, 120)
+    assert found is not None and (found.height, found.width) == (120, 180)
+    assert torch.allclose(found.camera_to_world, expected.camera_to_world, atol=1e-6)
+    assert torch.allclose(found.intrinsics, expected.intrinsics, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ((np.nan, 0, 0, 0), (0, 0, 3), 0.7, 1.0), ((0, 0, 0, 0), (0, 0, 3), 0.7, 1.0),
+        ((1, 0, 0, 0), (0, 0, 1e9), 0.7, 1.0), ((1, 0, 0, 0), (0, 0, 0), 0.7, 1.0),
+        ((1, 0, 0, 0), (0, 0, 3), 3.2, 1.0), ((1, 0, 0, 0), (0, 0, 3), 0.7, -1.0),
+        ((1, 0, 0), (0, 0, 3), 0.7, 1.0), ((1, 0, 0, 0), (0, 0, 3), np.inf, 1.0),
+    ],
+)  # fmt: skip
+def test_a_camera_that_is_not_usable_is_ignored(given: tuple[Any, Any, float, float]) -> None:
+    pose, position, field_of_view, aspect = given
+    assert camera_of(pose, position, field_of_view, aspect, 64) is None
+
+
+def test_looks_show_what_they_say() -> None:
+    scene = GaussiansConfig(count=500, opacity=0.9).build(torch.Generator().manual_seed(0))
+    camera = Cameras.orbit([0.0], [0.0], height=48)
+    images = {look: draw(scene, camera, look).astype(int) for look in LOOKS}
+    assert all(image.shape == (48, 48, 3) and (image[0, 0] >= 250).all() for image in images.values())
+    assert (images["normal"][24, 24] - [128, 128, 255] > -70).all(), "the front faces the camera: blue"
+    assert images["opacity"][24, 24].max() < 60
+    assert images["depth"][24, 24, 0] > images["depth"][24, 34, 0], "the middle of a ball is nearer"
+    assert np.ptp(images["clay"][24, 24]) <= 1 and np.abs(images["lit"] - images["rgb"]).max() > 20
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "expected"),
+    [
+        ("127.0.0.1:8080", None, True), ("localhost:9000", "http://localhost:9000", True),
+        ("127.0.0.1:8080", "http://evil.example", False), ("evil.example:8080", None, False),
+        ("evil.example", "http://evil.example", False), ("127.0.0.1:8080", "http://127.0.0.1:3000", False),
+        ("127.0.0.1:8080", "null", False), ("127.0.0.1.evil.example", None, False), (None, None, False),
+        ("[::1", None, False), ("127.0.0.1:99999", "http://127.0.0.1:99999", False),
+    ],
+)  # fmt: skip
+def test_only_pages_of_this_machine_are_local(host: str | None, origin: str | None, expected: bool) -> None:
+    assert is_local(host, origin) is expected
+
+
+def test_the_server_refuses_strangers_and_survives_garbage(view: LiveView) -> None:
+    port = view.server.get_port()
+    assert view.url == f"http://127.0.0.1:{port}"
+
+    def status(**headers: str) -> int:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(view.url, headers=headers), timeout=20) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [status(), status(Host="evil.example"), status(Origin="http://evil.example")] == [200, 403, 403]
+
+    async def connect(origin: str | None, *messages: bytes | str) -> str:
+        try:
+            async with websockets.connect(f"ws://127.0.0.1:{port}", origin=origin, max_size=None) as socket:  # pyright: ignore
+                for message in messages:
+                    await socket.send(message)
+                await asyncio.wait_for(socket.recv(), 10)
+                return "connected"
+        except websockets.InvalidStatus as error:
+            return str(error.response.status_code)
+        except websockets.ConnectionClosed:
+            return "closed"
+
+    assert asyncio.run(connect("http://evil.example")) == "403"
+    for message in (b"\xff\x00garbage", "text", b""):
+        assert asyncio.run(connect(view.url, message)) in ("connected", "closed")
+    assert status() == 200 and view(Pipeline(config()).first()) is None
+
+
+def test_a_taken_port_gives_another_one() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        with LiveView("a test", port=number) as view:
+            assert view.server.get_port() > number and view.server.get_host() == "127.0.0.1"
+
+
+def test_scenes_of_a_run_and_of_its_files(finished: Result) -> None:
+    undisturbed = finished.folder
+    camera = Cameras.orbit([20.0], [15.0], height=48)
+    run, text = scene_of(undisturbed)
+    assert text == "'a red mug': gaussians after step 4, in stage 'coarse'"
+    splats, text = scene_of(undisturbed / "asset" / "asset.ply")
+    assert text.endswith("Gaussians")
+    mesh, text = scene_of(undisturbed / "asset" / "asset.glb")
+    assert text.endswith("triangles")
+    shown = [draw(scene, camera, "rgb").astype(int) for scene in (run, splats, mesh)]
+    assert shown[0].min() < 150 and np.abs(shown[0] - draw(finished.scene, camera, "rgb")).max() == 0
+    assert all((image < 200).any() for image in shown)
+    assert (draw(mesh, camera, "clay") < 250).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("missing", "there is no file or folder"), ("empty", "no run to view"), ("mesh.glb", "mesh.glb")],
+)
+def test_what_cannot_be_viewed_is_an_error_of_one_line(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mesh.glb").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=text):
+        scene_of(tmp_path / name)
+
+
+def test_the_command_ends_with_ctrl_c_and_names_what_is_missing(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveView, "show", interrupted)
+    assert main(["view", str(undisturbed), "--port", "18090"]) == 130
+    captured = capsys.readouterr()
+    assert "http://127.0.0.1:18090" in captured.out and captured.err == "stopped; nothing was changed\n"
+    assert threading.active_count() < 50
+    assert main(["view", str(undisturbed), "--port", "70000"]) == 1
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["view", str(undisturbed)]) == 1
+    assert "pip install 'steindreamer[view]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+def test_a_browser_sees_the_scene_and_pauses_the_run(view: LiveView, tmp_path: Path) -> None:
+    stage = Pipeline(config()).first()
+    path = tmp_path / "view.png"
+    with open_browser(tmp_path) as page:
+        page.open(view.url, 700, 500)
+        page.until("[...document.querySelectorAll('button')].some((each) => each.textContent === 'Pause')")
+
+        def center() -> tuple[int, ...]:
+            view(stage)
+            page.screenshot(path)
+            with Image.open(path) as image:
+                return image.convert("RGB").getpixel((350, 250))  # pyright: ignore
+
+        before = view(stage), center()
+        for _ in range(100):
+            if min(center()) < 200:
+                break
+        assert before[0] is None and min(center()) < 200, "the ball of the first step is in the middle"
+        page.evaluate("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Pause').click()")
+        end = time.monotonic() + 20
+        while view(stage) is not Wish.WAIT:
+            assert time.monotonic() < end
+        page.until("document.body.innerText.includes('paused') && document.body.innerText.includes('Resume')")
+    assert view(stage) is Wish.WAIT, "the run outlives its browser"
+
+
+def test_a_run_with_the_view_ends_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--no-refine", "--prior", "world", "--prompt", "a red mug", "--out", str(tmp_path / "run")]
+    given = [*SETTINGS, *SCENES["gaussians"], "stages.coarse.steps=1", "export.enabled=false"]
+    assert main(["run", "--view", "--port", "18070", *out, *given]) == 0
+    said = capsys.readouterr()
+    assert "view: http://127.0.0.1:18070 (" in said.out and "viser" not in said.out + said.err
+    with pytest.raises(ConnectionRefusedError), socket.socket() as closed:
+        closed.connect(("127.0.0.1", 18070))
