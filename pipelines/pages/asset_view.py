@@ -56,10 +56,12 @@ def asset_model(main: Path, name: str = "asset") -> AssetModel:
     """The model of an asset's main GLB, with the levels of detail and the collider in files next to it.
 
     Args:
-        main: The main file, such as `asset.glb`; the others are `asset_LOD1.glb` and `asset_collider.glb`.
+        main: The main file, such as `asset.glb`; the others are `asset_lods.glb`, which has all levels, or
+            `asset_LOD1.glb` and so on, and `asset_collider.glb`.
         name: See `AssetModel`.
     """
-    files = [EmbeddedFile(main)]
+    together = main.with_name(f"{main.stem}_lods.glb")
+    files = [EmbeddedFile(together if together.is_file() else main)]
     for path in sorted(main.parent.glob("*.glb")):
         ending = path.stem.removeprefix(main.stem) if path.stem.startswith(main.stem) else ""
         if level := re.fullmatch(r"_LOD(\d+)", ending, re.IGNORECASE):
