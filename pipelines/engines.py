@@ -19,6 +19,7 @@ ColliderStyle: TypeAlias = Literal["ucx", "convcolonly", "file", "none"]
 Packing: TypeAlias = Literal["orm", "mask_map"]
 """Channels of the packed texture beside the glTF file: occlusion, roughness, metalness; or metalness, occlusion, detail
 mask, smoothness (Unity's mask map)."""
+FileFormat: TypeAlias = Literal["glb", "gltf", "obj", "stl", "usdz"]
 
 _TEXTURES: Mapping[str, str] = MappingProxyType(
     {
@@ -67,8 +68,14 @@ class Engine:
     """Budget of the file that is loaded."""
     max_materials: int = 5
     """Budget of the materials, each of which is a draw call (KhronosGroup/gltf-asset-auditor: 5)."""
-    formats: tuple[str, ...] = ("glb",)
-    """File formats that the engine imports, the preferred one first."""
+    formats: tuple[FileFormat, ...] = ("glb",)
+    """File formats that are written unless others are asked for, the main file first."""
+
+    @property
+    def prints(self) -> bool:
+        """Whether files are for slicers: units are `unit_meters` and +Z is up, also where the format has no such
+        convention."""
+        return self.formats[0] == "stl"
 
 
 UNITY = Engine(
@@ -91,7 +98,6 @@ UNITY = Engine(
     collider="file",
     lightmap=True,  # Unity Manual, "Lightmap UVs": Mesh.uv2, which is TEXCOORD_1
     max_triangles=20_000,  # hero props on PC: 5,000 to 20,000 (strayspark.studio game-ready checklist, 2026)
-    formats=("glb", "gltf", "obj"),
 )
 UNREAL = Engine(
     "unreal",
@@ -112,7 +118,6 @@ UNREAL = Engine(
     lightmap=True,  # "Unwrapping UVs for Lightmaps": a second set without overlaps
     max_triangles=50_000,  # one object of the foreground; larger meshes are for Nanite
     max_texture_size=4096,
-    formats=("glb", "gltf", "obj"),
 )
 GODOT = Engine(
     "godot",
@@ -130,7 +135,6 @@ GODOT = Engine(
     collider="convcolonly",
     lightmap=True,  # "Using Lightmap global illumination": UV2
     max_triangles=20_000,
-    formats=("glb", "gltf", "obj"),
 )
 WEB = Engine(
     "web",
@@ -143,7 +147,6 @@ WEB = Engine(
     lods="msft_lod",
     max_triangles=100_000,  # KhronosGroup/gltf-asset-auditor, default of triangleCount
     max_file_bytes=5_242_880,  # KhronosGroup/gltf-asset-auditor, default of fileSizeInKb: 5120
-    formats=("glb", "gltf"),
 )
 AR = Engine(
     "ar",
@@ -169,7 +172,7 @@ PRINT = Engine(
     unit_meters=0.001,
     mesh_name="{name}",
     max_triangles=1_000_000,
-    formats=("stl", "obj", "ply"),
+    formats=("stl",),
 )
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (UNITY, UNREAL, GODOT, WEB, AR, PRINT)}
 """The engines by name."""

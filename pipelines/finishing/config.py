@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from ..engines import Engine
+from ..engines import Engine, FileFormat
 
 MAX_LODS = 8
 MAX_TEXTURE = 8192
+KEPT_FORMATS = ("glb", "gltf")
+"""The formats of a file whose triangles and materials are kept."""
 
 
 @dataclass
@@ -72,8 +74,19 @@ class FinishConfig:
     the file."""
     yaw: Annotated[float, Interval(ge=-360, le=360)] = 0.0
     """Rotation in degrees about +Y, from +Z toward +X: 90 turns a model that faces -X to +Z."""
+    formats: tuple[FileFormat, ...] = ()
+    """File formats, the main file first; empty: those of the engine."""
+    compression: Literal["none", "quantize", "meshopt", "draco"] = "none"
+    """Compression of the arrays of glTF files: `quantize`: numbers of 8 and 16 bits (KHR_mesh_quantization);
+    `meshopt`: the same, compressed (EXT_meshopt_compression); `draco`: KHR_draco_mesh_compression."""
+    images: Literal["png", "webp"] = "png"
+    """Format of the images of glTF files."""
+    webp_quality: Annotated[int, Interval(ge=1, le=100)] = 100
+    """Quality of the colors in WebP images; 100: lossless. The other textures are lossless at any quality."""
 
     def __post_init__(self) -> None:
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError(f"formats is {list(self.formats)}; each format is accepted once")
         if self.texture_size & (self.texture_size - 1) or 0 < self.texture_size < 16:
             raise ValueError(f"texture_size is {self.texture_size}; 0 and powers of two from 16 are accepted")
         ratios = self.lods
@@ -89,6 +102,11 @@ class FinishConfig:
     def budget(self, engine: Engine) -> int:
         """The maximum number of triangles of the first level."""
         return self.triangles or engine.max_triangles
+
+    def files(self, engine: Engine) -> tuple[FileFormat, ...]:
+        """The file formats, the main file first."""
+        usual = tuple(each for each in engine.formats if each in KEPT_FORMATS) if self.keep else engine.formats
+        return self.formats or usual
 
     def has_lightmap(self, engine: Engine) -> bool:
         """Whether lightmap coordinates are made."""

@@ -13,7 +13,7 @@ import numpy as np
 from steindreamer.representations import TriangleMesh
 from steindreamer.representations.placement import RADIUS
 
-from ..engines import Engine
+from ..engines import ENGINES, Engine
 from ..errors import UserError
 from ..meshing.simplify import DeviationFrom
 from ..meshing.stopwatch import Stopwatch
@@ -23,17 +23,19 @@ from .bake import bake_material
 from .colliders import Collider, build_collider
 from .comparison import difference, silhouette_overlap, views_of
 from .config import FinishConfig
+from .finished import Finished, Look
 from .keep import KeptDocument, read_again
 from .lightmap import lightmap_uvs, overlaps
 from .lods import Level, collapsed, measure_levels
 from .naming import Names, names_of
 from .normals import split_at_creases
-from .package import Finished, Look, write_kept, write_package, write_stl
+from .package import write_kept, write_package, write_stl
 from .placing import Frame, frame_of
 from .reduce import reduce
 from .repair import Repaired, repair
 from .report import ColliderReport, FinishReport, LevelReport
 from .source import RUN_ASSET, Source, read_source, source_file
+from .writing.requirements import check_files
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ def finish(
     folder = Path(folder)
     file = source_file(Path(path))
     check_output(folder, overwrite=overwrite)
+    check_files(config, engine)
     names, watch = names_of(config.name or usual_name(file), engine), Stopwatch()
     with watch("read"):
         source = read_source(file, config.yaw)
@@ -125,11 +128,11 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
     with watch("views"):
         views = views_of(source.mesh)
     frame = frame_of(surface, source.placement, config)
-    if engine.formats[0] == "stl":
+    if config.files(engine) == ("stl",):
         path = folder / f"{names.mesh}.stl"
         with watch("write"):
             folder.mkdir(parents=True, exist_ok=True)
-            write_stl(path, surface, frame, engine.unit_meters)
+            write_stl(path, surface, frame, ENGINES["print"].unit_meters)
         # A print has one material: the color of the source is not compared.
         level = Level(surface, 1.0, None, difference(views, surface).silhouette_iou, 1.0)
         return _report(
@@ -138,7 +141,7 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
     size = config.texture_size or min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
     asset = _textured(source, surface, views, names, frame, size, config, watch)
     with watch("write"):
-        files = write_package(asset, folder)
+        files = write_package(asset, folder, config)
     first, overlap = asset.looks[0], None
     if first.lightmap is not None:
         overlap = overlaps(first.lightmap, first.mesh.faces.numpy(), OVERLAP_SIZE)
@@ -163,8 +166,6 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
 def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watch: Stopwatch) -> FinishReport:
     """Finish a file without a change of its triangles, texture coordinates, materials and names."""
     engine = names.engine
-    if engine.formats[0] == "stl":
-        raise UserError(f"--keep adds levels of detail, colliders and lightmap coordinates; {engine.title} takes none")
     document = KeptDocument(source, config.crease_angle)
     if not document.names():
         raise UserError(f"{source.path} has no mesh of plain triangles to keep; leave out --keep")
@@ -187,7 +188,9 @@ def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watc
         coarse = [read_again(document.alone(each), source) for each in faces[1:]]
         levels = measure_levels([source.mesh, *coarse], ratios, views)
     with watch("write"):
-        files = write_kept(document, faces, [level.screen_coverage for level in levels], collider, names, frame, folder)
+        files = write_kept(
+            document, faces, [level.screen_coverage for level in levels], collider, names, frame, folder, config
+        )
     return _report(
         source,
         repaired,

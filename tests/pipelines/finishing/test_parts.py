@@ -16,8 +16,8 @@ from steindreamer.pipelines.finishing.lightmap import lightmap_uvs, overlaps
 from steindreamer.pipelines.finishing.lods import collapse
 from steindreamer.pipelines.finishing.naming import names_of
 from steindreamer.pipelines.finishing.normals import corner_normals, split_vertices
-from steindreamer.pipelines.finishing.package import engine_image
 from steindreamer.pipelines.finishing.reduce import reduce
+from steindreamer.pipelines.finishing.writing.textures import engine_image
 from steindreamer.representations import TriangleMesh, face_normals
 
 

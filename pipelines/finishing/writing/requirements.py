@@ -1,0 +1,37 @@
+"""What the settings of the files need, checked before anything is computed."""
+
+from __future__ import annotations
+
+from steindreamer.optional import load
+
+from ...engines import Engine
+from ...errors import UserError
+from ..config import KEPT_FORMATS, FinishConfig
+from .compression import PACKAGES
+from .usdz import load_pxr
+
+
+def check_files(config: FinishConfig, engine: Engine) -> None:
+    """Raises UserError for formats and compressions that do not fit each other, or that need a missing package."""
+    formats = config.files(engine)
+    listed = f"[{','.join(formats)}]"
+    packed = [f"{name}={value}" for name, value, usual in _packing(config) if value != usual]
+    if packed and not set(formats) & set(KEPT_FORMATS):
+        raise UserError(f"{packed[0]} is for glTF files, and formats is {listed}; add glb or gltf, or leave it out")
+    if config.keep and engine.prints:
+        raise UserError(f"--keep adds levels of detail, colliders and lightmap coordinates; {engine.title} takes none")
+    if config.keep and packed:
+        raise UserError(f"--keep leaves the arrays and images of the file as they are; leave out {packed[0]} or --keep")
+    if config.keep and set(formats) - set(KEPT_FORMATS):
+        raise UserError(f"--keep writes glTF files, and formats is {listed}; choose from glb and gltf, or leave it out")
+    try:
+        if config.compression in PACKAGES:
+            load(*PACKAGES[config.compression])
+        if "usdz" in formats:
+            load_pxr()
+    except ValueError as error:
+        raise UserError(error) from None
+
+
+def _packing(config: FinishConfig) -> tuple[tuple[str, str, str], ...]:
+    return ("compression", config.compression, "none"), ("images", config.images, "png")

@@ -1,0 +1,91 @@
+"""The glTF document of a finished asset: levels of detail, materials and collider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from steindreamer.representations import vertex_normals
+
+from ...export.gltf import add_material, add_primitive
+from ...export.gltf_builder import GltfBuilder
+from ..bake import BakedMaterial
+from ..colliders import Collider
+from ..finished import Finished
+from ..lod_extension import link_levels
+from ..naming import Names
+from ..placing import Frame
+from .textures import ORM
+
+
+def scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilder:
+    """A document with some levels, and with the collider if there is one and it is wanted."""
+    builder, names = GltfBuilder(), asset.names
+    primitives = [_primitive(builder, asset, level) for level in levels]
+    materials = {
+        first: _add_material(builder, names, material, first) for first, material in asset.materials(levels).items()
+    }
+    nodes = []
+    for level, primitive in zip(levels, primitives, strict=True):
+        several = len(levels) > 1 or level > 0
+        title = names.lod(level) if several else names.mesh
+        shown = primitive | {"material": materials[asset.first_with(level)]}
+        mesh = builder.add("meshes", {"name": title, "primitives": [shown]})
+        nodes.append(builder.add("nodes", {"name": title, "mesh": mesh}))
+    if names.engine.lods == "msft_lod" and len(levels) > 1:
+        link_levels(builder, nodes, [asset.levels[level].screen_coverage for level in levels])
+        nodes = nodes[:1]
+    if hulls and asset.collider is not None:
+        nodes += add_hulls(builder, asset.collider, names, asset.frame)
+    finish_scene(builder, names.mesh, nodes, asset.extras)
+    return builder
+
+
+def add_hulls(builder: GltfBuilder, collider: Collider, names: Names, frame: Frame) -> list[int]:
+    """Append a node per hull. Returns the nodes."""
+    nodes = []
+    for index, hull in enumerate(collider.hulls):
+        title = names.hull(index)
+        normals = vertex_normals(hull.vertices, hull.faces).numpy()
+        primitive = add_primitive(builder, frame.points(hull.vertices), normals, hull.faces.numpy())
+        mesh = builder.add("meshes", {"name": title, "primitives": [primitive]})
+        nodes.append(builder.add("nodes", {"name": title, "mesh": mesh}))
+    return nodes
+
+
+def finish_scene(builder: GltfBuilder, name: str, nodes: Sequence[int], extras: dict[str, Any]) -> None:
+    """Make nodes the roots of the file's only scene."""
+    builder.add("scenes", {"name": name, "nodes": list(nodes)})
+    builder.tree["scene"] = 0
+    if extras:
+        builder.tree["asset"]["extras"] = extras
+
+
+def _add_material(builder: GltfBuilder, names: Names, material: BakedMaterial, level: int) -> int:
+    """Append a baked material; in the file the packed texture is occlusion, roughness, metalness for every engine."""
+    title = f"{names.asset}_LOD{level}" if level else names.asset
+    images = {
+        kind: (f"T_{title}_ORM" if kind == ORM else names.texture(kind, level), image)
+        for kind, image in material.images().items()
+    }
+    name = f"{names.material}_LOD{level}" if level else names.material
+    return add_material(builder, name, images, roughness=1.0, metallic=float(material.metallic))
+
+
+def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, Any]:
+    """The arrays of a level, without the vertices that it does not use."""
+    look = asset.looks[level]
+    mesh, material = look.mesh, look.material
+    used, faces = np.unique(mesh.faces.numpy(), return_inverse=True)
+    assert mesh.normals is not None and mesh.uvs is not None
+    return add_primitive(
+        builder,
+        asset.frame.points(mesh.vertices)[used],
+        mesh.normals.numpy()[used],
+        faces.reshape(-1, 3),
+        uvs=mesh.uvs.numpy()[used],
+        tangents=None if material.normal is None else material.tangents[used],
+        lightmap_uvs=None if look.lightmap is None else look.lightmap[used],
+    )
