@@ -12,7 +12,7 @@ from ..engines import Engine, FileFormat
 
 MAX_LODS = 8
 MAX_TEXTURE = 8192
-KEPT_FORMATS = ("glb", "gltf")
+KEPT_FORMATS: tuple[FileFormat, ...] = ("glb", "gltf")
 """The formats of a file whose triangles and materials are kept."""
 
 
@@ -76,6 +76,9 @@ class FinishConfig:
     """Rotation in degrees about +Y, from +Z toward +X: 90 turns a model that faces -X to +Z."""
     formats: tuple[FileFormat, ...] = ()
     """File formats, the main file first; empty: those of the engine."""
+    collider_format: Literal["engine", "omi"] = "engine"
+    """The collider in glTF files: `engine`: as the engine expects it by default; `omi`: as convex shapes of a static
+    body (OMI_physics_shape and OMI_physics_body)."""
     compression: Literal["none", "quantize", "meshopt", "draco"] = "none"
     """Compression of the arrays of glTF files: `quantize`: numbers of 8 and 16 bits (KHR_mesh_quantization);
     `meshopt`: the same, compressed (EXT_meshopt_compression); `draco`: KHR_draco_mesh_compression."""
@@ -114,7 +117,7 @@ class FinishConfig:
 
     def has_collider(self, engine: Engine) -> bool:
         """Whether a collider is made."""
-        return self.hulls > 0 and engine.collider != "none"
+        return self.hulls > 0 and (engine.collider != "none" or self.collider_format == "omi")
 
     def levels(self, engine: Engine) -> tuple[float, ...]:
         """The levels of detail that the engine takes."""

@@ -18,6 +18,7 @@ from .naming import Names
 from .placing import Frame
 from .writing.gltf_files import write_document
 from .writing.obj import write_obj
+from .writing.physics import add_body
 from .writing.scene import add_hulls, finish_scene, scene
 from .writing.stl import write_stl
 from .writing.textures import TextureFiles, engine_image
@@ -66,11 +67,13 @@ def _write_format(
 def _write_gltf(asset: Finished, folder: Path, suffix: str, textures: TextureFiles, config: FinishConfig) -> list[Path]:
     names, engine = asset.names, asset.names.engine
     together = engine.lods in ("msft_lod", "nodes")
-    main = scene(asset, range(len(asset.levels)) if together else [0], hulls=engine.collider in _NODES)
+    omi = config.collider_format == "omi"
+    collider = "omi" if omi else "nodes" if engine.collider in _NODES else "none"
+    main = scene(asset, range(len(asset.levels)) if together else [0], collider)
     documents = {names.mesh: main}
     if engine.lods == "files":
-        documents |= {names.lod(level): scene(asset, [level], hulls=False) for level in range(1, len(asset.levels))}
-    if asset.collider is not None and engine.collider == "file":
+        documents |= {names.lod(level): scene(asset, [level]) for level in range(1, len(asset.levels))}
+    if asset.collider is not None and engine.collider == "file" and not omi:
         documents[f"{names.mesh}_Collider"] = _collider_document(asset.collider, names, asset.frame)
     return _write_documents(documents, folder, suffix, textures, config)
 
@@ -102,13 +105,15 @@ def write_kept(
     folder.mkdir(parents=True, exist_ok=True)
     together = engine.lods in ("msft_lod", "nodes")
     builder = document.with_levels(faces if together else faces[:1], coverage)
-    if collider is not None and engine.collider in _NODES:
+    omi = config.collider_format == "omi"
+    if collider is not None and (omi or engine.collider in _NODES):
+        added = [add_body(builder, collider, names, frame)] if omi else add_hulls(builder, collider, names, frame)
         tree = builder.tree
-        tree["scenes"][tree.get("scene", 0)].setdefault("nodes", []).extend(add_hulls(builder, collider, names, frame))
+        tree["scenes"][tree.get("scene", 0)].setdefault("nodes", []).extend(added)
     documents = {title: builder}
     if engine.lods == "files":
         documents |= {f"{title}_LOD{level}": document.alone(faces[level]) for level in range(1, len(faces))}
-    if collider is not None and engine.collider == "file":
+    if collider is not None and engine.collider == "file" and not omi:
         documents[f"{title}_Collider"] = _collider_document(collider, replace(names, mesh=title), frame)
     textures, written = TextureFiles(folder), list[Path]()
     for file_format in config.files(engine):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 import trimesh
 
-from steindreamer.pipelines.engines import Engine
+from steindreamer.pipelines.engines import ENGINES, Engine, FileFormat
 from steindreamer.pipelines.finishing.bake import BakedMaterial
 from steindreamer.pipelines.finishing.colliders import Collider
+from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.finished import Finished, Look
 from steindreamer.pipelines.finishing.lods import Level
 from steindreamer.pipelines.finishing.naming import names_of
+from steindreamer.pipelines.finishing.package import write_package
 from steindreamer.pipelines.finishing.placing import Frame
 from steindreamer.representations import TriangleMesh
 
@@ -43,6 +48,14 @@ def finished_asset(engine: Engine, *, metallic: bool = True, size: int = 32) -> 
         Collider(hulls, "coacd", 0.0, 0.0),
         {"source": "egg.obj"},
     )
+
+
+def write_asset(folder: Path, engine: str, *formats: FileFormat, **settings: Any) -> tuple[Finished, list[str]]:
+    """Write `finished_asset` with the settings. Returns it and the names of the files, which are all of the folder."""
+    asset = finished_asset(ENGINES[engine])
+    paths = write_package(asset, folder, FinishConfig(formats=formats, **settings))
+    assert sorted(path.name for path in paths) == sorted(path.name for path in folder.iterdir())
+    return asset, [path.name for path in paths]
 
 
 def _egg(columns: int, rows: int) -> TriangleMesh:

@@ -44,7 +44,7 @@ def compressed(builder: GltfBuilder, method: Literal["quantize", "meshopt", "dra
 
     Args:
         builder: a document whose nodes have no transforms, and whose primitives are indexed triangles with floating
-            point attributes.
+            point attributes. Meshes that no node shows, which are shapes of a collider, stay as they are.
         method: `quantize`: 16-bit positions and texture coordinates, 8-bit normals and tangents
             (KHR_mesh_quantization); `meshopt`: the same, compressed without loss (EXT_meshopt_compression); `draco`:
             KHR_draco_mesh_compression, see `DRACO_BITS`.
@@ -54,7 +54,11 @@ def compressed(builder: GltfBuilder, method: Literal["quantize", "meshopt", "dra
     out = GltfBuilder({key: copy.deepcopy(value) for key, value in builder.tree.items() if key not in dropped})
     for index, image in enumerate(out.tree.get("images", [])):
         image["bufferView"] = out.view(image_bytes(builder, index))
-    primitives = [primitive for mesh in out.tree["meshes"] for primitive in mesh["primitives"]]
+    shown = {node["mesh"] for node in out.tree["nodes"] if "mesh" in node}
+    for index, mesh in enumerate(out.tree["meshes"]):
+        if index not in shown:
+            mesh["primitives"] = [_plain(out, primitive, read) for primitive in mesh["primitives"]]
+    primitives = [primitive for index in sorted(shown) for primitive in out.tree["meshes"][index]["primitives"]]
     arrays = [{name: read.values(at) for name, at in each["attributes"].items()} for each in primitives]
     scale = max(float(np.abs(each["POSITION"]).max()) for each in arrays)
     store = _draco if method == "draco" else _quantized(out, scale, _meshopt if method == "meshopt" else None)
@@ -67,6 +71,15 @@ def compressed(builder: GltfBuilder, method: Literal["quantize", "meshopt", "dra
     for name in {"draco": [DRACO], "quantize": [QUANTIZATION], "meshopt": [QUANTIZATION, MESHOPT]}[method]:
         out.use_extension(name, required=True)
     return out
+
+
+def _plain(builder: GltfBuilder, primitive: dict[str, Any], read: GltfAccessors) -> dict[str, Any]:
+    """A primitive with its arrays as they are."""
+    arrays = {name: read.values(at) for name, at in primitive["attributes"].items()}
+    return {
+        "attributes": {name: builder.attribute(each, bounds=name == "POSITION") for name, each in arrays.items()},
+        "indices": builder.indices(read.integers(primitive["indices"]).reshape(-1, 3), len(arrays["POSITION"])),
+    }
 
 
 Compressor = Callable[[GltfBuilder, bytes, int, int, str], int]

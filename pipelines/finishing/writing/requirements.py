@@ -15,11 +15,13 @@ def check_files(config: FinishConfig, engine: Engine) -> None:
     """Raises UserError for formats and compressions that do not fit each other, or that need a missing package."""
     formats = config.files(engine)
     listed = f"[{','.join(formats)}]"
-    packed = [f"{name}={value}" for name, value, usual in _packing(config) if value != usual]
-    if packed and not set(formats) & set(KEPT_FORMATS):
-        raise UserError(f"{packed[0]} is for glTF files, and formats is {listed}; add glb or gltf, or leave it out")
+    packing = (("compression", config.compression, "none"), ("images", config.images, "png"))
+    packed = [f"{name}={value}" for name, value, usual in packing if value != usual]
+    of_gltf = [*packed, *(["collider_format=omi"] if config.collider_format == "omi" else [])]
     if config.keep and engine.prints:
         raise UserError(f"--keep adds levels of detail, colliders and lightmap coordinates; {engine.title} takes none")
+    if of_gltf and not set(formats) & set(KEPT_FORMATS):
+        raise UserError(f"{of_gltf[0]} is for glTF files, and formats is {listed}; add glb or gltf, or leave it out")
     if config.keep and packed:
         raise UserError(f"--keep leaves the arrays and images of the file as they are; leave out {packed[0]} or --keep")
     if config.keep and set(formats) - set(KEPT_FORMATS):
@@ -31,7 +33,3 @@ def check_files(config: FinishConfig, engine: Engine) -> None:
             load_pxr()
     except ValueError as error:
         raise UserError(error) from None
-
-
-def _packing(config: FinishConfig) -> tuple[tuple[str, str, str], ...]:
-    return ("compression", config.compression, "none"), ("images", config.images, "png")

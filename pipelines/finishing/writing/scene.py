@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,11 +17,19 @@ from ..finished import Finished
 from ..lod_extension import link_levels
 from ..naming import Names
 from ..placing import Frame
+from .physics import add_body
 from .textures import ORM
 
 
-def scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilder:
-    """A document with some levels, and with the collider if there is one and it is wanted."""
+def scene(asset: Finished, levels: Sequence[int], collider: Literal["nodes", "omi", "none"] = "none") -> GltfBuilder:
+    """A document with some levels.
+
+    Args:
+        asset: the asset.
+        levels: the levels of detail by number.
+        collider: the hulls of the collider, if there is one, as `nodes` with names of the engine, as physics shapes
+            (`omi`, see `physics.add_body`), or not at all.
+    """
     builder, names = GltfBuilder(), asset.names
     primitives = [_primitive(builder, asset, level) for level in levels]
     materials = {
@@ -37,8 +45,10 @@ def scene(asset: Finished, levels: Sequence[int], *, hulls: bool) -> GltfBuilder
     if names.engine.lods == "msft_lod" and len(levels) > 1:
         link_levels(builder, nodes, [asset.levels[level].screen_coverage for level in levels])
         nodes = nodes[:1]
-    if hulls and asset.collider is not None:
+    if asset.collider is not None and collider == "nodes":
         nodes += add_hulls(builder, asset.collider, names, asset.frame)
+    elif asset.collider is not None and collider == "omi":
+        nodes = [add_body(builder, asset.collider, names, asset.frame, nodes)]
     finish_scene(builder, names.mesh, nodes, asset.extras)
     return builder
 
