@@ -108,7 +108,9 @@ class FinishConfig:
 
     def files(self, engine: Engine) -> tuple[FileFormat, ...]:
         """The file formats, the main file first."""
-        usual = tuple(each for each in engine.formats if each in KEPT_FORMATS) if self.keep else engine.formats
+        usual: tuple[FileFormat, ...] = engine.formats
+        if self.keep:
+            usual = tuple(each for each in usual if each in ("glb", "gltf"))
         return self.formats or usual
 
     def has_lightmap(self, engine: Engine) -> bool:

@@ -64,7 +64,7 @@ def finish(
     """Finish a mesh file, or the asset of a run, for an engine; a line per step is logged.
 
     Args:
-        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), or the folder of a run.
+        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), a splat file (3DGS .ply), or the folder of a run.
         engine: one of `engines.ENGINES`.
         folder: the folder of the files, which is created.
         config: the settings; default `FinishConfig()`.
@@ -85,7 +85,7 @@ def finish(
     check_files(config, engine)
     names, watch = names_of(config.name or usual_name(file), engine), Stopwatch()
     with watch("read"):
-        source = read_source(file, config.yaw)
+        source = read_source(file, config)
     logger.info(f"{file}: {len(source.mesh.faces)} triangles, {len(source.mesh.paints)} materials")
     try:
         report = (_keep if config.keep else _finish)(source, names, folder, config, watch)
