@@ -19,7 +19,7 @@ ColliderStyle: TypeAlias = Literal["ucx", "convcolonly", "file", "none"]
 Packing: TypeAlias = Literal["orm", "mask_map"]
 """Channels of the packed texture beside the glTF file: occlusion, roughness, metalness; or metalness, occlusion, detail
 mask, smoothness (Unity's mask map)."""
-FileFormat: TypeAlias = Literal["glb", "gltf", "obj", "stl", "usdz"]
+FileFormat: TypeAlias = Literal["glb", "gltf", "obj", "stl", "usdz", "fbx"]
 
 _TEXTURES: Mapping[str, str] = MappingProxyType(
     {

@@ -86,6 +86,9 @@ class FinishConfig:
     """Format of the images of glTF files."""
     webp_quality: Annotated[int, Interval(ge=1, le=100)] = 100
     """Quality of the colors in WebP images; 100: lossless. The other textures are lossless at any quality."""
+    blender: str = ""
+    """Blender, or a Python in which its package `bpy` can be imported, for FBX files; empty: this Python, or else
+    `blender` on the PATH."""
 
     def __post_init__(self) -> None:
         if len(set(self.formats)) < len(self.formats):

@@ -16,10 +16,11 @@ from .finished import Finished, Look
 from .keep import KeptDocument
 from .naming import Names
 from .placing import Frame
+from .writing.fbx import write_fbx
 from .writing.gltf_files import write_document
 from .writing.obj import write_obj
 from .writing.physics import add_body
-from .writing.scene import add_hulls, finish_scene, scene
+from .writing.scene import add_hulls, collider_document, scene
 from .writing.stl import write_stl
 from .writing.textures import TextureFiles, engine_image
 from .writing.usdz import write_usdz
@@ -56,6 +57,8 @@ def _write_format(
             return _write_gltf(asset, folder, f".{file_format}", textures, config)
         case "obj":
             return write_obj(asset, folder, textures)
+        case "fbx":
+            return write_fbx(asset, folder, textures, config.blender)
         case "usdz":
             return write_usdz(asset, folder)
         case "stl":
@@ -74,7 +77,7 @@ def _write_gltf(asset: Finished, folder: Path, suffix: str, textures: TextureFil
     if engine.lods == "files":
         documents |= {names.lod(level): scene(asset, [level]) for level in range(1, len(asset.levels))}
     if asset.collider is not None and engine.collider == "file" and not omi:
-        documents[f"{names.mesh}_Collider"] = _collider_document(asset.collider, names, asset.frame)
+        documents[f"{names.mesh}_Collider"] = collider_document(asset.collider, names, asset.frame)
     return _write_documents(documents, folder, suffix, textures, config)
 
 
@@ -114,7 +117,7 @@ def write_kept(
     if engine.lods == "files":
         documents |= {f"{title}_LOD{level}": document.alone(faces[level]) for level in range(1, len(faces))}
     if collider is not None and engine.collider == "file" and not omi:
-        documents[f"{title}_Collider"] = _collider_document(collider, replace(names, mesh=title), frame)
+        documents[f"{title}_Collider"] = collider_document(collider, replace(names, mesh=title), frame)
     textures, written = TextureFiles(folder), list[Path]()
     for file_format in config.files(engine):
         if file_format in ("glb", "gltf"):
@@ -130,9 +133,3 @@ def _write_documents(
     for title, document in documents.items():
         written += write_document(document, folder / f"{title}{suffix}", textures, config)
     return written
-
-
-def _collider_document(collider: Collider, names: Names, frame: Frame) -> GltfBuilder:
-    builder = GltfBuilder()
-    finish_scene(builder, names.mesh, add_hulls(builder, collider, names, frame), {})
-    return builder

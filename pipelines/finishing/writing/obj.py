@@ -29,7 +29,7 @@ def write_obj(asset: Finished, folder: Path, textures: TextureFiles) -> list[Pat
     for level in range(len(asset.levels)):
         title = names.lod(level) if level else names.mesh
         written.append(folder / f"{title}.obj")
-        lines = [f"mtllib {materials.name}", f"o {title}", f"usemtl {_material_name(names, asset.first_with(level))}"]
+        lines = [f"mtllib {materials.name}", f"o {title}", f"usemtl {names.material_of(asset.first_with(level))}"]
         write_atomically(written[-1], _text([*lines, *_surface_lines(asset, level)]))
     library = [
         line
@@ -68,7 +68,7 @@ def _material_lines(names: Names, level: int, material: BakedMaterial, textures:
     """A material with its textures; roughness, metalness, emission and normals are those of the PBR extension of MTL,
     which has a file per channel and no occlusion."""
     title = f"T_{names.asset}_LOD{level}" if level else f"T_{names.asset}"
-    yield f"newmtl {_material_name(names, level)}"
+    yield f"newmtl {names.material_of(level)}"
     yield from ("Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 2")
     color = textures.add(names.texture("base_color", level), png(material.base_color))
     yield f"map_Kd {color}"
@@ -83,10 +83,6 @@ def _material_lines(names: Names, level: int, material: BakedMaterial, textures:
     if material.emissive is not None:
         yield "Ke 1 1 1"
         yield f"map_Ke {textures.add(names.texture('emissive', level), png(material.emissive))}"
-
-
-def _material_name(names: Names, level: int) -> str:
-    return f"{names.material}_LOD{level}" if level else names.material
 
 
 def _axes(rows: Float[np.ndarray, "n 3"], engine: Engine) -> Float[np.ndarray, "n 3"]:

@@ -8,6 +8,7 @@ from ...engines import Engine
 from ...errors import UserError
 from ..config import KEPT_FORMATS, FinishConfig
 from .compression import PACKAGES
+from .fbx import blender_command
 from .usdz import load_pxr
 
 
@@ -31,5 +32,7 @@ def check_files(config: FinishConfig, engine: Engine) -> None:
             load(*PACKAGES[config.compression])
         if "usdz" in formats:
             load_pxr()
+        if "fbx" in formats:
+            blender_command(config.blender)
     except ValueError as error:
         raise UserError(error) from None

@@ -21,7 +21,13 @@ from .physics import add_body
 from .textures import ORM
 
 
-def scene(asset: Finished, levels: Sequence[int], collider: Literal["nodes", "omi", "none"] = "none") -> GltfBuilder:
+def scene(
+    asset: Finished,
+    levels: Sequence[int],
+    collider: Literal["nodes", "omi", "none"] = "none",
+    *,
+    linked: bool = True,
+) -> GltfBuilder:
     """A document with some levels.
 
     Args:
@@ -29,6 +35,7 @@ def scene(asset: Finished, levels: Sequence[int], collider: Literal["nodes", "om
         levels: the levels of detail by number.
         collider: the hulls of the collider, if there is one, as `nodes` with names of the engine, as physics shapes
             (`omi`, see `physics.add_body`), or not at all.
+        linked: whether levels are linked by MSFT_lod if the engine uses it; else all are nodes of the scene.
     """
     builder, names = GltfBuilder(), asset.names
     primitives = [_primitive(builder, asset, level) for level in levels]
@@ -42,7 +49,7 @@ def scene(asset: Finished, levels: Sequence[int], collider: Literal["nodes", "om
         shown = primitive | {"material": materials[asset.first_with(level)]}
         mesh = builder.add("meshes", {"name": title, "primitives": [shown]})
         nodes.append(builder.add("nodes", {"name": title, "mesh": mesh}))
-    if names.engine.lods == "msft_lod" and len(levels) > 1:
+    if linked and names.engine.lods == "msft_lod" and len(levels) > 1:
         link_levels(builder, nodes, [asset.levels[level].screen_coverage for level in levels])
         nodes = nodes[:1]
     if asset.collider is not None and collider == "nodes":
@@ -65,6 +72,13 @@ def add_hulls(builder: GltfBuilder, collider: Collider, names: Names, frame: Fra
     return nodes
 
 
+def collider_document(collider: Collider, names: Names, frame: Frame) -> GltfBuilder:
+    """A document with the hulls of a collider only."""
+    builder = GltfBuilder()
+    finish_scene(builder, names.mesh, add_hulls(builder, collider, names, frame), {})
+    return builder
+
+
 def finish_scene(builder: GltfBuilder, name: str, nodes: Sequence[int], extras: dict[str, Any]) -> None:
     """Make nodes the roots of the file's only scene."""
     builder.add("scenes", {"name": name, "nodes": list(nodes)})
@@ -80,8 +94,7 @@ def _add_material(builder: GltfBuilder, names: Names, material: BakedMaterial, l
         kind: (f"T_{title}_ORM" if kind == ORM else names.texture(kind, level), image)
         for kind, image in material.images().items()
     }
-    name = f"{names.material}_LOD{level}" if level else names.material
-    return add_material(builder, name, images, roughness=1.0, metallic=float(material.metallic))
+    return add_material(builder, names.material_of(level), images, roughness=1.0, metallic=float(material.metallic))
 
 
 def _primitive(builder: GltfBuilder, asset: Finished, level: int) -> dict[str, Any]:
