@@ -14,6 +14,7 @@ from typing import Any
 
 
 def main() -> None:
+    """Convert the GLB that the JSON file names to FBX."""
     bpy = importlib.import_module("bpy")
     job = json.loads(Path(sys.argv[-1]).read_text())
     bpy.ops.wm.read_factory_settings(use_empty=True)

@@ -1,4 +1,4 @@
-"""What the settings of the files need, checked before anything is computed."""
+"""Checks of formats, compression and optional packages before anything is computed."""
 
 from __future__ import annotations
 
