@@ -20,6 +20,7 @@ Packing: TypeAlias = Literal["orm", "mask_map"]
 """Channels of the packed texture beside the glTF file: occlusion, roughness, metalness; or metalness, occlusion, detail
 mask, smoothness (Unity's mask map)."""
 FileFormat: TypeAlias = Literal["glb", "gltf", "obj", "stl", "usdz", "fbx"]
+"""A format in which finished assets are written."""
 
 _TEXTURES: Mapping[str, str] = MappingProxyType(
     {
@@ -68,14 +69,18 @@ class Engine:
     """Budget of the file that is loaded."""
     max_materials: int = 5
     """Budget of the materials, each of which is a draw call (KhronosGroup/gltf-asset-auditor: 5)."""
-    formats: tuple[FileFormat, ...] = ("glb",)
-    """File formats that are written unless others are asked for, the main file first."""
+    formats: tuple[str, ...] = ("glb",)
+    """File formats that the engine imports, the preferred one first."""
+    written: tuple[FileFormat, ...] = ("glb",)
+    """File formats of a finished asset unless others are asked for, the main file first."""
+    extensions: tuple[str, ...] | None = None
+    """Required glTF extensions that the engine reads, or their first letters; None: all that are written."""
 
     @property
     def prints(self) -> bool:
         """Whether files are for slicers: units are `unit_meters` and +Z is up, also where the format has no such
         convention."""
-        return self.formats[0] == "stl"
+        return self.written[0] == "stl"
 
 
 UNITY = Engine(
@@ -98,6 +103,7 @@ UNITY = Engine(
     collider="file",
     lightmap=True,  # Unity Manual, "Lightmap UVs": Mesh.uv2, which is TEXCOORD_1
     max_triangles=20_000,  # hero props on PC: 5,000 to 20,000 (strayspark.studio game-ready checklist, 2026)
+    formats=("glb", "gltf", "obj"),
 )
 UNREAL = Engine(
     "unreal",
@@ -118,6 +124,15 @@ UNREAL = Engine(
     lightmap=True,  # "Unwrapping UVs for Lightmaps": a second set without overlaps
     max_triangles=50_000,  # one object of the foreground; larger meshes are for Nanite
     max_texture_size=4096,
+    formats=("glb", "gltf", "obj"),
+    # glTF importer of Interchange, GLTFCore enum EGLTFExtension.
+    extensions=(
+        "KHR_draco_mesh_compression",
+        "KHR_lights_punctual",
+        "KHR_mesh_quantization",
+        "KHR_texture_transform",
+        "KHR_materials_",
+    ),
 )
 GODOT = Engine(
     "godot",
@@ -135,6 +150,12 @@ GODOT = Engine(
     collider="convcolonly",
     lightmap=True,  # "Using Lightmap global illumination": UV2
     max_triangles=20_000,
+    formats=("glb", "gltf", "obj"),
+    # modules/gltf of Godot 4: SUPPORTED list of the importer, and its document extensions for WebP and KTX.
+    extensions=(
+        *("KHR_lights_punctual", "KHR_texture_transform", "KHR_texture_basisu", "KHR_node_visibility"),
+        *("EXT_texture_webp", "OMI_physics_", "GODOT_single_root", "KHR_materials_", "KHR_mesh_quantization"),
+    ),
 )
 WEB = Engine(
     "web",
@@ -147,6 +168,7 @@ WEB = Engine(
     lods="msft_lod",
     max_triangles=100_000,  # KhronosGroup/gltf-asset-auditor, default of triangleCount
     max_file_bytes=5_242_880,  # KhronosGroup/gltf-asset-auditor, default of fileSizeInKb: 5120
+    formats=("glb", "gltf"),
 )
 AR = Engine(
     "ar",
@@ -161,6 +183,9 @@ AR = Engine(
     max_file_bytes=10_000_000,
     max_materials=1,  # Apple, ibid.: one set of textures
     formats=("glb", "usdz"),
+    written=("glb", "usdz"),
+    # Scene Viewer: glTF 2.0 with Draco; Quick Look reads USDZ.
+    extensions=("KHR_draco_mesh_compression", "KHR_texture_transform", "KHR_materials_unlit"),
 )
 PRINT = Engine(
     "print",
@@ -172,7 +197,8 @@ PRINT = Engine(
     unit_meters=0.001,
     mesh_name="{name}",
     max_triangles=1_000_000,
-    formats=("stl",),
+    formats=("stl", "obj", "ply"),
+    written=("stl",),
 )
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (UNITY, UNREAL, GODOT, WEB, AR, PRINT)}
 """The engines by name."""

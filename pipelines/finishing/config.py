@@ -111,10 +111,7 @@ class FinishConfig:
 
     def files(self, engine: Engine) -> tuple[FileFormat, ...]:
         """The file formats, the main file first."""
-        usual: tuple[FileFormat, ...] = engine.formats
-        if self.keep:
-            usual = tuple(each for each in usual if each in ("glb", "gltf"))
-        return self.formats or usual
+        return self.formats or tuple(each for each in engine.written if not self.keep or each in KEPT_FORMATS)
 
     def has_lightmap(self, engine: Engine) -> bool:
         """Whether lightmap coordinates are made."""

@@ -20,6 +20,8 @@ from ...export.gltf_builder import GltfBuilder
 from .views import image_bytes
 
 QUANTIZATION, MESHOPT, DRACO = "KHR_mesh_quantization", "EXT_meshopt_compression", "KHR_draco_mesh_compression"
+EXTENSIONS = {"quantize": (QUANTIZATION,), "meshopt": (QUANTIZATION, MESHOPT), "draco": (DRACO,)}
+"""The extensions that readers of a file need, by method."""
 PACKAGES = {"meshopt": ("meshoptimizer", "pip install 'steindreamer[finish]'"), "draco": ("DracoPy", DECODERS)}
 """The package that a method needs, and how to install it."""
 DRACO_BITS = {"POSITION": 14, "NORMAL": 10, "TEXCOORD_0": 14}
@@ -68,7 +70,7 @@ def compressed(builder: GltfBuilder, method: Literal["quantize", "meshopt", "dra
         for node in out.tree["nodes"]:
             if "mesh" in node:
                 node["scale"] = [scale] * 3
-    for name in {"draco": [DRACO], "quantize": [QUANTIZATION], "meshopt": [QUANTIZATION, MESHOPT]}[method]:
+    for name in EXTENSIONS[method]:
         out.use_extension(name, required=True)
     return out
 

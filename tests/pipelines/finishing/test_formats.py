@@ -172,6 +172,9 @@ def test_usdz_is_what_quick_look_accepts(tmp_path: Path) -> None:
         ("unity", {"keep": True, "formats": ("glb", "obj")}, "--keep writes glTF files"),
         ("unity", {"keep": True, "images": "webp"}, "--keep leaves the arrays and images"),
         ("print", {"keep": True}, "3D printing takes none"),
+        ("godot", {"compression": "meshopt"}, "Godot does not read EXT_meshopt_compression; leave it out"),
+        ("ar", {"images": "webp"}, r"images=webp: AR .* does not read EXT_texture_webp"),
+        ("print", {"collider_format": "omi"}, "collider_format=omi is for glTF files"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(engine: str, settings: dict[str, Any], message: str) -> None:
