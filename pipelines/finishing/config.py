@@ -44,6 +44,9 @@ class FinishConfig:
     texture_size: Annotated[int, Interval(ge=0, le=MAX_TEXTURE)] = 0
     """Size of each texture in pixels (square), a power of two; 0: 1024, or more if the file has larger textures, up to
     the budget of the engine."""
+    texel_density: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
+    """Texels per meter of surface from which `texture_size` is chosen, rounded up to a power of two, up to the budget
+    of the engine; 0: it is not."""
     padding: Annotated[int, Interval(ge=0, le=64)] = 4
     """Texels between charts, which keep mipmaps from bleeding."""
     normal_map: Literal["auto", "always", "never"] = "always"
@@ -95,6 +98,8 @@ class FinishConfig:
             raise ValueError(f"formats is {list(self.formats)}; each format is accepted once")
         if self.texture_size & (self.texture_size - 1) or 0 < self.texture_size < 16:
             raise ValueError(f"texture_size is {self.texture_size}; 0 and powers of two from 16 are accepted")
+        if self.texture_size and self.texel_density:
+            raise ValueError("texture_size and texel_density both choose the size of the textures; leave one out")
         ratios = self.lods
         if not 1 <= len(ratios) <= MAX_LODS or ratios[0] != 1 or any(not 0 < ratio <= 1 for ratio in ratios):
             raise ValueError(

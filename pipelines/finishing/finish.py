@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ enough."""
 LEAST_DROP = 0.9
 """Ratio of the numbers of triangles of two levels above which the coarser one is left out."""
 SMALLEST_TEXTURE = 128
+USUAL_FILLING = 0.6
+"""Fraction of an atlas that its charts usually cover."""
 
 
 def finish(
@@ -138,7 +141,7 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
         return _report(
             source, repaired, names, frame, [level], None, [path], watch, deviation=deviation, texture_size=0
         )
-    size = config.texture_size or min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
+    size = _texture_size(source, surface, frame, config, engine)
     asset = _textured(source, surface, views, names, frame, size, config, watch)
     with watch("write"):
         files = write_package(asset, folder, config)
@@ -161,6 +164,35 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
         normal_detail=first.material.normal_detail,
         lightmap_overlap=overlap,
     )
+
+
+def _texture_size(source: Source, surface: TriangleMesh, frame: Frame, config: FinishConfig, engine: Engine) -> int:
+    """The size of the textures: as set, from the texel density, or from that of the source."""
+    if config.texture_size:
+        return config.texture_size
+    if not config.texel_density:
+        return min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
+    size = size_for_density(surface, frame.scale, config.texel_density)
+    if size > engine.max_texture_size:
+        logger.warning(
+            f"texel_density={config.texel_density:g} needs textures of {size} pixels; {engine.title} takes "
+            f"{engine.max_texture_size}: lower it, or set texture_size"
+        )
+    return min(size, engine.max_texture_size)
+
+
+def size_for_density(surface: TriangleMesh, scale: float, density: float) -> int:
+    """The power of two from which an atlas of usual density has so many texels per meter.
+
+    Args:
+        surface: the mesh.
+        scale: length in meters of a unit of the mesh.
+        density: texels per meter.
+    """
+    corners = surface.vertices.double()[surface.faces].numpy() * scale
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    side = density * math.sqrt(float(area) / USUAL_FILLING)
+    return max(SMALLEST_TEXTURE, 1 << math.ceil(math.log2(max(side, 1.0))))
 
 
 def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watch: Stopwatch) -> FinishReport:
