@@ -19,6 +19,8 @@ ColliderStyle: TypeAlias = Literal["ucx", "convcolonly", "file", "none"]
 Packing: TypeAlias = Literal["orm", "mask_map"]
 """Channels of the packed texture beside the glTF file: occlusion, roughness, metalness; or metalness, occlusion, detail
 mask, smoothness (Unity's mask map)."""
+FileFormat: TypeAlias = Literal["glb", "gltf", "obj", "stl", "usdz", "fbx"]
+"""A format in which finished assets are written."""
 
 _TEXTURES: Mapping[str, str] = MappingProxyType(
     {
@@ -69,6 +71,16 @@ class Engine:
     """Budget of the materials, each of which is a draw call (KhronosGroup/gltf-asset-auditor: 5)."""
     formats: tuple[str, ...] = ("glb",)
     """File formats that the engine imports, the preferred one first."""
+    written: tuple[FileFormat, ...] = ("glb",)
+    """File formats of a finished asset unless others are asked for, the main file first."""
+    extensions: tuple[str, ...] | None = None
+    """Required glTF extensions that the engine reads, or their first letters; None: all that are written."""
+
+    @property
+    def prints(self) -> bool:
+        """Whether files are for slicers: units are `unit_meters` and +Z is up, also where the format has no such
+        convention."""
+        return self.written[0] == "stl"
 
 
 UNITY = Engine(
@@ -113,6 +125,14 @@ UNREAL = Engine(
     max_triangles=50_000,  # one object of the foreground; larger meshes are for Nanite
     max_texture_size=4096,
     formats=("glb", "gltf", "obj"),
+    # glTF importer of Interchange, GLTFCore enum EGLTFExtension.
+    extensions=(
+        "KHR_draco_mesh_compression",
+        "KHR_lights_punctual",
+        "KHR_mesh_quantization",
+        "KHR_texture_transform",
+        "KHR_materials_",
+    ),
 )
 GODOT = Engine(
     "godot",
@@ -131,6 +151,11 @@ GODOT = Engine(
     lightmap=True,  # "Using Lightmap global illumination": UV2
     max_triangles=20_000,
     formats=("glb", "gltf", "obj"),
+    # modules/gltf of Godot 4: SUPPORTED list of the importer, and its document extensions for WebP and KTX.
+    extensions=(
+        *("KHR_lights_punctual", "KHR_texture_transform", "KHR_texture_basisu", "KHR_node_visibility"),
+        *("EXT_texture_webp", "OMI_physics_", "GODOT_single_root", "KHR_materials_", "KHR_mesh_quantization"),
+    ),
 )
 WEB = Engine(
     "web",
@@ -158,6 +183,9 @@ AR = Engine(
     max_file_bytes=10_000_000,
     max_materials=1,  # Apple, ibid.: one set of textures
     formats=("glb", "usdz"),
+    written=("glb", "usdz"),
+    # Scene Viewer: glTF 2.0 with Draco; Quick Look reads USDZ.
+    extensions=("KHR_draco_mesh_compression", "KHR_texture_transform", "KHR_materials_unlit"),
 )
 PRINT = Engine(
     "print",
@@ -170,6 +198,7 @@ PRINT = Engine(
     mesh_name="{name}",
     max_triangles=1_000_000,
     formats=("stl", "obj", "ply"),
+    written=("stl",),
 )
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (UNITY, UNREAL, GODOT, WEB, AR, PRINT)}
 """The engines by name."""

@@ -20,6 +20,7 @@ from ..streams import repair_streams
 EPILOGUE = """\
 settings (key=value):
   triangles=5000   texture_size=2048   lods=[1,0.5,0.25]   hulls=8   height_meters=0.3
+  formats=[glb,obj,usdz]   compression=meshopt   images=webp
   docs/finish.md lists all of them.
 
 examples:
@@ -40,7 +41,7 @@ def parser(prog: str = "finish.py") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    out.add_argument("file", type=Path, metavar="FILE|RUN", help="a mesh file, or the folder of a run")
+    out.add_argument("file", type=Path, metavar="FILE|RUN", help="a mesh or splat file, or the folder of a run")
     out.add_argument("--preset", required=True, metavar="ENGINE", help=", ".join(ENGINES))
     out.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (default: finished/<name>-<engine>)")
     out.add_argument(

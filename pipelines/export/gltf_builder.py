@@ -39,6 +39,8 @@ class GltfBuilder:
     def __init__(self, tree: dict[str, Any] | None = None, binary: bytes = b"") -> None:
         self.tree: dict[str, Any] = {"asset": {"version": "2.0", "generator": GENERATOR}} if tree is None else tree
         self._binary = bytearray(binary)
+        self.fallback_bytes = 0
+        """Size of a second buffer without content, which the uncompressed views of compressed ones are parts of."""
 
     @property
     def binary(self) -> bytes:
@@ -102,17 +104,26 @@ class GltfBuilder:
             samplers.append(dict(sampler))
         return self.add("textures", {"source": image, "sampler": samplers.index(dict(sampler))})
 
-    def use_extension(self, name: str) -> None:
-        """List an extension as used."""
-        used = self.tree.setdefault("extensionsUsed", [])
-        if name not in used:
-            used.append(name)
+    def use_extension(self, name: str, *, required: bool = False) -> None:
+        """List an extension as used, or as required by the readers of the file."""
+        for key in ("extensionsUsed", "extensionsRequired") if required else ("extensionsUsed",):
+            names = self.tree.setdefault(key, [])
+            if name not in names:
+                names.append(name)
+
+    def finished_tree(self) -> dict[str, Any]:
+        """The JSON with the sizes of the buffers."""
+        if self._binary:
+            self.tree["buffers"] = [{"byteLength": len(self._binary)}]
+        if self.fallback_bytes:
+            fallback: dict[str, Any] = {"EXT_meshopt_compression": {"fallback": True}}
+            buffers: list[dict[str, Any]] = self.tree["buffers"]
+            buffers.append({"byteLength": self.fallback_bytes, "extensions": fallback})
+        return self.tree
 
     def to_bytes(self) -> bytes:
         """The content of a .glb file."""
-        if self._binary:
-            self.tree["buffers"] = [{"byteLength": len(self._binary)}]
-        text = json.dumps(self.tree, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+        text = json.dumps(self.finished_tree(), separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
         text += b" " * (-len(text) % 4)
         body = bytes(self._binary) + b"\0" * (-len(self._binary) % 4)
         chunks = struct.pack("<I4s", len(text), b"JSON") + text
@@ -127,7 +138,7 @@ class GltfBuilder:
         write_atomically(path, self.to_bytes())
 
 
-def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
+def png(image: UInt8[np.ndarray, "h w *c"]) -> bytes:
     """An image as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=5)

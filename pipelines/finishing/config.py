@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from ..engines import Engine
+from ..engines import Engine, FileFormat
 from ..meshing.detail_config import DetailConfig
 
 MAX_TEXTURE = 8192
+KEPT_FORMATS: tuple[FileFormat, ...] = ("glb", "gltf")
+"""The formats of a file whose triangles and materials are kept."""
 
 
 @dataclass
@@ -41,6 +43,9 @@ class FinishConfig(DetailConfig):
     texture_size: Annotated[int, Interval(ge=0, le=MAX_TEXTURE)] = 0
     """Size of each texture in pixels (square), a power of two; 0: 1024, or more if the file has larger textures, up to
     the budget of the engine."""
+    texel_density: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
+    """Texels per meter of surface from which `texture_size` is chosen, rounded up to a power of two, up to the budget
+    of the engine; 0: it is not."""
     padding: Annotated[int, Interval(ge=0, le=64)] = 4
     """Texels between charts, which keep mipmaps from bleeding."""
     normal_map: Literal["auto", "always", "never"] = "always"
@@ -63,10 +68,29 @@ class FinishConfig(DetailConfig):
     the file."""
     yaw: Annotated[float, Interval(ge=-360, le=360)] = 0.0
     """Rotation in degrees about +Y, from +Z toward +X: 90 turns a model that faces -X to +Z."""
+    formats: tuple[FileFormat, ...] = ()
+    """File formats, the main file first; empty: those of the engine."""
+    collider_format: Literal["engine", "omi"] = "engine"
+    """The collider in glTF files: `engine`: as the engine expects it by default; `omi`: as convex shapes of a static
+    body (OMI_physics_shape and OMI_physics_body)."""
+    compression: Literal["none", "quantize", "meshopt", "draco"] = "none"
+    """Compression of the arrays of glTF files: `quantize`: numbers of 8 and 16 bits (KHR_mesh_quantization);
+    `meshopt`: the same, compressed (EXT_meshopt_compression); `draco`: KHR_draco_mesh_compression."""
+    images: Literal["png", "webp"] = "png"
+    """Format of the images of glTF files."""
+    webp_quality: Annotated[int, Interval(ge=1, le=100)] = 100
+    """Quality of the colors in WebP images; 100: lossless. The other textures are lossless at any quality."""
+    blender: str = ""
+    """Blender, or a Python in which its package `bpy` can be imported, for FBX files; empty: this Python, or else
+    `blender` on the PATH."""
 
     def __post_init__(self) -> None:
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError(f"formats is {list(self.formats)}; each format is accepted once")
         if self.texture_size & (self.texture_size - 1) or 0 < self.texture_size < 16:
             raise ValueError(f"texture_size is {self.texture_size}; 0 and powers of two from 16 are accepted")
+        if self.texture_size and self.texel_density:
+            raise ValueError("texture_size and texel_density both choose the size of the textures; leave one out")
         self.check_lods()
         if self.keep and (self.height_meters is not None or self.yaw):
             raise ValueError("keep does not change the scene: leave out height_meters and yaw, or keep")
@@ -75,13 +99,17 @@ class FinishConfig(DetailConfig):
         """The maximum number of triangles of the first level."""
         return self.triangles or engine.max_triangles
 
+    def files(self, engine: Engine) -> tuple[FileFormat, ...]:
+        """The file formats, the main file first."""
+        return self.formats or tuple(each for each in engine.written if not self.keep or each in KEPT_FORMATS)
+
     def has_lightmap(self, engine: Engine) -> bool:
         """Whether lightmap coordinates are made."""
         return self.lightmap == "always" or (self.lightmap == "auto" and engine.lightmap)
 
     def has_collider(self, engine: Engine) -> bool:
         """Whether a collider is made."""
-        return self.hulls > 0 and engine.collider != "none"
+        return self.hulls > 0 and (engine.collider != "none" or self.collider_format == "omi")
 
     def levels(self, engine: Engine) -> list[float]:
         """The levels of detail that the engine takes."""

@@ -21,11 +21,11 @@ from .lod_extension import link_levels
 from .lods import Level, can_collapse, measure_levels
 from .looks import bake_levels, kept_levels, smaller_levels
 from .naming import Names
-from .package import add_baked_material, add_look, write_collider
 from .placing import frame_of
 from .repair import repair
 from .report import collider_report, level_reports
 from .source import Source, read_source
+from .writing.scene import add_baked_material, add_look, collider_document
 
 RUN = replace(WEB, name="run", title="the asset of a run", mesh_name="{name}", material_name="{name}", collider="file")
 """Conventions of a run's asset."""
@@ -57,7 +57,7 @@ def write_details(path: Path, config: DetailConfig) -> Details:
         UserError: The file cannot be read.
         ValueError: A step is not possible for this surface.
     """
-    watch, source = Stopwatch(), read_source(path)
+    watch, source = Stopwatch(), read_source(path, FinishConfig())
     document = KeptDocument(source, FinishConfig.crease_angle)
     title = document.names()[0]
     names = Names(title, title, title, RUN)
@@ -71,7 +71,7 @@ def write_details(path: Path, config: DetailConfig) -> Details:
         with watch("hulls"):
             surface = repair(source.mesh, FinishConfig(repair="never")).mesh
             collider = build_collider(surface, config.hulls, config.hull_vertices, config.concavity)
-        write_collider(path.with_name(f"{path.stem}_collider.glb"), collider, names, frame)
+        collider_document(collider, names, frame).write(path.with_name(f"{path.stem}_collider.glb"))
     own = [False, *[not can_collapse()] * (len(levels) - 1)]
     out = Details(level_reports(levels, 2 * RADIUS * frame.scale, own), collider_report(collider), watch.seconds)
     for index, level in enumerate(out.levels):

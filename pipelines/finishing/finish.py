@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from steindreamer.representations import TriangleMesh
 from steindreamer.representations.placement import RADIUS
 
-from ..engines import Engine
+from ..engines import ENGINES, Engine
 from ..errors import UserError
 from ..meshing.simplify import DeviationFrom
 from ..meshing.stopwatch import Stopwatch
@@ -22,23 +23,27 @@ from ..meshing.views import Views
 from .colliders import Collider, build_collider
 from .comparison import difference, views_of
 from .config import FinishConfig
+from .finished import Finished
 from .keep import KeptDocument
 from .lightmap import overlaps
 from .lods import Level, measure_levels
-from .looks import build_looks, dress, kept_levels, smaller_levels
+from .looks import SMALLEST_TEXTURE, build_looks, dress, kept_levels, smaller_levels
 from .naming import Names, names_of
-from .package import Finished, write_kept, write_package, write_stl
+from .package import write_kept, write_package, write_stl
 from .placing import Frame, frame_of
 from .reduce import reduce
 from .repair import Repaired, repair
 from .report import FinishReport, collider_report, level_reports
 from .source import RUN_ASSET, Source, read_source, source_file
+from .writing.requirements import check_files
 
 logger = logging.getLogger(__name__)
 
 LEAST_TEXTURE = 1024
 OVERLAP_SIZE = 1024
 """Size in texels at which overlaps of lightmap coordinates are measured."""
+USUAL_FILLING = 0.6
+"""Fraction of an atlas that its charts usually cover."""
 
 
 def finish(
@@ -52,7 +57,7 @@ def finish(
     """Finish a mesh file, or the asset of a run, for an engine; a line per step is logged.
 
     Args:
-        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), or the folder of a run.
+        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), a splat file (3DGS .ply), or the folder of a run.
         engine: one of `engines.ENGINES`.
         folder: the folder of the files, which is created.
         config: the settings; default `FinishConfig()`.
@@ -70,9 +75,10 @@ def finish(
     folder = Path(folder)
     file = source_file(Path(path))
     check_output(folder, overwrite=overwrite)
+    check_files(config, engine)
     names, watch = names_of(config.name or usual_name(file), engine), Stopwatch()
     with watch("read"):
-        source = read_source(file, config.yaw)
+        source = read_source(file, config)
     logger.info(f"{file}: {len(source.mesh.faces)} triangles, {len(source.mesh.paints)} materials")
     try:
         report = (_keep if config.keep else _finish)(source, names, folder, config, watch)
@@ -115,20 +121,20 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
     with watch("views"):
         views = views_of(source.mesh)
     frame = frame_of(surface, source.placement, config)
-    if engine.formats[0] == "stl":
+    if config.files(engine) == ("stl",):
         path = folder / f"{names.mesh}.stl"
         with watch("write"):
             folder.mkdir(parents=True, exist_ok=True)
-            write_stl(path, surface, frame, engine.unit_meters)
+            write_stl(path, surface, frame, ENGINES["print"].unit_meters)
         # A print has one material: the color of the source is not compared.
         level = Level(surface, 1.0, None, difference(views, surface).silhouette_iou, 1.0)
         return _report(
             source, repaired, names, frame, [level], None, [path], watch, deviation=deviation, texture_size=0
         )
-    size = config.texture_size or min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
+    size = _texture_size(source, surface, frame, config, engine)
     asset = _textured(source, surface, views, names, frame, size, config, watch)
     with watch("write"):
-        files = write_package(asset, folder)
+        files = write_package(asset, folder, config)
     first, overlap = asset.looks[0], None
     if first.lightmap is not None:
         overlap = overlaps(first.lightmap, first.mesh.faces.numpy(), OVERLAP_SIZE)
@@ -150,11 +156,38 @@ def _finish(source: Source, names: Names, folder: Path, config: FinishConfig, wa
     )
 
 
+def _texture_size(source: Source, surface: TriangleMesh, frame: Frame, config: FinishConfig, engine: Engine) -> int:
+    """The size of the textures: as set, from the texel density, or from that of the source."""
+    if config.texture_size:
+        return config.texture_size
+    if not config.texel_density:
+        return min(max(LEAST_TEXTURE, source.texture_size()), engine.max_texture_size)
+    size = size_for_density(surface, frame.scale, config.texel_density)
+    if size > engine.max_texture_size:
+        logger.warning(
+            f"texel_density={config.texel_density:g} needs textures of {size} pixels; {engine.title} takes "
+            f"{engine.max_texture_size}: lower it, or set texture_size"
+        )
+    return min(size, engine.max_texture_size)
+
+
+def size_for_density(surface: TriangleMesh, scale: float, density: float) -> int:
+    """The power of two from which an atlas of usual density has so many texels per meter.
+
+    Args:
+        surface: the mesh.
+        scale: length in meters of a unit of the mesh.
+        density: texels per meter.
+    """
+    corners = surface.vertices.double()[surface.faces].numpy() * scale
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    side = density * math.sqrt(float(area) / USUAL_FILLING)
+    return max(SMALLEST_TEXTURE, 1 << math.ceil(math.log2(max(side, 1.0))))
+
+
 def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watch: Stopwatch) -> FinishReport:
     """Finish a file without a change of its triangles, texture coordinates, materials and names."""
     engine = names.engine
-    if engine.formats[0] == "stl":
-        raise UserError(f"--keep adds levels of detail, colliders and lightmap coordinates; {engine.title} takes none")
     document = KeptDocument(source, config.crease_angle)
     if not document.names():
         raise UserError(f"{source.path} has no mesh of plain triangles to keep; leave out --keep")
@@ -172,7 +205,9 @@ def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watc
     with watch("lods"):
         faces, levels = kept_levels(document, source, config.levels(engine), views)
     with watch("write"):
-        files = write_kept(document, faces, [level.screen_coverage for level in levels], collider, names, frame, folder)
+        files = write_kept(
+            document, faces, [level.screen_coverage for level in levels], collider, names, frame, folder, config
+        )
     return _report(
         source,
         repaired,

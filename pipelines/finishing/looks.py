@@ -17,11 +17,11 @@ from ..meshing.views import Views
 from .bake import bake_material
 from .comparison import silhouette_overlap, simplified
 from .config import FinishConfig
+from .finished import Look
 from .keep import KeptDocument, read_again
 from .lightmap import lightmap_uvs
 from .lods import Level, can_collapse, collapsed, measure_levels
 from .normals import split_at_creases
-from .package import Look
 from .reduce import reduce
 from .source import Source
 

@@ -30,6 +30,10 @@ class Names:
         """
         return self.engine.texture_names[kind].format(name=f"{self.asset}_LOD{level}" if level else self.asset)
 
+    def material_of(self, level: int) -> str:
+        """Name of the material of a level of detail that has an atlas of its own; 0: of the asset."""
+        return f"{self.material}_LOD{level}" if level else self.material
+
     def lod(self, level: int, mesh: str | None = None) -> str:
         """Name of a level of detail of a mesh (default: of the asset's)."""
         return f"{mesh or self.mesh}_LOD{level}"

@@ -11,6 +11,8 @@ from steindreamer.representations.mesh.file import FORMATS, read_fitted_mesh
 from steindreamer.representations.mesh.painted import PaintedMesh
 
 from ..errors import UserError
+from .config import FinishConfig
+from .splats import is_splat_file, read_splats
 
 RUN_ASSET = Path("asset") / "asset.glb"
 """The exported file in the folder of a run."""
@@ -56,15 +58,20 @@ def source_file(path: Path) -> Path:
     return path
 
 
-def read_source(path: Path, yaw: float = 0.0) -> Source:
-    """Read a mesh file. Raises UserError if it cannot be read.
+def read_source(path: Path, config: FinishConfig) -> Source:
+    """Read a mesh file, or the surface of a splat file. Raises UserError if it cannot be read.
 
     Args:
         path: the file, see `source_file`.
-        yaw: rotation in degrees about +Y.
+        config: the rotation, and the settings of the surface of splats.
     """
     try:
-        mesh, placement = read_fitted_mesh(path, yaw, maps=True)
+        if is_splat_file(path):
+            if config.keep:
+                raise UserError(f"{path.name} has Gaussians and no triangles to keep; leave out --keep")
+            mesh, placement = read_splats(path, config)
+        else:
+            mesh, placement = read_fitted_mesh(path, config.yaw, maps=True)
     except (ValueError, OSError) as error:
         raise UserError(error) from error
     return Source(path, mesh, placement)

@@ -18,21 +18,6 @@ TEXTURES = 3
 """Textures of the largest size that the memory budget holds: base color, normal, packed."""
 WASTED_VERTICES = 0.01
 """Largest fraction of vertices that no triangle uses."""
-EXTENSIONS = {
-    # glTF importer of Interchange, GLTFCore enum EGLTFExtension.
-    "unreal": (
-        "KHR_draco_mesh_compression", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform",
-        "KHR_materials_",
-    ),
-    # modules/gltf of Godot 4: SUPPORTED list of the importer, and its document extensions for WebP and KTX.
-    "godot": (
-        "KHR_lights_punctual", "KHR_texture_transform", "KHR_texture_basisu", "KHR_node_visibility",
-        "EXT_texture_webp", "OMI_physics_", "GODOT_single_root", "KHR_materials_", "KHR_mesh_quantization",
-    ),
-    # Scene Viewer: glTF 2.0 with Draco; Quick Look converts from USDZ.
-    "ar": ("KHR_draco_mesh_compression", "KHR_texture_transform", "KHR_materials_unlit"),
-}  # fmt: skip
-"""Extensions that an importer reads, or their first letters, by engine; the others read all that are read here."""
 
 
 def formats(subject: Subject) -> Iterator[Finding]:
@@ -47,7 +32,7 @@ def formats(subject: Subject) -> Iterator[Finding]:
             f"export as {engine.formats[0]}",
             severity="error",
         )
-    known = EXTENSIONS.get(engine.name)
+    known = engine.extensions
     if known is not None:
         unread = [name for name in file.required if not name.startswith(known)]
         yield checked(

@@ -11,13 +11,14 @@ import trimesh
 
 from steindreamer.pipelines.engines import ENGINES
 from steindreamer.pipelines.finishing.colliders import build_collider
-from steindreamer.pipelines.finishing.finish import usual_name
+from steindreamer.pipelines.finishing.config import FinishConfig
+from steindreamer.pipelines.finishing.finish import size_for_density, usual_name
 from steindreamer.pipelines.finishing.lightmap import lightmap_uvs, overlaps
 from steindreamer.pipelines.finishing.lods import collapse
 from steindreamer.pipelines.finishing.naming import names_of
 from steindreamer.pipelines.finishing.normals import corner_normals, split_vertices
-from steindreamer.pipelines.finishing.package import engine_image
 from steindreamer.pipelines.finishing.reduce import reduce
+from steindreamer.pipelines.finishing.writing.textures import engine_image
 from steindreamer.representations import TriangleMesh, face_normals
 
 
@@ -121,6 +122,14 @@ def test_a_budget_that_many_parts_cannot_meet_still_gives_a_mesh() -> None:
     for index, ball in enumerate(balls):
         ball.apply_translation([3 * index, 0, 0])
     assert 0 < len(reduce(as_mesh(trimesh.util.concatenate(balls)), 20, 0.0).faces) < 960
+
+
+def test_texture_size_from_texel_density() -> None:
+    """A cube of 0.5 m has 1.5 square meters; at 500 texels per meter they are an image of at least 612 x 612."""
+    cube = as_mesh(trimesh.creation.box((2, 2, 2)))
+    assert [size_for_density(cube, 0.25, density) for density in (10, 500, 800, 2000)] == [128, 1024, 2048, 4096]
+    with pytest.raises(ValueError, match="leave one out"):
+        FinishConfig(texture_size=512, texel_density=100)
 
 
 def test_names() -> None:
