@@ -45,7 +45,7 @@ def finished_asset(engine: Engine, *, metallic: bool = True, size: int = 32) -> 
         Frame(SCALE, OFFSET),
         [Level(mesh, ratio, 0.0, 1.0, 1.0) for mesh, ratio in zip(levels, (1.0, 0.25), strict=True)],
         looks,
-        Collider(hulls, "coacd", 0.0, 0.0),
+        Collider(hulls, 0.0, 0.0),
         {"source": "egg.obj"},
     )
 
