@@ -165,7 +165,10 @@ def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watc
     engine = names.engine
     if engine.formats[0] == "stl":
         raise UserError(f"--keep adds levels of detail, colliders and lightmap coordinates; {engine.title} takes none")
-    document = KeptDocument(source, config.crease_angle)
+    try:
+        document = KeptDocument(source, config.crease_angle)
+    except ValueError as error:
+        raise UserError(f"{source.path}: {error}; or leave out --keep") from error
     if not document.names():
         raise UserError(f"{source.path} has no mesh of plain triangles to keep; leave out --keep")
     names = replace(names, mesh=document.names()[0])

@@ -80,9 +80,8 @@ def _records(training_log: Path) -> list[dict[str, float]]:
 def _asset(export: ExportReport, folder: Path, particle: int) -> str:
     """Render the section of one particle; the facts about the first one are at the top of the page."""
     beside = export.path.parent.relative_to(folder).as_posix()
-    names = ("base color", *(["normal map"] if export.normal_map else []), "occlusion, roughness and metalness")
     image = _figure(f"{beside}/{IMAGE_NAME}", "The exported mesh under light, as clay, and its base color.") + _figure(
-        f"{beside}/{MAPS_NAME}", f"Its maps: {', '.join(names)}."
+        f"{beside}/{MAPS_NAME}", f"Its maps: {', '.join(export.maps)}."
     )
     if particle == 0:
         return f"<h2>The asset</h2>{image}\n"
@@ -90,13 +89,19 @@ def _asset(export: ExportReport, folder: Path, particle: int) -> str:
 
 
 def _facts(export: ExportReport) -> dict[str, str]:
+    if export.painted is None:
+        made = {
+            "deviation from the detailed surface": f"{export.deviation:.2%} of the diagonal",
+            "normal map": "yes" if export.normal_map else "none, it would add no detail",
+        }
+    else:
+        made = {"painted": f"{export.painted:.1%} of the texture; all else is as in the file"}
     return {
         "triangles": f"{export.faces:,}",
         "vertices": f"{export.vertices:,}",
         "surface": "watertight" if export.watertight else "not watertight",
         "size": f"{' x '.join(f'{extent:.3g}' for extent in export.size_meters)} m (width x height x depth)",
-        "deviation from the detailed surface": f"{export.deviation:.2%} of the diagonal",
-        "normal map": "yes" if export.normal_map else "none, it would add no detail",
+        **made,
         "color difference from the scene": f"{export.color_difference:.2f} (mean CIEDE2000; 2 is barely visible)",
         "silhouette overlap with the scene": f"{export.silhouette_iou:.1%}",
         "export time": f"{sum(export.seconds.values()):.0f} s",

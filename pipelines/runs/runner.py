@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from steindreamer.distill.priors.base import ReadsPrompts
-from steindreamer.representations import Savable, particles_of
+from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
 from ..errors import DamagedCheckpoint, Interrupted, UserError
 from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
+from ..export.retextured import export_retextured
 from ..export.sizes import with_usual_height
 from ..files import write_atomically
 from ..optimization.out_of_memory import ADVICE, is_out_of_memory
@@ -302,17 +303,10 @@ class _Run:
         self.manifest.begin_asset(asset_settings(config.to_plain()))
         for index, scene in enumerate(particles_of(stage.representation)):
             which = config.of_particle(index)
-            logger.info(f"extracting, unwrapping and baking the mesh{which}")
             self.watchdog.feed(f"the export{which}")
             try:
                 with self.manifest.noting():
-                    report = export_asset(
-                        scene,
-                        asset_folder(self.folder, index),
-                        with_usual_height(self.pipeline.export_settings(stage), scene, config.prompt),
-                        name=slug(config.prompt),
-                        provenance=provenance(self.pipeline, index),
-                    )
+                    report = self._export_particle(stage, scene, index)
             except ValueError as error:
                 if is_out_of_memory(error):
                     raise
@@ -322,6 +316,17 @@ class _Run:
                 ) from error
             reports.append(report)
         return reports
+
+    def _export_particle(self, stage: Stage, scene: Representation, index: int) -> ExportReport:
+        """Write the asset of one particle. Raises ValueError if the scene cannot be exported."""
+        folder, origin = asset_folder(self.folder, index), provenance(self.pipeline, index)
+        which = self.config.of_particle(index)
+        if isinstance(scene, RetexturedMesh):
+            logger.info(f"writing the texture{which} into the file")
+            return export_retextured(scene, folder, provenance=origin)
+        logger.info(f"extracting, unwrapping and baking the mesh{which}")
+        settings = with_usual_height(self.pipeline.export_settings(stage), scene, self.config.prompt)
+        return export_asset(scene, folder, settings, name=slug(self.config.prompt), provenance=origin)
 
 
 def provenance(pipeline: Pipeline, particle: int = 0) -> dict[str, Any]:
