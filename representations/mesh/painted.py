@@ -63,7 +63,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class PartOrigin:
-    """Where a part of a mesh is in its file."""
+    """The location of a part of a mesh in its file."""
 
     names: tuple[str, ...] = ()
     """Names of its node, its mesh and its material, as far as they have one."""
@@ -88,7 +88,7 @@ class PaintedMesh(TriangleMesh):
     linear: bool
     """Whether factors and tints are linear RGB (glTF) and are multiplied as such; else they are display sRGB."""
     origins: tuple[PartOrigin, ...] = ()
-    """Where the faces of each entry of `paints` are in the file."""
+    """The location of the faces of each entry of `paints` in the file."""
 
     def colors_at(self, faces: Int64[Tensor, " n"], weights: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Display sRGB in [0, 1] at points on faces.

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..base import RenderOutput
 from ..cameras import Cameras
-from ..ops import logit
 from ..triangle_mesh import TriangleMesh, vertex_normals
 from .canvas import Canvas, read_canvas
 from .rasterization.dispatch import Backend
@@ -39,13 +38,14 @@ class RetextureConfig:
     """Name of the node, mesh or material whose faces are painted; case and articles are ignored. Empty: all."""
     mask: str = ""
     """Grayscale image of the size of the texture; texels are painted where it is white. Empty: everywhere."""
-    start: Literal["texture", "gray"] = "texture"
-    """Initial color of the painted texels: `texture`: that of the file; `gray`: gray."""
+    start: Literal["gray", "texture"] = "gray"
+    """Initial color of the painted texels: `gray`, from which any color is reached; `texture`: that of the file, to be
+    refined in similar colors, since the low noise levels of a texture stage hardly change a color."""
     texture_size: Annotated[int, Interval(ge=16, le=8192)] = 1024
     """Side in texels of the texture of a file that has none."""
-    rate: Annotated[float, Interval(ge=0, le=100)] = TextureConfig.rate
+    rate: Annotated[float, Interval(ge=0, le=100)] = 8e-2
     """Adam learning rate of the texel logits at the start of a stage; it decays exponentially to `rate_end`."""
-    rate_end: Annotated[float, Interval(ge=0, le=100)] = TextureConfig.rate_end
+    rate_end: Annotated[float, Interval(ge=0, le=100)] = 2e-2
     """Adam learning rate of the texel logits at the end of a stage."""
     backend: Backend = "auto"
     """Rasterization backend; see `rasterization.draw`."""

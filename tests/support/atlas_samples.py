@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gltf_samples import Gltf, cube
 from PIL import Image
 
-from gltf_samples import Gltf, cube
+from steindreamer.representations import RetextureConfig
 
 NAMES = ("Body", "The Lid")
 
@@ -80,3 +85,13 @@ def base_color_image(path: Path, material: int = 0) -> Image.Image:
     texture = tree["materials"][material]["pbrMetallicRoughness"]["baseColorTexture"]["index"]
     image = tree["images"][tree["textures"][texture]["source"]]
     return Image.open(io.BytesIO(view_bytes(tree, binary, image["bufferView"])))
+
+
+@contextmanager
+def buildable(config: Any) -> Iterator[Any]:
+    """The settings of a representation; those that need a file to start from get one, seen from a corner."""
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(config, RetextureConfig):
+            path = two_boxes().save(Path(folder))
+            config = replace(config, initial_mesh=str(path), initial_yaw=45.0, start="gray", texture_size=64)
+        yield config

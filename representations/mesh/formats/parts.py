@@ -37,8 +37,8 @@ class MeshPart:
     """Texture coordinates, v pointing down; None: the file or the material has none."""
     normals: Float[np.ndarray, "v 3"] | None = None
     """Unit normals, if they were read."""
-    origin: PartOrigin = PartOrigin()
-    """Where the part is in the file."""
+    origin: PartOrigin = field(default_factory=PartOrigin)
+    """Its location in the file."""
 
 
 @dataclass(frozen=True)

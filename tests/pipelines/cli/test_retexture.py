@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
-
-from steindreamer.pipelines.cli.main import main
 from atlas_samples import (
     NAMES,
     accessor_bytes,
@@ -22,11 +19,15 @@ from atlas_samples import (
     two_boxes,
     view_bytes,
 )
+from PIL import Image
+
+from steindreamer.pipelines.cli.main import main
 
 SMALL = [
     "--prompt", "a red gift", "--prior", "world", "prior.objects=1", "stages.texture.steps=12",
     "stages.texture.resolution=24", "stages.texture.probe_every=0", "stages.texture.rates=1", "representation.rate=0.4",
-    "representation.rate_end=0.4", "output.image_size=16", "output.turntable_frames=0", "output.preview_every=0",
+    "representation.rate_end=0.4", "start=texture", "output.image_size=16",
+    "output.turntable_frames=0", "output.preview_every=0",
 ]  # fmt: skip
 BLUE = np.array([30, 40, 200], np.uint8)
 
