@@ -15,7 +15,7 @@ settings (key=value):
   yaw=90                    rotation about +Y that brings the front of the mesh to +Z
   start=texture             refine the texture of the file instead of beginning with gray
   texture_size=2048         size of the texture of a file that has none
-  stages.texture.steps=300  and every other setting of a run, see run.py --settings
+  stages.texture.steps=300  and every other setting of a run; --settings shows them
 
 examples:
   retexture.py mug.glb --prompt "a red mug"

@@ -76,7 +76,8 @@ def read_canvas(path: Path, *, yaw: float = 0.0, part: str = "", mask: str = "",
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(
-            f"the texture of {path.name} cannot be replaced; {' and '.join(FORMATS)} are supported, convert it"
+            f"the texture of {path.name} cannot be replaced, only that of {' and '.join(FORMATS)}; steindreamer finish "
+            f"{path.name} --preset web --keep writes a GLB with the same triangles and texture coordinates"
         )
     mesh, placement = read_fitted_mesh(path, yaw, maps=True)
     document = GltfDocument(read_regular_file(path), path.parent)
@@ -146,8 +147,9 @@ def _atlas(mesh: PaintedMesh, chosen: list[int], document: GltfDocument) -> list
         raise ValueError(f"these parts have {len(textures)} textures, choose those of one with --part NAME ({listed})")
     (texture,) = textures
     members = [index for index in mesh.paint_of_face.unique().tolist() if _texture_of(mesh, index) == texture]
-    if texture is None:
-        members = chosen  # other plain materials keep their colors
+    if texture is None:  # other plain materials keep their colors
+        materials = {mesh.origins[index].material for index in chosen}
+        members = [index for index in members if mesh.origins[index].material in materials]
     for index in members:
         origin = mesh.origins[index]
         if not origin.has_coordinates:
