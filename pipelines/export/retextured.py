@@ -19,6 +19,7 @@ from ..meshing.views import photograph
 from .asset import FILE_NAME, IMAGE_NAME, IMAGE_SIZE, MAPS_NAME, ExportReport
 from .fidelity import compare_renders, fidelity_cameras, render_any
 from .gltf_texture import with_base_color
+from .painted_image import painted_image
 from .previews import save_lit_sheet, save_maps
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 def export_retextured(
     scene: RetexturedMesh, directory: Path, *, provenance: dict[str, Any] | None = None
 ) -> ExportReport:
-    """Write `directory/asset.glb`, renders of it (`asset.png`) and its texture (`maps.png`).
+    """Write `directory/asset.glb`, renders of it (`asset.png`), and its texture before and after (`maps.png`).
 
     Args:
         scene: The scene to export.
@@ -36,9 +37,10 @@ def export_retextured(
             `asset.extras.retextured`.
     """
     watch = Stopwatch()
+    with watch("texture"):
+        image = painted_image(scene)
     with watch("write"):
         document = GltfDocument(scene.document.cpu().numpy().tobytes(), directory)
-        image = scene.painted_image()
         materials = [None if index < 0 else index for index in scene.materials.tolist()]
         builder = with_base_color(document, materials, image)
         asset = builder.tree["asset"]
@@ -53,10 +55,9 @@ def export_retextured(
         placement = scene.placement
         assert placement is not None
         written = replace(written, vertices=placement.apply(written.vertices.double()).float())
-        views = photograph(scene, fidelity_cameras())
-        fidelity = compare_renders(views, lambda camera: render_any(written, camera))
+        fidelity = compare_renders(photograph(scene, fidelity_cameras()), lambda camera: render_any(written, camera))
         save_lit_sheet(scene, path.with_name(IMAGE_NAME), IMAGE_SIZE)
-        save_maps([image], path.with_name(MAPS_NAME))
+        save_maps([scene.source.cpu().numpy(), image], path.with_name(MAPS_NAME))
     mesh = replace(scene.mesh(), texture=torch.from_numpy(image).permute(2, 0, 1).float() / 255)
     painted = float(scene.painted.float().mean())
     logger.info(
@@ -76,6 +77,6 @@ def export_retextured(
         tuple(extent.tolist()),
         mesh,
         watch.seconds,
-        ("base color",),
+        ("base color of the file", "new base color"),
         painted,
     )

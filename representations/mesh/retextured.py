@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from annotated_types import Interval
-from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..base import RenderOutput
@@ -47,6 +45,9 @@ class RetextureConfig:
     """Adam learning rate of the texel logits at the start of a stage; it decays exponentially to `rate_end`."""
     rate_end: Annotated[float, Interval(ge=0, le=100)] = 2e-2
     """Adam learning rate of the texel logits at the end of a stage."""
+    tone_rate: Annotated[float, Interval(ge=0, le=100)] = 2.0
+    """Learning rate of the tone, a color offset that all painted texels have in common, as a factor of that of the
+    texels. Texels that are in no view get their color from it."""
     backend: Backend = "auto"
     """Rasterization backend; see `rasterization.draw`."""
 
@@ -104,6 +105,9 @@ class RetexturedMesh(TexturedMesh):
         """The texture of the file."""
         self.painted = nn.Buffer(torch.zeros(texels, dtype=torch.bool))
         """Whether each texel is trained."""
+        self.tone = nn.Parameter(torch.zeros(3))
+        """Offset of the logits of all painted texels."""
+        self.tone_rate = config.tone_rate
         self.factors = nn.Buffer(torch.zeros(0, 4))
         """Factors of the texture at the vertices, see `draw_mesh`; empty if they have no effect."""
 
@@ -135,38 +139,28 @@ class RetexturedMesh(TexturedMesh):
     @property
     def texture(self) -> Float[Tensor, "3 h w"]:
         """The texture image, display sRGB in (0, 1); texels that are not painted are constant."""
-        texture = super().texture
-        return torch.where(self.painted, texture, texture.detach())
+        constant = self.texture_logits.detach()
+        return torch.where(self.painted, self.texture_logits + self.tone[:, None, None], constant).sigmoid()
 
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         mesh = TriangleMesh(self.vertices, self.faces, self.normals, uvs=self.uvs, texture=self.texture)
         factors = self.factors if len(self.factors) else None
         return draw_mesh(mesh, cameras, background, factors=factors, backend=self.config.backend)
 
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        (rate,) = super().learning_rates(progress).values()
+        return {"texture_logits": rate, "tone": rate * self.tone_rate}
+
     def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Check that mesh and texture, of any size, fit each other; see `Representation.check_tensors`."""
         super().check_tensors(tensors)
         texels = tuple(tensors["charts"].shape)
-        for name, shape in (("painted", texels), ("source", (*texels, 3))):
+        for name, shape in (("painted", texels), ("source", (*texels, 3)), ("tone", (3,))):
             if tuple(tensors[name].shape) != shape:
-                raise ValueError(f"'{name}' would be {tuple(tensors[name].shape)}, but the texture needs {shape}")
+                raise ValueError(f"'{name}' would be {tuple(tensors[name].shape)}, but the others need {shape}")
         factors = tuple(tensors["factors"].shape)
         if factors not in ((0, 4), (len(tensors["vertices"]), 4)):
             raise ValueError(f"'factors' would be {factors}, but there are {len(tensors['vertices'])} vertices")
-
-    @torch.no_grad()
-    def painted_image(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The texture as it is written: painted texels between the charts copy the nearest one on a chart.
-
-        Texels that are not painted are those of the file.
-        """
-        painted, on_chart = self.painted.cpu().numpy(), self.charts.cpu().numpy() > 0
-        trained = self.texture.permute(1, 2, 0).mul(255).round().to(torch.uint8).cpu().numpy()
-        out = np.where(painted[..., None], trained, self.source.cpu().numpy())
-        row, column = np.asarray(ndimage.distance_transform_edt(~on_chart, return_distances=False, return_indices=True))
-        between = painted & ~on_chart & painted[row, column]
-        out[between] = out[row[between], column[between]]
-        return out
 
     def _neighbors(self) -> tuple[list[Bool[Tensor, "_ _"]], int]:
         """Pairs of painted texels of one chart. The mean is over all pairs of the atlas, so that the smoothness of a
