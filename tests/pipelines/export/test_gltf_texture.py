@@ -35,7 +35,7 @@ def retextured(path: Path, **settings: str) -> Path:
     config = RetextureConfig(initial_mesh=str(path), texture_size=32, **settings)  # pyright: ignore
     scene = config.build(torch.Generator())
     with torch.no_grad():
-        scene.texture_logits += torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+        scene.texture_logits.add_(torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)))
     written = path.with_name("retextured.glb")
     image = painted_image(scene)
     materials = [None if index < 0 else index for index in scene.materials.tolist()]
