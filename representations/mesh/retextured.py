@@ -41,11 +41,11 @@ class RetextureConfig:
     refined in similar colors, since the low noise levels of a texture stage hardly change a color."""
     texture_size: Annotated[int, Interval(ge=16, le=8192)] = 1024
     """Side in texels of the texture of a file that has none."""
-    rate: Annotated[float, Interval(ge=0, le=100)] = 8e-2
+    rate: Annotated[float, Interval(ge=0, le=100)] = 4e-2
     """Adam learning rate of the texel logits at the start of a stage; it decays exponentially to `rate_end`."""
-    rate_end: Annotated[float, Interval(ge=0, le=100)] = 2e-2
+    rate_end: Annotated[float, Interval(ge=0, le=100)] = 1e-2
     """Adam learning rate of the texel logits at the end of a stage."""
-    tone_rate: Annotated[float, Interval(ge=0, le=100)] = 2.0
+    tone_rate: Annotated[float, Interval(ge=0, le=100)] = 4.0
     """Learning rate of the tone, a color offset that all painted texels have in common, as a factor of that of the
     texels. Texels that are in no view get their color from it."""
     backend: Backend = "auto"
