@@ -24,6 +24,7 @@ from .gaussians.ply import read_gaussian_ply, write_gaussian_ply
 from .mesh.closest_points import ClosestPoints, SurfaceIndex
 from .mesh.dmtet import DmtetConfig, DmtetMesh
 from .mesh.render import render_mesh
+from .mesh.retextured import RetextureConfig, RetexturedMesh
 from .mesh.sampling import sample_surface
 from .mesh.signed_distance import signed_distance
 from .mesh.textured import TextureConfig, TexturedMesh
@@ -34,7 +35,13 @@ from .triangle_mesh import TriangleMesh, face_normals, vertex_normals
 
 REPRESENTATIONS: Registry[type[RepresentationConfig]] = Registry(
     "representation",
-    {"gaussians": GaussiansConfig, "nerf": NerfConfig, "dmtet": DmtetConfig, "textured_mesh": TextureConfig},
+    {
+        "gaussians": GaussiansConfig,
+        "nerf": NerfConfig,
+        "dmtet": DmtetConfig,
+        "textured_mesh": TextureConfig,
+        "retextured_mesh": RetextureConfig,
+    },
 )
 """Trainable representations by name: dataclasses that are `Buildable`, to start a run, `TakesOver`, to continue the
 scene of an earlier stage, or both.
@@ -69,6 +76,8 @@ __all__ = [
     "RenderOutput",
     "Representation",
     "RepresentationConfig",
+    "RetextureConfig",
+    "RetexturedMesh",
     "Savable",
     "SceneContext",
     "SurfaceIndex",

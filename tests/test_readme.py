@@ -15,6 +15,7 @@ import yaml
 from steindreamer.distill import CONTROL_VARIATES, ControlVariateConfig, SSDConfig
 from steindreamer.pipelines.cli.finish import parser as finish_parser
 from steindreamer.pipelines.cli.finish import read_config
+from steindreamer.pipelines.cli.retexture import parser as retexture_parser
 from steindreamer.pipelines.cli.run import parser
 from steindreamer.pipelines.config import plugins
 from steindreamer.pipelines.config.run_config import CHOICES, load_config
@@ -29,7 +30,8 @@ from steindreamer.pipelines.optimization.stage_config import StageConfig
 from steindreamer.pipelines.optimization.views import ViewsConfig
 from steindreamer.pipelines.runs.pipeline import Pipeline
 from steindreamer.pipelines.settings.validation import as_plain
-from steindreamer.representations import REPRESENTATIONS, Representation
+from steindreamer.representations import REPRESENTATIONS, Representation, RetextureConfig
+from steindreamer.representations.mesh.canvas import FORMATS
 from steindreamer.world import COLORS, KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +126,8 @@ def test_the_docs_list_every_regularizer() -> None:
     expected |= {name: own(blank_scene(config(), device, name)) for name, config in REPRESENTATIONS.items()}
     listed: dict[str, set[str]] = {}
     for name, (where, _) in table("Regularizers and schedules").items():
-        listed.setdefault(where, set()).add(name)
+        for representation in where.split(", "):
+            listed.setdefault(representation, set()).add(name)
     assert listed == expected
 
 
@@ -143,11 +146,12 @@ def test_counts() -> None:
     assert len(COLORS) == 11 and "eleven colors" in README
 
 
-def test_the_docs_list_every_setting_of_finishing() -> None:
-    text = DOCUMENTS["docs/finish.md"]
+@pytest.mark.parametrize(("name", "config"), [("finish", FinishConfig), ("retexture", RetextureConfig)])
+def test_the_docs_list_every_setting_of_a_command(name: str, config: type) -> None:
+    text = DOCUMENTS[f"docs/{name}.md"]
     (rows,) = re.findall(r"^\| setting \|.*\n\|---.*\n((?:\|.*\n)+)", text, re.M)
     listed = {cells[1].strip(" `"): cells[2].strip(" `") for line in rows.splitlines() if (cells := line.split("|"))}
-    settings = as_plain(FinishConfig())
+    settings = as_plain(config())
     assert list(listed) == list(settings)
     assert {name: yaml.safe_load(value) for name, value in listed.items()} == settings
 
@@ -157,3 +161,9 @@ def test_commands_of_finishing_parse(line: str) -> None:
     options = finish_parser().parse_intermixed_args(shlex.split(line, comments=True))
     assert options.preset in ENGINES
     read_config(options.overrides)
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^steindreamer retexture (.*)$")}))
+def test_commands_of_retexturing_parse(line: str) -> None:
+    options = retexture_parser().parse_intermixed_args(shlex.split(line, comments=True))
+    assert options.resume or (options.prompt and Path(options.file).suffix in FORMATS)

@@ -13,6 +13,7 @@ COMMANDS = {
     "run": "generate a textured mesh from a prompt (the default command)",
     "resume": "continue an interrupted run: resume RUN",
     "export": "export a run's asset again with other settings: export RUN export.face_budget=5000",
+    "retexture": 'give a mesh file another texture: retexture FILE --prompt "a red mug"',
     "finish": "turn a mesh file into a package for an engine: finish FILE --preset unity",
     "list": "list representations, methods, priors and presets; list PATTERN shows only matching names",
     "settings": "print all settings of a run with their final values",
@@ -65,6 +66,10 @@ def _call(name: str, words: Sequence[str]) -> int:
         from .view import main as view
 
         return view(words, prog)
+    if name == "retexture":
+        from .retexture import main as retexture
+
+        return retexture(words, prog)
     if name == "list":
         from .listing import main as listing
 

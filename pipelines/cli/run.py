@@ -60,12 +60,20 @@ def parser(prog: str = "run.py") -> argparse.ArgumentParser:
     )
     out.add_argument("--prompt", help='what to make (default: "a yellow rubber duck")')
     out.add_argument("--repr", dest="representation", metavar="NAME", help="3D representation (default: gaussians)")
+    out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export its scene")
+    out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
+    add_options(out)
+    out.add_argument("overrides", nargs="*", metavar="section.key=value", help="individual settings, see below")
+    return out
+
+
+def add_options(out: argparse.ArgumentParser) -> None:
+    """Add the options that all commands which start a run have."""
     out.add_argument("--method", metavar="NAME", help="distillation method (default: ssd)")
     out.add_argument(
         "--prior", metavar="NAME|MODEL", help="2D prior, or the folder or hub id of a model (default: tiny)"
     )
     out.add_argument("--preset", default=None, metavar="NAME|FILE", help="settings to start from (default: cpu)")
-    out.add_argument("--no-refine", action="store_true", help="stop after the coarse stage and export its scene")
     out.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<words of the prompt>)")
     out.add_argument("--seed", help="random seed; the same seed on the same machine gives the same result (default: 0)")
     out.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
@@ -76,17 +84,24 @@ def parser(prog: str = "run.py") -> argparse.ArgumentParser:
     out.add_argument("--view", action="store_true", help="show and control the run in the browser (docs/watch.md)")
     out.add_argument("--port", type=whole_number, default=DEFAULT_PORT, metavar="N", help=PORT_HELP)
     out.add_argument("--quiet", action="store_true", help="print only errors")
-    out.add_argument("--list", action="store_true", help="list representations, methods, priors and presets")
     out.add_argument("--settings", action="store_true", help="print all settings with their final values, and exit")
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    out.add_argument("overrides", nargs="*", metavar="section.key=value", help="individual settings, see below")
-    return out
+    out.set_defaults(no_refine=False, list=False, representation=None, base=(), named={})
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "run.py") -> int:
     """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
     repair_streams()
-    options = parser(prog).parse_intermixed_args(arguments)
+    return started(parser(prog).parse_intermixed_args(arguments))
+
+
+def started(options: argparse.Namespace) -> int:
+    """Start or resume a run. Returns the exit status.
+
+    Args:
+        options: those of `add_options`, and `base`: layers of settings over the preset, for a new run only; `named`:
+            further top-level settings.
+    """
     # Spinning OpenMP barriers slow down a busy machine severely; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return exit_status(
@@ -128,7 +143,7 @@ def _asked_for(
     """The settings (a `schema.run`) and the run's folder; notes for the user are passed to `tell`. Raises UserError."""
     refine = False if options.no_refine else None
     texts = {"prompt": options.prompt, "seed": options.seed, "refine": refine, "plugins": list(plugins) or None}
-    given = given_layers(options.overrides, texts)
+    given = given_layers(options.overrides, texts | options.named)
     chosen = {name: getattr(options, name) for name in schema.choices if getattr(options, name) is not None}
     if options.resume:
         prompt = options.prompt
@@ -139,7 +154,7 @@ def _asked_for(
         refuse_missing_plugins([*readable_settings(folder), *layers], options.plugin)
         config = resumed_config(folder, layers, chosen, schema, tell)
     else:
-        layers = [*preset_layers(options.preset or DEFAULT_PRESET), *given]
+        layers = [*preset_layers(options.preset or DEFAULT_PRESET), *options.base, *given]
         refuse_missing_plugins(layers, options.plugin)
         config = compose_as(schema, layers, chosen)
         folder = choose_folder(config.prompt, options.out, existing=options.overwrite)

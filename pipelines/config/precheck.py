@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import UnknownNameError, UserError
 from ..settings.composing import active_stages, representation_of
-from ..settings.schema import INITIAL_FILES, Schema
+from ..settings.schema import NAMED_FILES, Schema
 from .outline import outline
 from .plugins import installed_plugins
 
@@ -38,7 +38,7 @@ def refused_early(plugins: Collection[Path]) -> Iterator[Schema]:
 def check_named_files(config: Any) -> None:
     """Raises UserError for a file or folder in the settings that does not exist."""
     first = representation_of(config, next(iter(active_stages(config))))
-    for key in INITIAL_FILES:
+    for key in NAMED_FILES:
         name = getattr(first.config, key, "")
         if name and not Path(name).exists():
             raise UserError(f"{first.path}.{key}: there is no file {name}")

@@ -57,6 +57,10 @@ class ExportReport:
     """The collider, once it is written."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by export step."""
+    maps: tuple[str, ...] = ()
+    """The textures that `maps.png` shows."""
+    painted: float | None = None
+    """Fraction of the texels that were painted, for a file whose texture was replaced; None for a new mesh."""
 
     def to_plain(self) -> dict[str, Any]:
         """All fields but the mesh as JSON values: an entry of `exports` in summary.json."""
@@ -137,6 +141,7 @@ def export_asset(
         size,
         mesh,
         seconds=watch.seconds,
+        maps=("base color", *(["normal map"] if normal else []), "occlusion, roughness and metalness"),
     )
 
 

@@ -6,11 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from steindreamer.representations import Cameras, RenderOutput, Representation, TriangleMesh, render_mesh
+from steindreamer.representations.mesh.painted import PaintedMesh
+from steindreamer.representations.mesh.rasterization import rasterize
 
 from ..meshing.views import Views, photograph
+
+SAMPLES = 2
+"""Samples per pixel along each axis."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +72,22 @@ def compare_renders(views: Views, render: Callable[[Cameras], RenderOutput]) -> 
     if len(difference) == 0:
         raise ValueError("the mesh and the representation share no pixel in any view; is the mesh in the same place?")
     return Fidelity(float(difference.mean()), both_count / either_count)
+
+
+def render_any(mesh: TriangleMesh, cameras: Cameras, samples: int = SAMPLES) -> RenderOutput:
+    """Render a mesh unlit on black, with its materials if it has them; see `render_mesh`."""
+    if not isinstance(mesh, PaintedMesh):
+        return render_mesh(mesh, cameras, torch.zeros(len(cameras), 3), supersample=samples)
+    fragments = rasterize(mesh.vertices, mesh.faces, cameras.resized(cameras.height * samples, cameras.width * samples))
+    covered = fragments.triangle >= 0
+    colors = mesh.colors_at(fragments.triangle[covered].long(), fragments.barycentrics[covered])
+    rgb = torch.zeros(*covered.shape, 3)
+    rgb[covered] = colors
+    mask = covered[:, None].float()
+    opacity, depth = F.avg_pool2d(mask, samples), F.avg_pool2d(fragments.depth[:, None], samples)
+    return RenderOutput(
+        rgb=F.avg_pool2d(rgb.permute(0, 3, 1, 2), samples),
+        opacity=opacity,
+        depth=torch.where(opacity > 0, depth / opacity, depth),
+        normal=torch.zeros(len(cameras), 3, cameras.height, cameras.width),
+    )

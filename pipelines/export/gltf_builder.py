@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
+
+from steindreamer.representations.mesh.formats.gltf_packing import append_view, glb
 
 from ..files import write_atomically
 
@@ -55,10 +55,10 @@ class GltfBuilder:
 
     def view(self, raw: bytes, target: int | None = None) -> int:
         """Append bytes as a buffer view, aligned to 4 bytes. Returns its index."""
-        self._binary += b"\0" * (-len(self._binary) % 4)
-        view: dict[str, object] = {"buffer": 0, "byteOffset": len(self._binary), "byteLength": len(raw)}
-        self._binary += raw
-        return self.add("bufferViews", view | ({} if target is None else {"target": target}))
+        index = append_view(self.tree, self._binary, raw)
+        if target is not None:
+            self.tree["bufferViews"][index]["target"] = target
+        return index
 
     def attribute(self, values: Float[np.ndarray, "n c"], *, bounds: bool = False) -> int:
         """Append a vertex attribute as 32-bit numbers. Returns the index of its accessor.
@@ -123,13 +123,7 @@ class GltfBuilder:
 
     def to_bytes(self) -> bytes:
         """The content of a .glb file."""
-        text = json.dumps(self.finished_tree(), separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
-        text += b" " * (-len(text) % 4)
-        body = bytes(self._binary) + b"\0" * (-len(self._binary) % 4)
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text
-        if body:
-            chunks += struct.pack("<I4s", len(body), b"BIN\0") + body
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+        return glb(self.finished_tree(), self.binary)
 
     def write(self, path: str | Path) -> None:
         """Write a .glb file atomically; its folder is created."""

@@ -85,7 +85,20 @@ def _framed(camera: Cameras, mesh: TriangleMesh) -> Cameras:
     return replace(camera, intrinsics=intrinsics)
 
 
-def save_maps(maps: Sequence[UInt8[np.ndarray, "s s 3"]], path: Path) -> None:
+def save_lit_sheet(representation: Representation, path: Path, size: int) -> None:
+    """Save a preview grid of a scene with the views of `save_contact_sheet`: lit, clay and base color."""
+    cameras = sheet_cameras(size)
+    _save_image(
+        _sheet(
+            _draw(representation, cameras),
+            cameras,
+            lambda output, camera: (lit(output, camera), clay(output, camera), output.rgb),
+        ),
+        path,
+    )
+
+
+def save_maps(maps: Sequence[UInt8[np.ndarray, "h w 3"]], path: Path) -> None:
     """Save texture maps of one size side by side (PNG), each reduced to at most `MAP_SIZE` pixels."""
     size = min(MAP_SIZE, len(maps[0]))
     images = [Image.fromarray(each).resize((size, size), Image.Resampling.BOX) for each in maps]

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
-from steindreamer.representations import Cameras, RenderOutput, TriangleMesh, render_mesh, sphere_of_cameras
+from steindreamer.representations import Cameras, TriangleMesh, sphere_of_cameras
 from steindreamer.representations.mesh.painted import PaintedMesh
 from steindreamer.representations.mesh.rasterization import rasterize
 
-from ..export.fidelity import Fidelity, compare_renders
+from ..export.fidelity import Fidelity, compare_renders, render_any
 from ..meshing.views import Views
 
 VIEWS, SIZE = 16, 192
 """Number and size in pixels of the images that measure a difference."""
-SAMPLES = 2
-"""Samples per pixel along each axis."""
-
-
-def render_any(mesh: TriangleMesh, cameras: Cameras, samples: int = SAMPLES) -> RenderOutput:
-    """Render a mesh unlit on black, with its materials if it has them; see `render_mesh`."""
-    if not isinstance(mesh, PaintedMesh):
-        return render_mesh(mesh, cameras, torch.zeros(len(cameras), 3), supersample=samples)
-    fragments = rasterize(mesh.vertices, mesh.faces, cameras.resized(cameras.height * samples, cameras.width * samples))
-    covered = fragments.triangle >= 0
-    colors = mesh.colors_at(fragments.triangle[covered].long(), fragments.barycentrics[covered])
-    rgb = torch.zeros(*covered.shape, 3)
-    rgb[covered] = colors
-    mask = covered[:, None].float()
-    opacity, depth = F.avg_pool2d(mask, samples), F.avg_pool2d(fragments.depth[:, None], samples)
-    return RenderOutput(
-        rgb=F.avg_pool2d(rgb.permute(0, 3, 1, 2), samples),
-        opacity=opacity,
-        depth=torch.where(opacity > 0, depth / opacity, depth),
-        normal=torch.zeros(len(cameras), 3, cameras.height, cameras.width),
-    )
 
 
 def simplified(mesh: TriangleMesh) -> TriangleMesh:

@@ -188,7 +188,10 @@ def size_for_density(surface: TriangleMesh, scale: float, density: float) -> int
 def _keep(source: Source, names: Names, folder: Path, config: FinishConfig, watch: Stopwatch) -> FinishReport:
     """Finish a file without a change of its triangles, texture coordinates, materials and names."""
     engine = names.engine
-    document = KeptDocument(source, config.crease_angle)
+    try:
+        document = KeptDocument(source, config.crease_angle)
+    except ValueError as error:
+        raise UserError(f"{source.path}: {error}; or leave out --keep") from error
     if not document.names():
         raise UserError(f"{source.path} has no mesh of plain triangles to keep; leave out --keep")
     names = replace(names, mesh=document.names()[0])

@@ -16,10 +16,9 @@ from steindreamer.representations.files.regular import read_regular_file
 from steindreamer.representations.mesh.file import read_mesh
 from steindreamer.representations.mesh.formats.gltf_accessors import GltfAccessors
 from steindreamer.representations.mesh.formats.gltf_document import GltfDocument
-from steindreamer.representations.mesh.formats.neighbors import read_uri
+from steindreamer.representations.mesh.formats.gltf_packing import in_one_buffer
 from steindreamer.representations.mesh.painted import CLAMP, MIRROR, PaintedMesh
 
-from ..errors import UserError
 from ..export.gltf import add_primitive
 from ..export.gltf_builder import GltfBuilder
 from .drop_levels import drop_levels
@@ -31,7 +30,6 @@ from .source import Source
 
 logger = logging.getLogger(__name__)
 _WRAPS = {CLAMP: 33071, MIRROR: 33648}
-_MIME_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 _NORMAL_WEIGHT, _UV_WEIGHT = 0.5, 0.5
 _OVERLAP = 0.005
 """Fraction of overlapping texels above which charts cannot be used for a lightmap."""
@@ -52,12 +50,12 @@ class KeptDocument:
     def __init__(self, source: Source, crease_angle: float) -> None:
         if source.path.suffix.lower() in (".glb", ".gltf"):
             document = GltfDocument(read_regular_file(source.path), source.path.parent)
-            self._tree, self._binary = _in_one_buffer(document)
+            self._tree, self._binary = in_one_buffer(document)
             self._binary = drop_levels(self._tree, self._binary)
         else:
             builder = _converted(source, crease_angle)
             document = GltfDocument(builder.to_bytes(), source.path.parent)
-            self._tree, self._binary = _in_one_buffer(document)
+            self._tree, self._binary = in_one_buffer(document)
         self._accessors = GltfAccessors(GltfDocument(self._builder().to_bytes(), source.path.parent))
         self._meshes = [index for index, mesh in enumerate(self._tree.get("meshes", [])) if _has_triangles(mesh)]
         self._lightmaps: dict[int, list[np.ndarray]] = {}
@@ -238,31 +236,6 @@ def _drop_empty_meshes(tree: dict[str, Any]) -> None:
                 node["mesh"] = number[node["mesh"]]
             else:
                 del node["mesh"]
-
-
-def _in_one_buffer(document: GltfDocument) -> tuple[dict[str, Any], bytes]:
-    """The JSON and the only buffer of a document whose buffers and images may be in other files."""
-    tree = copy.deepcopy(document.tree)
-    binary = bytearray()
-    starts = []
-    for index in range(len(tree.get("buffers", []))):
-        binary += b"\0" * (-len(binary) % 8)
-        starts.append(len(binary))
-        binary += document.buffer(index)
-    for view in tree.get("bufferViews", []):
-        for place in (view, *view.get("extensions", {}).values()):
-            if isinstance(place, dict) and "buffer" in place:
-                place["byteOffset"] = place.get("byteOffset", 0) + starts[place["buffer"]]
-                place["buffer"] = 0
-    builder = GltfBuilder(tree, bytes(binary))
-    for image in tree.get("images", []):
-        if "uri" in image:
-            data = read_uri(document.folder, image.pop("uri"))
-            kind = next((kind for start, kind in _MIME_TYPES.items() if data.startswith(start)), None)
-            if kind is None:
-                raise UserError("an image of the file is neither PNG, JPEG nor WebP; convert it, or leave out --keep")
-            image |= {"bufferView": builder.view(data), "mimeType": kind}
-    return builder.tree, builder.binary
 
 
 def _converted(source: Source, crease_angle: float) -> GltfBuilder:

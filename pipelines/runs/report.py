@@ -80,17 +80,23 @@ def _asset(exports: Sequence[ExportReport]) -> tuple[AssetView, str]:
 
 
 def _facts(export: ExportReport) -> dict[str, str]:
+    if export.painted is None:
+        made = {
+            "deviation from the detailed surface": f"{export.deviation:.2%} of the diagonal",
+            "normal map": "yes" if export.normal_map else "none, it would add no detail",
+            "levels of detail": " > ".join(f"{level.triangles:,}" for level in export.levels) + " triangles",
+            "collider": "none" if export.collider is None else f"{export.collider.hulls} convex hulls",
+        }
+    else:
+        made = {"painted": f"{export.painted:.1%} of the texture; all else is as in the file"}
     return {
         "triangles": f"{export.faces:,}",
         "vertices": f"{export.vertices:,}",
         "surface": "watertight" if export.watertight else "not watertight",
         "size": f"{' x '.join(f'{extent:.3g}' for extent in export.size_meters)} m (width x height x depth)",
-        "deviation from the detailed surface": f"{export.deviation:.2%} of the diagonal",
-        "normal map": "yes" if export.normal_map else "none, it would add no detail",
+        **made,
         "color difference from the scene": f"{export.color_difference:.2f} (mean CIEDE2000; 2 is barely visible)",
         "silhouette overlap with the scene": f"{export.silhouette_iou:.1%}",
-        "levels of detail": " > ".join(f"{level.triangles:,}" for level in export.levels) + " triangles",
-        "collider": "none" if export.collider is None else f"{export.collider.hulls} convex hulls",
         "export time": f"{sum(export.seconds.values()):.0f} s",
     }
 

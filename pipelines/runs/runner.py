@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from steindreamer.distill.priors.base import ReadsPrompts
-from steindreamer.representations import Savable, particles_of
+from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
 from ..errors import DamagedCheckpoint, Interrupted, UserError
 from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
+from ..export.retextured import export_retextured
 from ..export.sizes import with_usual_height
 from ..files import write_atomically
 from ..finishing.details import write_details
@@ -311,19 +312,10 @@ class _Run:
         self.manifest.begin_asset(asset_settings(config.to_plain()))
         for index, scene in enumerate(particles_of(stage.representation)):
             which = config.of_particle(index)
-            logger.info(f"extracting, unwrapping and baking the mesh{which}")
             self.watchdog.feed(f"the export{which}")
             try:
                 with self.manifest.noting():
-                    settings = with_usual_height(self.pipeline.export_settings(stage), scene, config.prompt)
-                    report = export_asset(
-                        scene,
-                        asset_folder(self.folder, index),
-                        settings,
-                        name=slug(config.prompt),
-                        provenance=provenance(self.pipeline, index),
-                    )
-                    details = write_details(report.path, settings)
+                    report = self._export_particle(stage, scene, index)
             except ValueError as error:
                 if is_out_of_memory(error):
                     raise
@@ -331,9 +323,22 @@ class _Run:
                     f"cannot export the asset{which}: {error} (the scene is kept: --resume --out {self.folder} "
                     "exports again, export.* may be changed)"
                 ) from error
-            seconds = {**report.seconds, **details.seconds}
-            reports.append(replace(report, levels=details.levels, collider=details.collider, seconds=seconds))
+            reports.append(report)
         return reports
+
+    def _export_particle(self, stage: Stage, scene: Representation, index: int) -> ExportReport:
+        """Write the asset of one particle. Raises ValueError if the scene cannot be exported."""
+        folder, origin = asset_folder(self.folder, index), provenance(self.pipeline, index)
+        which = self.config.of_particle(index)
+        if isinstance(scene, RetexturedMesh):
+            logger.info(f"writing the texture{which} into the file")
+            return export_retextured(scene, folder, provenance=origin)
+        logger.info(f"extracting, unwrapping and baking the mesh{which}")
+        settings = with_usual_height(self.pipeline.export_settings(stage), scene, self.config.prompt)
+        report = export_asset(scene, folder, settings, name=slug(self.config.prompt), provenance=origin)
+        details = write_details(report.path, settings)
+        seconds = {**report.seconds, **details.seconds}
+        return replace(report, levels=details.levels, collider=details.collider, seconds=seconds)
 
 
 def provenance(pipeline: Pipeline, particle: int = 0) -> dict[str, Any]:

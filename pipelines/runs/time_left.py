@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..config.run_config import RunConfig
 
-_STEP = {"gaussians": 0.06, "nerf": 0.15, "dmtet": 0.25, "textured_mesh": 0.05}
+_STEP = {"gaussians": 0.06, "nerf": 0.15, "dmtet": 0.25, "textured_mesh": 0.05, "retextured_mesh": 0.05}
 _OTHER_STEP = 0.1
 """Seconds per step without the prior, by representation, and of any other one: measured on two CPU cores, as are all
 of these. Only their ratios matter for steps."""

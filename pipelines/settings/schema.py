@@ -12,6 +12,9 @@ SHORT_NAMES: Mapping[str, str] = {"mesh": "dmtet"}
 INITIAL_FILES = ("initial_mesh", "initial_ply")
 """Settings of a representation that name a file from which the scene is initialized."""
 
+NAMED_FILES = (*INITIAL_FILES, "mask")
+"""Settings of a representation that name any file to read."""
+
 
 @dataclass(frozen=True)
 class Schema:

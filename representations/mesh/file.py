@@ -147,6 +147,7 @@ def _checked(found: MeshParts, warn: Warn) -> PaintedMesh:
         tints=torch.from_numpy(np.concatenate([_columns(piece.tints, piece, 3, 1.0) for piece in pieces])),
         coordinates=torch.from_numpy(np.concatenate([_columns(piece.coordinates, piece, 2, 0.0) for piece in pieces])),
         linear=found.linear,
+        origins=tuple(replace(piece.origin, has_coordinates=piece.coordinates is not None) for piece in pieces),
     )
     return replace(mesh, colors=mesh.vertex_colors())
 

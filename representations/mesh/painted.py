@@ -61,6 +61,18 @@ class Paint:
     """The material besides its color, if it was read."""
 
 
+@dataclass(frozen=True)
+class PartOrigin:
+    """The location of a part of a mesh in its file."""
+
+    names: tuple[str, ...] = ()
+    """Names of its node, its mesh and its material, as far as they have one."""
+    material: int | None = None
+    """Index of its material in a glTF file; None: the default material, or another format."""
+    has_coordinates: bool = False
+    """Whether its vertices have texture coordinates."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PaintedMesh(TriangleMesh):
     """A mesh with a material (`Paint`) per face; it replaces `colors`, `uvs` and `texture` of the base class."""
@@ -75,6 +87,8 @@ class PaintedMesh(TriangleMesh):
     """Texture coordinates of the vertices, v pointing down."""
     linear: bool
     """Whether factors and tints are linear RGB (glTF) and are multiplied as such; else they are display sRGB."""
+    origins: tuple[PartOrigin, ...] = ()
+    """The location of the faces of each entry of `paints` in the file."""
 
     def colors_at(self, faces: Int64[Tensor, " n"], weights: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Display sRGB in [0, 1] at points on faces.
@@ -93,7 +107,7 @@ class PaintedMesh(TriangleMesh):
             )
             if (texture := self.paints[paint].texture) is not None:
                 color = color * _looked_up(texture, (self.coordinates[corners] * barycentrics).sum(1), self.linear)
-            out[chosen] = (_display(color) if self.linear else color).clamp(0, 1).float()
+            out[chosen] = (to_display(color) if self.linear else color).clamp(0, 1).float()
         return out
 
     def map_values(
@@ -131,7 +145,7 @@ def _looked_up(texture: Texture, places: Float[Tensor, "n 2"], linear: bool) -> 
     """Sample a texture; interpolated in linear RGB or in display sRGB."""
     height, width = texture.texels.shape[:2]
     values = torch.arange(256, dtype=torch.float64) / 255
-    table = _light(values) if linear else values
+    table = to_linear(values) if linear else values
     # Texel centers are at half-integers; -0.5 moves them to integers.
     u, v = (_folded(places[:, axis], texture.wrap[axis]) * size - 0.5 for axis, size in ((0, width), (1, height)))
     if not texture.smooth:
@@ -159,12 +173,13 @@ def _index(texel: Float[Tensor, " n"], size: int, wrap: str) -> Int64[Tensor, " 
     return texel.long() % size if wrap == REPEAT else texel.long().clamp(0, size - 1)
 
 
-def _light(srgb: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def to_linear(srgb: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Display sRGB to linear RGB (IEC 61966-2-1)."""
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-def _display(linear: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Linear RGB, clipped to [0, 1], to display sRGB: the inverse of `_light`."""
+def to_display(linear: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Linear RGB, clipped to [0, 1], to display sRGB: the inverse of `to_linear`."""
     linear = linear.clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    # The power has no finite gradient at 0, which would be NaN even where it is not used.
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.003) ** (1 / 2.4) - 0.055)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..base import RenderOutput
 from ..cameras import Cameras
 from ..triangle_mesh import TriangleMesh, vertex_normals
+from .painted import to_display, to_linear
 from .rasterization import draw, interpolate, rasterize
 
 _NEUTRAL_GRAY = 0.7
@@ -25,6 +26,7 @@ def draw_mesh(
     background: Float[Tensor, "b 3"],
     *,
     color: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None = None,
+    factors: Float[Tensor, "v 4"] | None = None,
     backend: str = "auto",
     antialias: bool = True,
 ) -> RenderOutput:
@@ -43,6 +45,8 @@ def draw_mesh(
         background: Background color of each camera, sRGB in [0, 1].
         color: Maps the visible world points of all cameras to sRGB in [0, 1] in one call; it replaces the colors of the
             mesh.
+        factors: Factors of the texture at the vertices, linear RGB, and 1 where the texture applies, 0 where the factor
+            is the color. None: the texture is the color.
         backend: See `rasterization.draw`; `nvdiffrast` is licensed for non-commercial use only.
         antialias: Whether to antialias silhouettes, which also gives them gradients.
 
@@ -61,13 +65,18 @@ def draw_mesh(
     raster = draw(vertices, mesh.faces, cameras, backend=backend)
     normals = raster.normals(vertices) if mesh.normals is None else mesh.normals.to(vertices)
     attributes = normals if color else torch.cat([normals, _appearance(mesh).to(vertices)], 1)
+    if factors is not None:
+        attributes = torch.cat([attributes, factors.to(vertices)], 1)
     normal, values, depth = raster.values(attributes).tensor_split([3, attributes.shape[1]], 1)
     origins, rays = _rays_at(raster.pixels, cameras)
     normal = toward_camera(torch.where(raster.front[:, None], normal, -normal), rays)
     if color:
         values = color(origins + depth * rays)
     elif mesh.texture is not None:
+        values, factor = values.split([2, values.shape[1] - 2], 1)
         values = sample_texture(mesh.texture.to(values), values.T[None, :, None])[0, :, 0].T
+        if factors is not None:
+            values = to_display(factor[:, :3] * torch.where(factor[:, 3:] > 0.5, to_linear(values), 1.0))
 
     covered = torch.cat([values, torch.ones_like(depth), depth, normal], 1)
     shape = (len(cameras), cameras.height, cameras.width)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int32, Int64
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class TexturedMesh(Representation):
         self.uvs = nn.Buffer(mesh.uvs.detach().clone())
         self.detail_vertices = nn.Buffer(detail.vertices.detach().clone())
         self.detail_faces = nn.Buffer(detail.faces.clone())
-        self.charts = nn.Buffer(_charts(mesh.uvs.detach(), mesh.faces, mesh.texture.shape[1:]))
+        self.charts = nn.Buffer(chart_of_texels(mesh.uvs.detach(), mesh.faces, mesh.texture.shape[1:]))
         """Index from 1 of the chart that covers each texel; 0: none."""
         self.texture_logits = nn.Parameter(logit(mesh.texture.detach()).contiguous())
         self._known_neighbors: tuple[Tensor, list[Tensor], int] | None = None
@@ -189,7 +189,7 @@ class TexturedMesh(Representation):
         return TriangleMesh(self.detail_vertices.cpu(), self.detail_faces.cpu())
 
 
-def _charts(uvs: Float[Tensor, "v 2"], faces: Tensor, size: torch.Size) -> Int32[Tensor, "h w"]:
+def chart_of_texels(uvs: Float[Tensor, "v 2"], faces: Int64[Tensor, "f 3"], size: torch.Size) -> Int32[Tensor, "h w"]:
     """Index from 1 of the chart at every texel, 0 for none; faces of a chart are connected by common vertices."""
     height, width = size
     # Rendered by a camera that maps x and y to pixels unchanged.

@@ -1,10 +1,10 @@
 """The contract of all registered representations; every registered one is tested here."""
 
 from dataclasses import asdict, is_dataclass
-from typing import Any
 
 import pytest
 import torch
+from atlas_samples import buildable
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -33,8 +33,8 @@ def representation(name: str) -> Representation:
 
 
 def build(name: str, seed: int = 0) -> Representation:
-    config: Any = REPRESENTATIONS[name]()
-    return config.build(torch.Generator().manual_seed(seed), torch.device("cpu"))
+    with buildable(REPRESENTATIONS[name]()) as config:
+        return config.build(torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
 def orbit(*azimuths: float, elevation: float = 10.0) -> Cameras:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..painted import Paint
+from ..painted import Paint, PartOrigin
 from .gltf_accessors import GltfAccessors
 from .gltf_document import GltfDocument
 from .gltf_materials import GltfMaterial, GltfMaterials
@@ -29,7 +30,7 @@ def read_gltf(data: bytes, folder: Path, warn: Warn, *, maps: bool = False) -> M
         data: Content of the file.
         folder: Folder of the files to which it refers.
         warn: Logs warnings.
-        maps: Whether to read normals, and the materials besides their color.
+        maps: Whether to read normals, the materials besides their color, and texture coordinates without a texture.
 
     Raises:
         ValueError: The file is broken or uses unsupported features.
@@ -57,11 +58,18 @@ class _GltfReader:
             weights = node.get("weights", mesh.get("weights", []))
             joints = self._joints(node["skin"], placed) if "skin" in node else None
             for primitive in mesh["primitives"]:
+                origin = self._origin(node, mesh, primitive)
                 for part in self._primitive(primitive, weights, joints, self._instances(node, world)):
+                    part = replace(part, origin=origin)
                     faces, vertices = faces + len(part.faces), vertices + len(part.vertices)
                     if faces > MAX_FACES or vertices > MAX_ELEMENTS:
                         raise ValueError(f"it has more than {MAX_FACES} triangles, or too many vertices; simplify it")
                     yield part
+
+    def _origin(self, node: dict[str, Any], mesh: dict[str, Any], primitive: dict[str, Any]) -> PartOrigin:
+        material = primitive.get("material")
+        items = [node, mesh, *([] if material is None else [self._document.item("materials", material)])]
+        return PartOrigin(tuple(str(item["name"]) for item in items if item.get("name")), material)
 
     def _instances(self, node: dict[str, Any], world: Matrix) -> list[Matrix]:
         """World transforms of the instances of a node's mesh; one, unless the instancing extension is used."""
@@ -133,6 +141,8 @@ class _GltfReader:
                 self._warn_once(f"a textured mesh has no TEXCOORD_{material.coordinate_set}; it shows one texel")
             elif material.transform is not None:
                 coordinates = coordinates @ material.transform[:, :2].T + material.transform[:, 2]
+        elif self._maps:
+            coordinates = attribute("TEXCOORD_0", 2)
         skin = None if joints is None else self._skin(attribute, joints)
         normals = attribute("NORMAL", 3) if self._maps and skin is None and not any(weights) else None
         for world in instances:

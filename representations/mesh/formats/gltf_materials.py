@@ -67,18 +67,14 @@ class GltfMaterials:
         return self._read[index]
 
     def _material(self, material: dict[str, Any]) -> GltfMaterial:
-        extensions = material.get("extensions", {})
-        if "pbrMetallicRoughness" not in material and GLOSSY in extensions:
-            surface, names = extensions[GLOSSY], ("diffuseFactor", "diffuseTexture")
-        else:
-            surface, names = material.get("pbrMetallicRoughness", {}), ("baseColorFactor", "baseColorTexture")
-        red, green, blue = (float(value) for value in surface.get(names[0], [1, 1, 1, 1])[:3])
+        surface, factor_key, texture_key = base_color(material)
+        red, green, blue = (float(value) for value in surface.get(factor_key, [1, 1, 1, 1])[:3])
         if not all(map(math.isfinite, (red, green, blue))):
-            raise ValueError(f"a material's {names[0]} is {[red, green, blue]}")
-        factor, info = (red, green, blue), surface.get(names[1])
+            raise ValueError(f"a material's {factor_key} is {[red, green, blue]}")
+        factor, info = (red, green, blue), surface.get(texture_key)
         texture = None if info is None else self._texture(info["index"])
         if self._maps:
-            place = info if texture is not None else next(filter(None, _other_textures(material).values()), None)
+            place = info if texture is not None else next(filter(None, other_textures(material).values()), None)
             maps = self._surface(material, place)
             return GltfMaterial(Paint(factor, texture, maps), *_coordinates(place))
         if texture is None:
@@ -88,7 +84,7 @@ class GltfMaterials:
     def _surface(self, material: dict[str, Any], place: dict[str, Any] | None) -> SurfaceMaps:
         """The material besides its color; textures with other coordinates than those of `place` are left out."""
         found: dict[str, Texture | None] = {}
-        infos = _other_textures(material)
+        infos = other_textures(material)
         for name, info in infos.items():
             if info is not None and not _same(_coordinates(info), _coordinates(place)):
                 self._warn(f"a material's {name.replace('_', ' ')} texture has coordinates of its own and is ignored")
@@ -111,9 +107,7 @@ class GltfMaterials:
 
     def _texture(self, index: int) -> Texture | None:
         texture = self._document.item("textures", index)
-        extensions = texture.get("extensions", {})
-        sources = [extensions[name]["source"] for name in BETTER_SOURCES if name in extensions]
-        sources += [texture["source"]] if "source" in texture else []
+        sources = image_sources(texture)
         if not sources:
             self._warn(f"textures[{index}] has no image of a supported format; its material's plain color is used")
             return None
@@ -140,7 +134,22 @@ class GltfMaterials:
         return self._images[index]
 
 
-def _other_textures(material: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+def base_color(material: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """The section of a material that has its base color, and the keys of the factor and of the texture in it."""
+    extensions = material.get("extensions", {})
+    if "pbrMetallicRoughness" not in material and GLOSSY in extensions:
+        return extensions[GLOSSY], "diffuseFactor", "diffuseTexture"
+    return material.get("pbrMetallicRoughness", {}), "baseColorFactor", "baseColorTexture"
+
+
+def image_sources(texture: dict[str, Any]) -> list[int]:
+    """Indices of the images of a texture in supported formats, the preferred one first."""
+    extensions = texture.get("extensions", {})
+    sources = [extensions[name]["source"] for name in BETTER_SOURCES if name in extensions]
+    return sources + ([texture["source"]] if "source" in texture else [])
+
+
+def other_textures(material: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
     """The references to textures other than the color, by name of `SurfaceMaps`."""
     return {
         "metallic_roughness": material.get("pbrMetallicRoughness", {}).get("metallicRoughnessTexture"),

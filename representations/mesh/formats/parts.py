@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..painted import Paint
+from ..painted import Paint, PartOrigin
 
 MAX_FACES = 5_000_000
 """Maximum number of triangles of a file; more would take hours on a CPU."""
@@ -34,9 +34,11 @@ class MeshPart:
     tints: Float[np.ndarray, "v 3"] | None = None
     """Vertex color factors on the material; None: 1."""
     coordinates: Float[np.ndarray, "v 2"] | None = None
-    """Texture coordinates, v pointing down; None: the material has no texture."""
+    """Texture coordinates, v pointing down; None: the file or the material has none."""
     normals: Float[np.ndarray, "v 3"] | None = None
     """Unit normals, if they were read."""
+    origin: PartOrigin = field(default_factory=PartOrigin)
+    """Its location in the file."""
 
 
 @dataclass(frozen=True)
