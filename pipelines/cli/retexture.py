@@ -13,7 +13,7 @@ from .run import add_options, started
 EPILOGUE = """\
 settings (key=value):
   yaw=90                    rotation about +Y that brings the front of the mesh to +Z
-  start=texture             refine the texture of the file instead of beginning with gray
+  start=texture             begin with the texture of the file instead of gray
   texture_size=2048         size of the texture of a file that has none
   stages.texture.steps=300  and every other setting of a run; --settings shows them
 

@@ -37,8 +37,7 @@ class RetextureConfig:
     mask: str = ""
     """Grayscale image of the size of the texture; texels are painted where it is white. Empty: everywhere."""
     start: Literal["gray", "texture"] = "gray"
-    """Initial color of the painted texels: `gray`, from which any color is reached; `texture`: that of the file, to be
-    refined in similar colors, since the low noise levels of a texture stage hardly change a color."""
+    """Initial color of the painted texels: `gray`; `texture`: that of the file, whose pattern is partly kept."""
     texture_size: Annotated[int, Interval(ge=16, le=8192)] = 1024
     """Side in texels of the texture of a file that has none."""
     rate: Annotated[float, Interval(ge=0, le=100)] = 4e-2
