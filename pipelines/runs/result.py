@@ -64,10 +64,13 @@ class Result:
         return [json.loads(line) for line in text.splitlines()]
 
     def _repr_html_(self) -> str | None:
-        """Interactive 3D view of the asset in a notebook; None with `export.enabled=false`."""
+        """Interactive 3D view of the asset in a notebook; None without an asset file that can be read."""
         if self.asset is None:
             return None
-        page = escape(asset_page(asset_model(self.asset), self.asset.stem))
+        try:
+            page = escape(asset_page(asset_model(self.asset), self.asset.stem))
+        except OSError:
+            return None
         return (
             f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width:100%;height:48rem;border:0" '
             'title="3D view of the asset"></iframe>'

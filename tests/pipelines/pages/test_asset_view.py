@@ -283,3 +283,5 @@ def test_a_result_shows_its_asset_in_a_notebook(page: Page, slab: TriangleMesh, 
             break
     assert colors() > 1000 and not page.problems
     assert Result(tmp_path, torch.nn.Identity(), (), 1.0)._repr_html_() is None  # pyright: ignore
+    Export.path.unlink()
+    assert result._repr_html_() is None
