@@ -113,12 +113,12 @@ class GltfBuilder:
 
     def finished_tree(self) -> dict[str, Any]:
         """The JSON with the sizes of the buffers."""
-        if self._binary:
-            self.tree["buffers"] = [{"byteLength": len(self._binary)}]
+        buffers: list[dict[str, Any]] = [{"byteLength": len(self._binary)}]
         if self.fallback_bytes:
-            fallback: dict[str, Any] = {"EXT_meshopt_compression": {"fallback": True}}
-            buffers: list[dict[str, Any]] = self.tree["buffers"]
+            fallback = {"EXT_meshopt_compression": {"fallback": True}}
             buffers.append({"byteLength": self.fallback_bytes, "extensions": fallback})
+        if self._binary:
+            self.tree["buffers"] = buffers
         return self.tree
 
     def to_bytes(self) -> bytes:

@@ -16,7 +16,7 @@ from ..finished import Finished
 from .surface import indexed_surface
 from .textures import ORM
 
-INSTALL = "pip install 'steindreamer[usd]'"
+INSTALL = "pip install 'steindreamer[usd]'; or leave out USDZ, such as formats=[glb]"
 _NAMES = {"base_color": "BC", ORM: "ORM", "normal": "N", "emissive": "E"}
 
 _DATE = 315_619_200

@@ -185,7 +185,7 @@ def test_settings_that_do_not_fit_are_refused(engine: str, settings: dict[str, A
 def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pxr", "DracoPy"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(UserError, match=r"pip install 'steindreamer\[usd\]'"):
+    with pytest.raises(UserError, match=r"pip install 'steindreamer\[usd\]'; or leave out USDZ"):
         check_files(FinishConfig(), ENGINES["ar"])
     with pytest.raises(UserError, match=r"pip install 'steindreamer\[meshes\]'"):
         check_files(FinishConfig(compression="draco"), ENGINES["web"])

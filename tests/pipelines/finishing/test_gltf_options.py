@@ -12,6 +12,10 @@ from PIL import Image
 from scipy.spatial import KDTree
 
 from steindreamer.pipelines.engines import FileFormat
+from steindreamer.pipelines.finishing.config import FinishConfig
+from steindreamer.pipelines.finishing.keep import KeptDocument
+from steindreamer.pipelines.finishing.package import write_kept
+from steindreamer.pipelines.finishing.source import read_source
 from steindreamer.representations.mesh.file import read_mesh
 from steindreamer.representations.mesh.formats.gltf_accessors import GltfAccessors
 from steindreamer.representations.mesh.formats.gltf_document import GltfDocument
@@ -120,3 +124,21 @@ def test_webp_keeps_normals_exactly_and_colors_as_asked(tmp_path: Path, quality:
     }  # fmt: skip
     # The product's own reader understands what was written.
     assert len(read_mesh(tmp_path / "SM_Egg.glb").faces) == len(asset.looks[0].mesh.faces)
+
+
+def test_a_kept_file_is_written_as_gltf_with_its_own_arrays_and_images(tmp_path: Path) -> None:
+    asset, _ = write_asset(tmp_path / "given", "web", "glb")
+    config = FinishConfig(keep=True, formats=("gltf",), collider_format="omi")
+    source = read_source(tmp_path / "given" / "SM_Egg.glb", config)
+    document = KeptDocument(source, 40.0)
+    faces = document.levels((1.0,))
+    paths = write_kept(document, faces, [1.0], asset.collider, asset.names, asset.frame, tmp_path / "kept", config)
+    assert sorted(paths) == sorted((tmp_path / "kept").iterdir())
+    kept, given = (read_mesh(tmp_path / name) for name in ("kept/SM_Egg.gltf", "given/SM_Egg.glb"))
+    assert np.array_equal(kept.vertices, given.vertices) and np.array_equal(kept.faces, given.faces)
+    tree = json.loads((tmp_path / "kept" / "SM_Egg.gltf").read_text())
+    with Image.open(tmp_path / "kept" / tree["images"][0]["uri"]) as color:
+        assert np.array_equal(np.asarray(color), asset.looks[0].material.base_color)
+    roots = [tree["nodes"][root]["name"] for root in tree["scenes"][0]["nodes"]]
+    assert roots == ["SM_Egg_LOD0", "SM_Egg_Body"]
+    assert len(tree["extensions"]["OMI_physics_shape"]["shapes"]) == 2
