@@ -51,7 +51,14 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"the value is {text!r}{error}") from None
 
 
-def exit_status(work: Callable[[], object], *, debug: bool, stopped: str, progress: str | None = PROGRAM) -> int:
+def exit_status(
+    work: Callable[[], object],
+    *,
+    debug: bool,
+    stopped: str,
+    progress: str | None = PROGRAM,
+    verbose: bool = False,
+) -> int:
     """Run `work` and report an error in one line on standard error.
 
     Returns 0 on success, 1 for an error, 2 for a usage error or invalid settings, and 128 + the signal's number for a
@@ -62,9 +69,10 @@ def exit_status(work: Callable[[], object], *, debug: bool, stopped: str, progre
         debug: let exceptions propagate.
         stopped: the message after Ctrl-C if the exception carries none.
         progress: name of the logger whose progress is printed.
+        verbose: print its details too.
     """
     try:
-        with console(progress):
+        with console(progress, verbose=verbose):
             work()
     except (Interrupted, KeyboardInterrupt) as stop:
         complain(str(stop) or stopped)

@@ -20,13 +20,13 @@ class _Terminal(logging.Handler):
 
 
 @contextmanager
-def console(progress: str | None = PROGRAM) -> Iterator[None]:
+def console(progress: str | None = PROGRAM, *, verbose: bool = False) -> Iterator[None]:
     """Print the log inside the `with` block: warnings of all modules, and the progress of the logger named
-    `progress`.
+    `progress`, with its details if `verbose`.
     """
     handler, wanted = _Terminal(), {PROGRAM: logging.WARNING}
     if progress is not None:
-        wanted[progress] = logging.INFO
+        wanted[progress] = logging.DEBUG if verbose else logging.INFO
     levels = {name: logging.getLogger(name).level for name in wanted}
     logging.getLogger(PROGRAM).addHandler(handler)
     try:

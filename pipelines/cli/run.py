@@ -84,6 +84,7 @@ def add_options(out: argparse.ArgumentParser) -> None:
     out.add_argument("--view", action="store_true", help="show and control the run in the browser (docs/watch.md)")
     out.add_argument("--port", type=whole_number, default=DEFAULT_PORT, metavar="N", help=PORT_HELP)
     out.add_argument("--quiet", action="store_true", help="print only errors")
+    out.add_argument("--verbose", action="store_true", help="print loss, residuals and gradient variance too")
     out.add_argument("--settings", action="store_true", help="print all settings with their final values, and exit")
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")
     out.set_defaults(no_refine=False, list=False, representation=None, base=(), named={})
@@ -109,6 +110,7 @@ def started(options: argparse.Namespace) -> int:
         debug=options.debug,
         stopped="stopped; continue from the last checkpoint with --resume",
         progress=None if options.quiet else PROGRAM,
+        verbose=options.verbose,
     )
 
 

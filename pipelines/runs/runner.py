@@ -216,6 +216,7 @@ class _Run:
         write_report(folder, config, exports, seconds)
         result = Result(folder, stage.representation, tuple(exports), seconds)
         logger.info(f"done in {seconds:.0f} s: {result.asset or folder}")
+        logger.info(f"report: {folder / 'report.html'}")
         return result
 
     def _run_stages(self, stage: Stage) -> Stage:
@@ -381,9 +382,10 @@ def _announce(pipeline: Pipeline, folder: Path) -> None:
     for line in memory_lines(pipeline):
         logger.info(line)
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in pipeline.stages.items())
-    logger.info(f"steps: {stages}; on {prior.device}, {platform.machine()}; writing to {folder}")
+    logger.info(f"steps: {stages}; on {prior.device}, {platform.machine()}")
+    logger.info(f"writing to {folder}: images in previews/ while it runs, report.html at the end")
     if any(0 < stage.probe_every <= stage.steps for stage in pipeline.stages.values()):
-        logger.info(
+        logger.debug(
             "gradient variance: over noise draws at the same views, summed over the latent; compared with SDS at the "
             "same draws"
         )

@@ -24,6 +24,7 @@ class TrainingLog:
     def __init__(self, path: Path, stages: Mapping[str, ExpectedStage], every: int) -> None:
         self.path = path
         self.total = sum(stage.steps for stage in stages.values())
+        self._stages = stages
         self.every = every
         self._pending: list[StepInfo] = []
         self._left = TimeLeft(stages)
@@ -76,18 +77,28 @@ class TrainingLog:
         line["seconds_per_step"] = round(seconds, 4)
         self._pending = []
         append_text(self.path, json.dumps(line) + "\n")
-        logger.info(self._line(line, seconds))
+        logger.info(self._progress(line["stage"], line["step"]))
+        logger.debug(_details(line, seconds))
 
-    def _line(self, line: dict[str, Any], seconds: float) -> str:
-        step = line["step"]
-        text = f"{line['stage']}  step {step:>{len(str(self.total))}}/{self.total}  {seconds:.3f} s/step"
-        text += f"  {_duration(self._left.after(step)):>5} left"
-        text += f"  loss {line.get('loss', math.nan):.4g}"
-        if "variance" in line:
-            text += f"  gradient variance {line['variance']:.2e}"
-            if line["variance_sds"] and line["variance"] != line["variance_sds"]:
-                text += f" ({line['variance'] / line['variance_sds']:.0%} of SDS)"
-        return text
+    def _progress(self, stage: str, step: int) -> str:
+        """The line of a step, counted over all stages: the step within its stage, and the time left of the run."""
+        place = list(self._stages).index(stage)
+        before = sum(each.steps for each in list(self._stages.values())[:place])
+        steps = self._stages[stage].steps
+        text = f"stage {place + 1} of {len(self._stages)}, {stage}: step {step - before:>{len(str(steps))}} of {steps}"
+        return text + f"  {_duration(self._left.after(step)):>5} left"
+
+
+def _details(line: Mapping[str, Any], seconds: float) -> str:
+    """Loss, residual and gradient variance of a line of metrics.jsonl."""
+    text = f"  {seconds:.3f} s/step  loss {line.get('loss', math.nan):.4g}"
+    if "residual_rms" in line:
+        text += f"  residual {line['residual_rms']:.3g} (root mean square)"
+    if "variance" in line:
+        text += f"  gradient variance {line['variance']:.2e}"
+        if line["variance_sds"] and line["variance"] != line["variance_sds"]:
+            text += f" ({line['variance'] / line['variance_sds']:.0%} of SDS)"
+    return text
 
 
 def read_records(path: Path) -> list[dict[str, float]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from steindreamer.pipelines.config.run_config import load_config
+from steindreamer.pipelines.optimization.stage import StepInfo
 from steindreamer.pipelines.runs.time_left import ExpectedStage, TimeLeft, expected_stages
+from steindreamer.pipelines.runs.training_log import TrainingLog
 
 STAGES = {"coarse": ExpectedStage(100, 0.1), "geometry": ExpectedStage(50, 0.4, 20.0)}
 
@@ -47,3 +52,17 @@ def test_stages_of_a_configuration() -> None:
     assert stages["coarse"].conversion_seconds == 0 < stages["texture"].conversion_seconds
     finer = expected_stages(load_config(overrides=["stages.texture.resolution=512"]))
     assert finer["texture"].step_seconds > 2 * stages["texture"].step_seconds
+
+
+def test_a_line_names_stage_step_and_time_left_and_the_details_are_for_those_who_ask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="steindreamer")
+    log = TrainingLog(tmp_path / "metrics.jsonl", STAGES, 10)
+    values = {"residual_rms": 0.5, "variance": 2.0, "variance_sds": 8.0}
+    for step in range(101, 111):
+        log.record(StepInfo(step, "geometry", 3.0, values))
+    (progress, details) = caplog.records
+    assert progress.levelname == "INFO" and details.levelname == "DEBUG"
+    assert re.fullmatch(r"stage 2 of 2, geometry: step 10 of 50 +\d+:\d\d left", progress.getMessage())
+    assert "loss 3  residual 0.5" in details.getMessage() and "(25% of SDS)" in details.getMessage()
