@@ -29,6 +29,7 @@ TINY = [
     "stages.texture.steps=2", "stages.texture.resolution=16",
     "representation.samples=24",
     "export.resolution=24", "export.view_size=48", "export.cameras=12", "export.texture_size=64",
+    "export.lods=[1]", "export.hulls=0",
     "export.face_budget=400", "output.image_size=16", "output.turntable_frames=2",
 ]  # fmt: skip
 QUICK = [

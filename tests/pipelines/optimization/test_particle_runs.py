@@ -36,6 +36,7 @@ QUICK = [
     "stages.geometry.representation={name: dmtet, resolution: 16, color: {grid: {levels: 2, log2_size: 10}}}",
     "output.image_size=16",
     "output.turntable_frames=2", "output.preview_every=0", "export.resolution=24", "export.view_size=48",
+    "export.lods=[1]", "export.hulls=0",
     "export.cameras=12", "export.texture_size=128", "export.face_budget=400", "export.padding=1",
     "output.checkpoint_every=1",
 ]  # fmt: skip
