@@ -1,8 +1,8 @@
-"""Time of finishing a mesh of 100,000 triangles, and how near wrapped, reduced and rebaked assets are to their sources.
+"""Time of finishing a mesh of 200,000 triangles, and how near wrapped, reduced and rebaked assets are to their sources.
 
     python benchmarks/finishing.py [FILE ...] [--preset unreal] [--out benchmarks/results/finishing.jsonl]
 
-Without files, two are made: a scan-like shape of 100,000 triangles with vertex colors, which is finished with the
+Without files, two are made: a scan-like shape of 200,000 triangles with vertex colors, which is finished with the
 engine's defaults, and an open bowl with a texture, which is wrapped. Files that are given are wrapped. Each row has the
 seconds and CPU seconds of every step, and per level the color difference (mean CIEDE2000 over 16 views) and the overlap
 of the silhouettes.
@@ -28,9 +28,9 @@ from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.finish import finish
 
 
-def write_scan(path: Path, triangles: int = 100_000) -> Path:
+def write_scan(path: Path, triangles: int = 200_000) -> Path:
     """A bumpy ball with vertex colors, as a PLY."""
-    rows = round((triangles / 4) ** 0.5)
+    rows = round((triangles / 8) ** 0.5)
     ball = trimesh.creation.uv_sphere(radius=0.5, count=(rows, 2 * rows))
     x, y, z = (14 * ball.vertices).T
     bumps = np.sin(x) * np.sin(0.8 * y) * np.sin(0.9 * z)
