@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 LEAST_TEXTURE = 1024
 OVERLAP_SIZE = 1024
 """Size in texels at which overlaps of lightmap coordinates are measured."""
+ALARMING_OVERLAP = 0.9
+"""Overlap of the silhouettes of the first level and of the source below which a warning is given."""
 USUAL_FILLING = 0.6
 """Fraction of an atlas that its charts usually cover."""
 
@@ -339,6 +341,11 @@ def _tell_repair(repaired: Repaired) -> None:
 def _tell(report: FinishReport, folder: Path) -> None:
     for index, level in enumerate(report.levels):
         level.tell(index)
+    if report.levels[0].silhouette_iou < ALARMING_OVERLAP:
+        logger.warning(
+            f"the silhouettes of the result and of the source overlap by only {report.levels[0].silhouette_iou:.1%}: "
+            "look at it, and try a larger wrap_resolution, or repair=never"
+        )
     if report.collider is not None:
         report.collider.tell()
     size = " x ".join(f"{extent:.3g}" for extent in report.size_meters)

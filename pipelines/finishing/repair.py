@@ -21,6 +21,8 @@ from .wrap import wrap
 
 _WELD = 2e-6
 """Distance, as a fraction of the bounding box's diagonal, below which vertices are joined."""
+_WHOLE = 0.99
+"""Fraction of the area that closed parts must have to stand for all faces of a file."""
 
 Vertices = Float[np.ndarray, "_ 3"]
 Faces = Int[np.ndarray, "_ 3"]
@@ -59,7 +61,7 @@ def repair(mesh: TriangleMesh, config: FinishConfig) -> Repaired:
         vertices, faces, filled = fill_holes(vertices, faces, config.holes)
     closed = is_closed_manifold(faces)
     method: Literal["welded", "filled", "wrapped"] = "filled" if filled else "welded"
-    if not closed and config.repair != "never" and (solid := _merged(mesh, vertices)) is not None:
+    if not closed and config.repair != "never" and (solid := _merged(mesh, _area(vertices, faces))) is not None:
         # Closed parts that touch: their vertices must stay apart.
         vertices, faces = solid
         method, filled, closed = "welded", 0, True
@@ -166,8 +168,13 @@ def _triangulated(points: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "f 3"]:
     return np.asarray(triangulate([flat]), np.int64).reshape(-1, 3)
 
 
-def _merged(mesh: TriangleMesh, like: Vertices) -> tuple[Vertices, Faces] | None:
-    """The faces of the file if they form closed parts once the vertices along open edges are joined, else None."""
+def _merged(mesh: TriangleMesh, area: float) -> tuple[Vertices, Faces] | None:
+    """The faces of the file if they form closed parts once the vertices along open edges are joined, else None.
+
+    Args:
+        mesh: the file.
+        area: area that the parts have at least; sheets that are stored once per side cancel, and would be lost.
+    """
     raw = Mesh(mesh.vertices.numpy().astype(np.float32), mesh.faces.numpy().astype(np.uint32))
     raw.merge()
     solid = Manifold(raw)
@@ -175,7 +182,13 @@ def _merged(mesh: TriangleMesh, like: Vertices) -> tuple[Vertices, Faces] | None
         return None
     out = solid.as_original().to_mesh()
     vertices, faces = np.asarray(out.vert_properties[:, :3], np.float64), out.tri_verts.astype(np.int64)
-    return (vertices.astype(like.dtype), faces) if is_closed_manifold(faces) else None
+    whole = _area(vertices, faces) >= _WHOLE * area
+    return (vertices, faces) if whole and is_closed_manifold(faces) else None
+
+
+def _area(vertices: Vertices, faces: Faces) -> float:
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
 
 
 def _edge_uses(faces: Faces) -> Int[np.ndarray, " e"]:

@@ -101,3 +101,15 @@ def test_never_leaves_the_surface_open() -> None:
     box.update_faces(np.arange(12) > 1)
     repaired = repair(as_mesh(box), FinishConfig(repair="never"))
     assert not repaired.closed and len(repaired.mesh.faces) == 10 and repaired.open_edges == 4
+
+
+def test_sheets_that_are_stored_once_per_side_are_not_lost() -> None:
+    """A box beside a board of two opposite sheets: as a solid, the sheets would cancel."""
+    box = trimesh.creation.box((0.2, 0.2, 0.2))
+    vertices = np.array([[0.5, 0.0, 0.0], [0.9, 0.0, 0.0], [0.9, 0.4, 0.0], [0.5, 0.4, 0.0]])
+    sides = np.array([[0, 1, 2], [0, 2, 3]])
+    board = trimesh.Trimesh(np.concatenate([vertices, vertices]), np.concatenate([sides, sides[:, ::-1] + 4]))
+    both = as_mesh(trimesh.util.concatenate([box, board]))
+    repaired = repair(both, FinishConfig(wrap_resolution=64))
+    assert repaired.closed and repaired.method == "wrapped"
+    assert float(repaired.mesh.vertices[:, 0].max()) > 0.89 and float(repaired.mesh.vertices[:, 0].min()) < -0.09
