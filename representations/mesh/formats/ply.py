@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int
+from trimesh.exchange.ply import load_ply
 from trimesh.visual import TextureVisuals
 
 from ...files.ply import ORDERS, TYPES
@@ -52,17 +53,27 @@ def read_ply(data: bytes, folder: Path, warn: Warn) -> MeshParts:
     for name, color in zip(_COLOR, _COLORS, strict=True):
         header = color.sub(rb"\1" + name.encode(), header)
     whole = _readable(header, body)
-    mesh = trimesh.load_mesh(io.BytesIO(whole), file_type="ply", process=False, resolver=None, skip_materials=True)
-    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+    visual: Any = None
+    if re.search(rb"^element\s+tristrips\s", header, re.MULTILINE):
+        loaded = load_ply(io.BytesIO(whole))  # without faces, trimesh makes no mesh
+        vertices, elements = np.asarray(loaded["vertices"]), loaded["metadata"]["_ply_raw"]
+        faces = _strips(elements["tristrips"]["data"])
+    else:
+        mesh = trimesh.load_mesh(io.BytesIO(whole), file_type="ply", process=False, resolver=None, skip_materials=True)
+        if not isinstance(mesh, trimesh.Trimesh):
+            raise ValueError("it has no triangles")
+        vertices, faces, visual = np.asarray(mesh.vertices), np.asarray(mesh.faces), mesh.visual
+        elements = mesh.metadata.get("_ply_raw", {})
+    if not len(faces):
         raise ValueError("it has no triangles")
-    vertices, faces, visual = np.asarray(mesh.vertices), np.asarray(mesh.faces), mesh.visual
+    if int(faces.max()) >= len(vertices):
+        raise ValueError("a face refers to a vertex that does not exist")
     if isinstance(visual, TextureVisuals) and visual.uv is not None:
         coordinates = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # v grows upward in PLY
         return MeshParts([MeshPart(vertices, faces, Paint(texture=texture), coordinates=coordinates)])
-    elements = mesh.metadata["_ply_raw"]
     if (colors := _colors(elements["vertex"]["data"])) is not None:
         return MeshParts([MeshPart(vertices, faces, Paint(), colors)])
-    if (colors := _colors(elements["face"]["data"])) is not None:
+    if "face" in elements and (colors := _colors(elements["face"]["data"])) is not None:
         if len(colors) != len(faces):
             faces, colors = _fans(elements["face"]["data"], colors)
         # Every face gets its own vertices.
@@ -87,13 +98,32 @@ def _colors(table: Any) -> Float[np.ndarray, "n 3"] | None:
 
 def _fans(table: Any, colors: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, "f 3"], Float[np.ndarray, "f 3"]]:
     """Split polygons with face colors into triangles with these colors."""
-    names = table if isinstance(table, Mapping) else table.dtype.names or ()
-    polygons = table[next(name for name in ("vertex_indices", "vertex_index") if name in names)]
-    if isinstance(polygons, np.ndarray) and polygons.dtype.names:
-        polygons = polygons[polygons.dtype.names[-1]]  # the field after the lengths
-    triangles = [[(row[0], *pair) for pair in pairwise(row[1:])] for row in polygons]
+    triangles = [[(row[0], *pair) for pair in pairwise(row[1:])] for row in _lists(table)]
     faces = np.array([corners for fan in triangles for corners in fan], np.int64).reshape(-1, 3)
     return faces, np.repeat(colors, [len(fan) for fan in triangles], axis=0)
+
+
+def _strips(table: Any) -> Int[np.ndarray, "f 3"]:
+    """The triangles of triangle strips, as Stanford's scans have them: -1 ends a strip, every other one is reversed."""
+    found = [np.zeros((0, 3), np.int64)]
+    for row in _lists(table):
+        corners = np.asarray(row, np.int64)
+        for part in np.split(corners, np.flatnonzero(corners < 0)):
+            strip = part[part >= 0]
+            faces = np.stack([strip[:-2], strip[1:-1], strip[2:]], 1) if len(strip) > 2 else found[0]
+            faces[1::2] = faces[1::2, [1, 0, 2]]
+            found.append(faces)
+    faces = np.concatenate(found)
+    return faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+
+
+def _lists(table: Any) -> Any:
+    """The vertex lists of an element, given by trimesh as columns by name."""
+    names = table if isinstance(table, Mapping) else table.dtype.names or ()
+    lists = table[next(name for name in ("vertex_indices", "vertex_index") if name in names)]
+    if isinstance(lists, np.ndarray) and lists.dtype.names:
+        lists = lists[lists.dtype.names[-1]]  # the field after the lengths
+    return lists
 
 
 def _texture(header: bytes, folder: Path, warn: Warn) -> Texture | None:

@@ -237,6 +237,24 @@ def test_ply_with_line_ends_of_classic_mac_os(form: str, tmp_path: Path) -> None
     assert color_at(read_mesh(saved(tmp_path, whole, "mesh.ply")), FRONT) == [0.8, 0.4, 0.2]
 
 
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_ply_with_triangle_strips(form: str, tmp_path: Path) -> None:
+    """A square of two triangles and a single triangle, in two strips that -1 separates; every other one is reversed."""
+    corners = [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0), (2.0, 0.0, 0.0)]
+    strip = [0, 1, 2, 3, -1, 1, 4, 3]
+    head = f"ply\nformat {form} 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+    head += "element tristrips 1\nproperty list int int vertex_indices\nend_header\n"
+    if form == "ascii":
+        rows = [" ".join(map(str, row)) for row in [*corners, (len(strip), *strip)]]
+        body = ("\n".join(rows) + "\n").encode()
+    else:
+        order = "<" if "little" in form else ">"
+        body = b"".join(struct.pack(f"{order}3f", *corner) for corner in corners)
+        body += struct.pack(f"{order}{len(strip) + 1}i", len(strip), *strip)
+    mesh = read_mesh(saved(tmp_path, head.encode() + body, "mesh.ply"))
+    assert mesh.faces.tolist() == [[0, 1, 2], [2, 1, 3], [1, 4, 3]]
+
+
 def test_ply_with_colors_of_faces_and_with_a_texture(tmp_path: Path) -> None:
     cube = trimesh.Trimesh(CORNERS, TRIANGLES, process=False)
     cube.visual = ColorVisuals(cube, face_colors=[(204, 102, 51)] * 10 + [(0, 0, 255)] * 2)
