@@ -15,6 +15,7 @@ from PIL import Image
 
 from steindreamer.pipelines.engines import ENGINES
 from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.finishing import looks
 from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.finish import finish
 from steindreamer.representations.mesh.file import read_mesh
@@ -130,6 +131,13 @@ def test_a_coarse_level_gets_an_atlas_of_its_own_if_that_improves_it(bowl: Path,
     assert [material["name"] for material in tree["materials"]] == ["M_RedBowl", "M_RedBowl_LOD1"]
     assert [mesh["primitives"][0]["material"] for mesh in tree["meshes"]] == [0, 1]
     assert "T_RedBowl_LOD1_BC.png" in report.files
+
+
+def test_levels_are_baked_anew_without_meshoptimizer(bowl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "can_collapse", lambda: False)
+    report = finish(bowl, ENGINES["web"], bowl.parent / "without", replace(SMALL, lod_atlas="auto", texture_size=64))
+    assert [level.own_atlas for level in report.levels] == [False, True]
+    assert report.levels[1].triangles <= 160 and report.levels[1].silhouette_iou > 0.95
 
 
 def test_keep_changes_no_triangle(bowl: Path) -> None:
