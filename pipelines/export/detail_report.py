@@ -27,7 +27,7 @@ class LevelReport:
     own_atlas: bool
     """Whether the level is unwrapped and baked anew, because chart borders of the shared atlas limit its collapse."""
 
-    def tell(self, index: int) -> None:
+    def log(self, index: int) -> None:
         """Log the line of the level."""
         color = "" if self.color_difference is None else f"color difference {self.color_difference:.2f}, "
         logger.info(
@@ -49,7 +49,7 @@ class ColliderReport:
     """Largest distance of the mesh from the hulls, and of what they cover outside it from the mesh, as a fraction of
     the diagonal."""
 
-    def tell(self) -> None:
+    def log(self) -> None:
         """Log the line of the collider."""
         volume = "unknown" if self.volume_error is None else f"{self.volume_error:+.1%}"
         logger.info(

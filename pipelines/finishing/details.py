@@ -75,9 +75,9 @@ def write_details(path: Path, config: DetailConfig) -> Details:
     own = [False, *[not can_collapse()] * (len(levels) - 1)]
     out = Details(level_reports(levels, 2 * RADIUS * frame.scale, own), collider_report(collider), watch.seconds)
     for index, level in enumerate(out.levels):
-        level.tell(index)
+        level.log(index)
     if out.collider is not None:
-        out.collider.tell()
+        out.collider.log()
     return out
 
 

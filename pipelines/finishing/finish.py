@@ -340,14 +340,14 @@ def _tell_repair(repaired: Repaired) -> None:
 
 def _tell(report: FinishReport, folder: Path) -> None:
     for index, level in enumerate(report.levels):
-        level.tell(index)
+        level.log(index)
     if report.levels[0].silhouette_iou < ALARMING_OVERLAP:
         logger.warning(
             f"the silhouettes of the result and of the source overlap by only {report.levels[0].silhouette_iou:.1%}: "
             "look at it, and try a larger wrap_resolution, or repair=never"
         )
     if report.collider is not None:
-        report.collider.tell()
+        report.collider.log()
     size = " x ".join(f"{extent:.3g}" for extent in report.size_meters)
     density = "" if report.texels_per_meter is None else f", {report.texels_per_meter:.0f} texels per meter"
     logger.info(f"size {size} m (width x height x depth){density}")

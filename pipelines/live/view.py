@@ -96,7 +96,7 @@ class LiveView:
         self._charts_at, self._records, self._version = -math.inf, 0, 0
         self._charts: dict[str, Any] = {}
         self._stage: Stage | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self.server.scene.set_up_direction("+y")
         self.server.initial_camera.position = (1.5, 0.85, 2.6)
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
@@ -223,10 +223,10 @@ class LiveView:
             try:
                 self._draw_for(client, self._shown[number], scene, is_idle)
             except Exception as error:  # whatever a browser sends or however it ends, the run goes on
-                told = f"no image for the browser: {type(error).__name__}: {in_one_line(error)}"
-                if told not in self._told:
-                    self._told.add(told)
-                    logger.warning(told)
+                message = f"no image for the browser: {type(error).__name__}: {in_one_line(error)}"
+                if message not in self._warned:
+                    self._warned.add(message)
+                    logger.warning(message)
 
     def _draw_for(self, client: viser.ClientHandle, shown: _Shown, scene: Representation, is_idle: bool) -> None:
         source, now = client.camera, time.perf_counter()

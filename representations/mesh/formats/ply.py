@@ -118,9 +118,12 @@ def _strips(table: Any) -> Int[np.ndarray, "f 3"]:
 
 
 def _lists(table: Any) -> Any:
-    """The vertex lists of an element, given by trimesh as columns by name."""
+    """The vertex lists of an element, given by trimesh as columns by name. Raises ValueError if it has none."""
     names = table if isinstance(table, Mapping) else table.dtype.names or ()
-    lists = table[next(name for name in ("vertex_indices", "vertex_index") if name in names)]
+    known = [name for name in ("vertex_indices", "vertex_index") if name in names]
+    if not known:
+        raise ValueError("its faces have no list named vertex_indices or vertex_index")
+    lists = table[known[0]]
     if isinstance(lists, np.ndarray) and lists.dtype.names:
         lists = lists[lists.dtype.names[-1]]  # the field after the lengths
     return lists

@@ -314,6 +314,18 @@ BROKEN: dict[str, tuple[str, str | bytes, str]] = {
     "empty": ("obj", "", "no triangles"),
     "bytes": ("obj", bytes(range(256)), "no triangles"),
     "ply truncated text": ("ply", ply("ascii", TRIANGLES)[:-20], "truncated"),
+    "ply strips without indices": (
+        "ply",
+        b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+        b"element tristrips 1\nproperty list int int strip\nend_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n",
+        "no list named vertex_indices",
+    ),
+    "ply strips beyond the vertices": (
+        "ply",
+        b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+        b"element tristrips 1\nproperty list int int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n",
+        "a vertex that does not exist",
+    ),
     "ply truncated": ("ply", ply("binary_little_endian", TRIANGLES)[:-20], "mesh.ply"),
     "ply truncated mixed": ("ply", ply("binary_little_endian", [QUADS[0], *TRIANGLES[2:]])[:-20], "mesh.ply"),
     "ply wrong count": (
