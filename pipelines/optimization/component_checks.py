@@ -236,7 +236,9 @@ class Rehearsal:
                 return F.interpolate(getattr(output, name).detach(), (size, size))[rows]
 
             images = RenderOutput(enlarged("rgb"), enlarged("opacity"), enlarged("depth"), enlarged("normal"))
-            geometry = GeometryBuffers(images.opacity, images.depth, images.normal, cameras.camera_to_world)
+            geometry = GeometryBuffers(
+                images.opacity, images.depth, images.normal, cameras.camera_to_world, cameras.intrinsics
+            )
             image = modality_image(modality, images, cameras, stage.config).clamp(0, 1).requires_grad_()
             behind, known_as = background_of(modality, background), conditioned_as(modality, stage.config)
             conditions = condition(self._prior, stage.embedding, cameras, behind, known_as)
@@ -554,6 +556,7 @@ def _with_others(
         changed(depth, lambda value: value + 1),
         changed(normal, torch.neg),
         pose,
+        geometry.intrinsics,
     )
 
 

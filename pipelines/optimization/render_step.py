@@ -89,7 +89,11 @@ class ViewRenderer:
         render = self._rendering(cameras, background_of(modality, background), modality, progress, generator)
         output, image, behind = render()
         geometry = GeometryBuffers(
-            output.opacity.detach(), output.depth.detach(), output.normal.detach(), cameras.camera_to_world
+            output.opacity.detach(),
+            output.depth.detach(),
+            output.normal.detach(),
+            cameras.camera_to_world,
+            cameras.intrinsics,
         )
         known_as = conditioned_as(modality, config)
         conditions = condition(self.prior, self.embedding, cameras, behind, known_as)
