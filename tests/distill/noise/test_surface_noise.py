@@ -81,5 +81,5 @@ def test_buffers_without_intrinsics_are_refused() -> None:
     bare = GeometryBuffers(known.opacity, known.depth, known.normal, known.camera_to_world)
     with pytest.raises(ValueError, match="needs the intrinsics"):
         draw(SurfaceNoise(), bare)
-    with pytest.raises(ValueError, match="above 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"above 0, got 0\.0"):
         SurfaceNoise(cell=0.0)
