@@ -137,6 +137,16 @@ class Distiller(nn.Module, Generic[Condition]):
             raise ValueError(f"{type(self.residual).__name__} has no field `scale`")
         self.residual, self.guidance_scale = replace(cast(Any, self.residual), scale=scale), scale
 
+    def set_largest_timestep(self, fraction: float) -> None:
+        """Draw timesteps only below this fraction of the schedule from the next call on.
+
+        Raises ValueError if none is left, or if the order of the timesteps is not random.
+        """
+        if self.timesteps.order != "random":
+            raise ValueError(f"timesteps.order is {self.timesteps.order}, which does not draw them")
+        self.timesteps = replace(self.timesteps, maximum=fraction, final_maximum=fraction)
+        self.sampler.config = self.timesteps
+
     def forward(
         self,
         image: Float[Tensor, "b 3 h w"],
