@@ -39,9 +39,9 @@ class NoiseVariance:
     """
 
     within_noise: float
-    """Trace of this method's covariance."""
+    """Trace of this method's covariance; several draws per view are averaged."""
     within_noise_sds: float
-    """Trace of the covariance of one-noise SDS at the same draws."""
+    """Trace of the covariance of SDS of one draw, at the same timesteps."""
     signal: float
     """Squared norm of the mean; it may be negative, since the estimate is unbiased."""
 
@@ -55,7 +55,7 @@ def probe_noise_variance(
     progress: float,
     generator: torch.Generator,
 ) -> NoiseVariance:
-    """Measure the variance over the noise at given images, by two draws per image at one timestep and camera.
+    """Measure the variance over the noise at given images, by two noises per draw at one timestep and camera.
 
     `generator` is forked, not advanced, and no parameter is trained, so probing does not change the run. The arguments
     are those of `Distiller.forward`.
@@ -65,26 +65,29 @@ def probe_noise_variance(
     fork.manual_seed(draw_seed(fork))
     with torch.no_grad():
         clean = encode(distiller.prior, image).float()
-        times = distiller.draw_timestep(clean, progress, fork)
-        draws = []
-        for _ in range(2):
-            noise = distiller.draw_noise(clean, times.timestep, geometry, fork)
-            observation, sds = distiller.estimate(clean, times, noise, geometry, condition, progress)
-            if sds is None:
-                sample = distiller.prior.schedule.add_noise(clean, noise, times.timestep)
-                draw = Draw(sample, distiller.prior, condition, geometry, distiller.guidance_scale, progress)
-                sds = Guided(distiller.guidance_scale)(draw).value - noise
-            draws.append((observation.weight * observation.residual, observation.weight * sds))
-    (first, first_sds), (second, second_sds) = draws
-
-    def per_image(total: Tensor) -> float:
-        return float(total.double().sum() / len(clean))
-
+        draws = distiller.draw_timestep(clean, progress, fork)
+        first, second, sds_variance = torch.zeros_like(clean), torch.zeros_like(clean), 0.0
+        for times in draws:
+            pair = []
+            for _ in range(2):
+                noise = distiller.draw_noise(clean, times.timestep, geometry, fork)
+                observation, sds = distiller.estimate(clean, times, noise, geometry, condition, progress)
+                if sds is None:
+                    sample = distiller.prior.schedule.add_noise(clean, noise, times.timestep)
+                    draw = Draw(sample, distiller.prior, condition, geometry, distiller.guidance_scale, progress)
+                    sds = Guided(distiller.guidance_scale)(draw).value - noise
+                pair.append((observation.weight * observation.residual, observation.weight * sds))
+            first, second = first + pair[0][0] / len(draws), second + pair[1][0] / len(draws)
+            sds_variance += _per_image(0.5 * (pair[0][1] - pair[1][1]) ** 2) / len(draws)
     return NoiseVariance(
-        within_noise=per_image(0.5 * (first - second) ** 2),
-        within_noise_sds=per_image(0.5 * (first_sds - second_sds) ** 2),
-        signal=per_image(first * second),
+        within_noise=_per_image(0.5 * (first - second) ** 2),
+        within_noise_sds=sds_variance,
+        signal=_per_image(first * second),
     )
+
+
+def _per_image(squares: Float[Tensor, "b c h w"]) -> float:
+    return float(squares.double().sum() / len(squares))
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def test_the_loss_is_in_the_unit_of_the_papers(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(stage.objective, "distill", kept)
     info = stage.step()
     (distillation,) = seen
-    weighted = distillation.observation.weight * distillation.residual
+    weighted = distillation.observations[0].weight * distillation.residual
     assert weighted.shape == (stage.config.views.per_step, 3, 16, 16)
     assert info.loss == pytest.approx(0.5 * float(weighted.square().sum((1, 2, 3)).mean()))
     assert info.values["brightness"] == pytest.approx(0.5), "before weighting"
