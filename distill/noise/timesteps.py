@@ -119,9 +119,11 @@ class TimestepSampler(nn.Module):
     def forward(self, batch: int, progress: float, generator: torch.Generator, draws: int = 1) -> TimestepDraw:
         """Draw `draws` timesteps per image, those of the first draw of all images first, on the generator's device.
 
-        Draw k of an image lies in part k of `draws` parts of equal probability, since stratification within a view is
-        unbiased, costs nothing and never increases the variance of the mean. With `stratified`, the images of a step
-        also share each of these parts evenly, so that all draws of a step lie in different parts of the density.
+        Draw k of an image lies in part k of `draws` parts of equal probability: this is unbiased, costs nothing and
+        never increases the variance of the mean. On a mixture of two modes, four draws have 9% less variance within a
+        view than independent ones, and 27% less with antithetic pairs (`tests/distill/variance/test_draw_cost.py`).
+        With `stratified`, the images of a step also share each of these parts evenly, so that all draws of a step lie
+        in different parts of the density.
 
         Args:
             batch: number of images.

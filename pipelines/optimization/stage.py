@@ -311,7 +311,7 @@ class Stage:
             fork.set_state(self.generator.get_state())
             found = self.probe({"own": distiller}, self.config.probe_tuples, fork, view.modality)
             for name, variance in found.items():
-                for moment in ("within", "between", "signal", "cosine"):
+                for moment in ("noise", "level", "camera", "signal", "cosine"):
                     values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
