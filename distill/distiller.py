@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .clock import seconds_now
 from .control_variates.coefficients import Coefficients, Gram, Observation
 from .control_variates.terms import ControlVariate, LearningControlVariate
 from .geometry_buffers import GeometryBuffers
@@ -44,6 +45,8 @@ class Distillation:
     """Scalars for the log, by name."""
     lora_batch: LoRABatch[Any] | None = None
     """The training batch of the learned score, if there is one."""
+    seconds: float | None = None
+    """Seconds of all draws, without encoding; None unless `independent_draws` was given."""
 
     @property
     def residual(self) -> Float[Tensor, "b c h w"]:
@@ -182,10 +185,11 @@ class Distiller(nn.Module, Generic[Condition]):
         else:
             times = TimestepDraw(timestep, clean.new_ones(len(timestep), 1, 1, 1)).split(draws, len(clean))
         given = _split_noise(noise, clean, draws)
-        found = []
+        found, start = [], seconds_now(clean.device) if independent_draws else 0.0
         for each, own in zip(times, given, strict=True):
             drawn = self.draw_noise(clean, each.timestep, geometry, generator) if own is None else own
             found.append(self.estimate(clean, each, drawn, geometry, condition, progress))
+        seconds = seconds_now(clean.device) - start if independent_draws else None
         observations = tuple(observation for observation, _ in found)
         gradient = _mean([each.weight * each.residual / len(clean) for each in observations])
         loss = _attached_loss(encoded, gradient)
@@ -193,7 +197,7 @@ class Distiller(nn.Module, Generic[Condition]):
         batch = None
         if self.learned_score is not None:
             batch = LoRABatch(clean, condition, geometry.camera_to_world, draw_seed(generator))
-        return Distillation(loss, gradient, clean, observations, diagnostics, batch)
+        return Distillation(loss, gradient, clean, observations, diagnostics, batch, seconds)
 
     def reuse(self, distillation: Distillation, image: Float[Tensor, "b 3 h w"]) -> Distillation:
         """The distillation of a new rendering of the same views, with the predictions of an earlier one.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..clock import seconds_now
 from ..control_variates.coefficients import FixedCoefficients
 from ..control_variates.terms import NoiseTerm
 from ..distiller import Distillation, Distiller, draw_seed
@@ -169,10 +169,10 @@ def probe_variance(
     costs = {name: _Cost() for name in distillers}
     view_seconds: list[float] = []
     for _ in range(tuples // 4):
-        start = _now(reference.prior.device)
+        start = seconds_now(reference.prior.device)
         view = draw(generator)
         encoded = reference.prior.encode(view.image)
-        rendered = _now(encoded.device) - start
+        rendered = seconds_now(encoded.device) - start
         seeds = torch.randint(2**62, (2, 3), generator=generator, device=generator.device).tolist()
         images: dict[str, Any] = {name: [] for name in distillers}
         pulled: dict[str, Any] = {name: [] for name in distillers}
@@ -184,9 +184,9 @@ def probe_variance(
                 bins[name].append(int(times.float().mean()) * BINS // reference.prior.schedule.steps)
                 gradients = [costs[name].gradient(distiller, view, times, progress, seed) for seed in noises]
                 images[name].append(tuple(gradient.flatten() for gradient in gradients))
-                start = _now(encoded.device)
+                start = seconds_now(encoded.device)
                 pulled[name].append(tuple(_pull_back(encoded, parameters, gradient) for gradient in gradients))
-                view_seconds.append(rendered + (_now(encoded.device) - start) / 2)
+                view_seconds.append(rendered + (seconds_now(encoded.device) - start) / 2)
         in_images.add(images)
         for name, noises in in_parameters.add(pulled).items():
             for timestep_bin, noise in zip(bins[name], noises, strict=True):
@@ -258,9 +258,9 @@ class _Cost:
 
         with count_predictions(distiller) as counter:
             if self.calls:
-                start = _now(device)
+                start = seconds_now(device)
                 work()
-                self.seconds += _now(device) - start
+                self.seconds += seconds_now(device) - start
             else:
                 self.flops = float(count_flops(work))
         self.calls += counter.predictions
@@ -280,10 +280,3 @@ def _pull_back(
     )
     parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, pulled, strict=True)]
     return torch.cat([part.detach().flatten() for part in parts])
-
-
-def _now(device: torch.device) -> float:
-    """Seconds by the clock, once the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
