@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Generic, cast
+from typing import Any, Generic, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .clock import seconds_now
 from .control_variates.coefficients import Coefficients, Gram, Observation
 from .control_variates.terms import ControlVariate, LearningControlVariate
 from .geometry_buffers import GeometryBuffers
@@ -28,27 +29,29 @@ from .residual import Draw, Estimate, Guided, Residual
 
 @dataclass(frozen=True)
 class Distillation:
-    """The gradient of one step, and diagnostics for the log."""
+    """The gradient of one step, the mean over its draws, and diagnostics for the log."""
 
     loss: Float[Tensor, ""]
     """Half the squared norm of the weighted residual (mean over images, sum over pixels); its backward pass yields
     exactly `gradient` at the encoded image."""
     gradient: Float[Tensor, "b c h w"]
-    """Gradient d loss / d encoded image = w(t) * residual / b, float32."""
-    residual: Float[Tensor, "b c h w"]
-    """Residual eps_hat + sum_k mu_k h_k, float32."""
+    """Gradient d loss / d encoded image = w(t) * residual / b, mean over the draws, float32."""
     clean: Float[Tensor, "b c h w"]
     """The encoded images, float32, detached."""
-    timestep: Int64[Tensor, " b"]
-    """Timestep of each image."""
+    observations: tuple[Observation, ...]
+    """What was drawn and predicted, one entry per draw of timestep and noise: the training data of
+    `Distiller.update`."""
     diagnostics: dict[str, float]
     """Scalars for the log, by name."""
-    observation: Observation
-    """The training data of the coefficients in `Distiller.update`."""
-    importance: Float[Tensor, "b 1 1 1"]
-    """Importance weights of timestep sampling, a factor of `observation.weight`."""
     lora_batch: LoRABatch[Any] | None = None
     """The training batch of the learned score, if there is one."""
+    seconds: float | None = None
+    """Seconds of all draws, without encoding; None unless `independent_draws` was given."""
+
+    @property
+    def residual(self) -> Float[Tensor, "b c h w"]:
+        """Residual eps_hat + sum_k mu_k h_k, mean over the draws, float32."""
+        return _mean([observation.residual for observation in self.observations])
 
 
 class Distiller(nn.Module, Generic[Condition]):
@@ -78,6 +81,7 @@ class Distiller(nn.Module, Generic[Condition]):
         timesteps: TimestepConfig | None = None,
         weighting: str = "sigma_squared",
         antithetic: bool = False,
+        draws: int | Literal["auto"] = 1,
         learned_score: LearnedScore[Condition] | None = None,
         residual: Residual | None = None,
         noise: NoiseSource = independent_noise,
@@ -91,12 +95,15 @@ class Distiller(nn.Module, Generic[Condition]):
             guidance_scale: scale of classifier-free guidance.
             timesteps: timestep sampling; None: the defaults.
             weighting: name of w(t), see `noise.weighting`.
-            antithetic: averages each draw with the one of negative noise, at two calls of the prior per step.
+            antithetic: averages each draw with the one of negative noise, at two calls of the prior per draw.
+            draws: draws of timestep and noise per view, over which the gradient is averaged; each calls the prior, and
+                the view is rendered and encoded once. "auto": 1 until the owner changes `draws`.
             learned_score: learned score of the same prior, which is subtracted from the residual (VSD).
             residual: by default the prediction guided by `guidance_scale`.
             noise: source of the noise of each draw. If it is an `nn.Module`, its state is part of the distiller's.
 
-        Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
+        Raises ValueError if the coefficients do not match the control variates' terms, names are not distinct, or
+        several draws would all have the same timestep.
         """
         super().__init__()
         self.control_variates = tuple(control_variates)
@@ -108,6 +115,11 @@ class Distiller(nn.Module, Generic[Condition]):
         self.learning_state = nn.ModuleList(variate for variate in self.learning if isinstance(variate, nn.Module))
         self.guidance_scale, self.antithetic = guidance_scale, antithetic
         self.timesteps = timesteps or TimestepConfig()
+        self.timesteps.check_draws(draws)
+        self.chooses_draws = draws == "auto"
+        """Whether the owner may change `draws` during a run."""
+        self.draws = 1 if draws == "auto" else draws
+        """Draws of timestep and noise per view."""
         self.sampler = TimestepSampler(self.timesteps, prior.schedule)
         self.residual = residual or Guided(guidance_scale)
         self.weighting = find_weighting(weighting)
@@ -155,8 +167,9 @@ class Distiller(nn.Module, Generic[Condition]):
         *,
         progress: float,
         generator: torch.Generator,
-        timestep: Int64[Tensor, " b"] | None = None,
-        noise: Float[Tensor, "b c hl wl"] | None = None,
+        timestep: Int64[Tensor, " n"] | None = None,
+        noise: Float[Tensor, "n c hl wl"] | None = None,
+        independent_draws: int | None = None,
     ) -> Distillation:
         """Compute the gradient for rendered images.
 
@@ -166,57 +179,69 @@ class Distiller(nn.Module, Generic[Condition]):
             condition: what the prior is conditioned on at these views, from `Prior.condition`.
             progress: progress of the stage, from 0 to 1.
             generator: draws the timesteps and then the noise, unless they are given.
-            timestep: one per image; drawn by the sampler if None.
-            noise: of the shape of the encoded images; drawn by the noise source if None.
+            timestep: n = draws * b timesteps, those of the first draw first; drawn by the sampler if None.
+            noise: of the shape of the encoded images, in the same order; drawn by the noise source if None.
+            independent_draws: number of draws, independent of each other, in place of `draws` draws of different
+                timesteps: for measurements of the variance.
 
-        Raises ValueError for noise of another shape, type or device, and if a component violates its contract.
+        Raises ValueError for timesteps or noise of another shape, type or device, and if a component violates its
+        contract.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
+        draws = independent_draws or self.draws
         if timestep is None:
-            times = self.draw_timestep(clean, progress, generator)
+            times = self.draw_timestep(clean, progress, generator, independent_draws)
         else:
-            times = TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1))
-        if noise is None:
-            noise = self.draw_noise(clean, times.timestep, geometry, generator)
-        else:
-            noise = _checked_noise(noise, clean, "the given noise")
-        observation, sds = self.estimate(clean, times, noise, geometry, condition, progress)
-        gradient = observation.weight * observation.residual / len(clean)
+            times = TimestepDraw(timestep, clean.new_ones(len(timestep), 1, 1, 1)).split(draws, len(clean))
+        given = _split_noise(noise, clean, draws)
+        found, start = [], seconds_now(clean.device) if independent_draws else 0.0
+        for each, own in zip(times, given, strict=True):
+            drawn = self.draw_noise(clean, each.timestep, geometry, generator) if own is None else own
+            found.append(self.estimate(clean, each, drawn, geometry, condition, progress))
+        seconds = seconds_now(clean.device) - start if independent_draws else None
+        observations = tuple(observation for observation, _ in found)
+        gradient = _mean([each.weight * each.residual / len(clean) for each in observations])
         loss = _attached_loss(encoded, gradient)
-        diagnostics = self._diagnostics(observation, sds)
+        diagnostics = self._diagnostics(observations, [sds for _, sds in found])
         batch = None
         if self.learned_score is not None:
             batch = LoRABatch(clean, condition, geometry.camera_to_world, draw_seed(generator))
-        return Distillation(
-            loss, gradient, observation.residual, clean, times.timestep, diagnostics, observation, times.weight, batch
-        )
+        return Distillation(loss, gradient, clean, observations, diagnostics, batch, seconds)
 
     def reuse(self, distillation: Distillation, image: Float[Tensor, "b 3 h w"]) -> Distillation:
         """The distillation of a new rendering of the same views, with the predictions of an earlier one.
 
-        The predicted x0 stays fixed: pred_original_sample = clean - sigma / alpha * residual. At other encoded images z
-        the residual is then residual + alpha / sigma * (z - clean), which vanishes at the predicted x0. At the same
-        images, residual, gradient and loss are the earlier ones to the bit. The prior is not called, except to encode.
+        The predicted x0 of each draw stays fixed: pred_original_sample = clean - sigma / alpha * residual. At other
+        encoded images z its residual is then residual + alpha / sigma * (z - clean), which vanishes at the predicted
+        x0. At the same images, residuals, gradient and loss are the earlier ones to the bit. The prior is not called,
+        except to encode.
 
         Args:
             distillation: the result of `forward`.
             image: display sRGB in [0, 1] of the same views, attached to the scene's graph.
 
-        Returns loss, gradient, residual and encoded images of the new rendering. All else is that of `distillation`, so
-        the result is not meant for `update`.
+        Returns loss, gradient, residuals and encoded images of the new rendering. All else is that of `distillation`,
+        so the result is not meant for `update`.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
-        alpha, sigma = self.prior.schedule.at(distillation.timestep)
-        residual = distillation.residual + alpha / sigma * (clean - distillation.clean)
-        gradient = distillation.observation.weight * residual / len(clean)
+        moved = []
+        for observation in distillation.observations:
+            alpha, sigma = self.prior.schedule.at(observation.timestep)
+            residual = observation.residual + alpha / sigma * (clean - distillation.clean)
+            moved.append(replace(observation, residual=residual))
+        gradient = _mean([each.weight * each.residual / len(clean) for each in moved])
         return replace(
-            distillation, loss=_attached_loss(encoded, gradient), gradient=gradient, residual=residual, clean=clean
+            distillation,
+            loss=_attached_loss(encoded, gradient),
+            gradient=gradient,
+            clean=clean,
+            observations=tuple(moved),
         )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
-        """Train on a step; call it after the step's gradient has been used.
+        """Train on all draws of a step; call it after the step's gradient has been used.
 
         Args:
             distillation: the result of `forward`.
@@ -224,22 +249,33 @@ class Distiller(nn.Module, Generic[Condition]):
                 of Eq. 11.
         """
         with torch.no_grad():
-            observation = distillation.observation
-            self.coefficients.update(observation, gram)
-            weight = observation.weight / distillation.importance
-            self.sampler.update(distillation.timestep, weight * observation.residual)
-            if not self.antithetic:
-                for variate in self.learning:
-                    variate.learn(observation)
+            for observation in distillation.observations:
+                self.coefficients.update(observation, gram)
+                weight = observation.weight / observation.importance
+                self.sampler.update(observation.timestep, weight * observation.residual)
+                if not self.antithetic:
+                    for variate in self.learning:
+                        variate.learn(observation)
         if self.learned_score is not None and distillation.lora_batch is not None:
             self.learned_score.learn(distillation.lora_batch)
 
     def draw_timestep(
-        self, clean: Float[Tensor, "b c h w"], progress: float, generator: torch.Generator
-    ) -> TimestepDraw:
-        """Timesteps and importance weights from the sampler, on the images' device."""
-        times = self.sampler(len(clean), progress, generator)
-        return TimestepDraw(times.timestep.to(clean.device), times.weight.to(clean.device))
+        self,
+        clean: Float[Tensor, "b c h w"],
+        progress: float,
+        generator: torch.Generator,
+        independent_draws: int | None = None,
+    ) -> list[TimestepDraw]:
+        """Timesteps and importance weights of each draw from the sampler, on the images' device.
+
+        `independent_draws`: as in `forward`.
+        """
+        batch = len(clean)
+        if independent_draws is None:
+            times = self.sampler(batch, progress, generator, self.draws).split(self.draws, batch)
+        else:
+            times = [self.sampler(batch, progress, generator) for _ in range(independent_draws)]
+        return [TimestepDraw(each.timestep.to(clean.device), each.weight.to(clean.device)) for each in times]
 
     def draw_noise(
         self,
@@ -252,7 +288,7 @@ class Distiller(nn.Module, Generic[Condition]):
         with torch.no_grad():
             drawn = self.noise(clean, timestep, geometry, generator)
         name = getattr(self.noise, "__name__", type(self.noise).__name__)
-        return _checked_noise(drawn, clean, f"the noise of the source {name}")
+        return _checked_noise(drawn, clean.shape, clean.device, f"the noise of the source {name}")
 
     @torch.no_grad()
     def estimate(
@@ -289,19 +325,23 @@ class Distiller(nn.Module, Generic[Condition]):
             residual = residual + mu[:, :, None, None] * term
         weight = self.weighting(alpha, sigma) * times.weight
         sample = None if self.antithetic else samples[0]
-        return Observation(prediction, h, residual, weight, times.timestep, sample), sds[0]
+        return Observation(prediction, h, residual, weight, times.timestep, sample, times.weight), sds[0]
 
-    def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"] | None) -> dict[str, float]:
+    def _diagnostics(
+        self, observations: Sequence[Observation], sds: Sequence[Float[Tensor, "b c h w"] | None]
+    ) -> dict[str, float]:
         """Scalars of one step by name, copied from the device in a single transfer."""
-        mu = self.coefficients.value(observation.timestep, observation.prediction.shape[1]).mean((1, 2))
-        moment = observation.residual.square().mean()
+        timestep = torch.cat([each.timestep for each in observations])
+        mu = self.coefficients.value(timestep, observations[0].prediction.shape[1]).mean((1, 2))
+        moment = torch.cat([each.residual for each in observations]).square().mean()
         values = {
-            "timestep": observation.timestep.float().mean() / self.prior.schedule.steps,
-            "weight": observation.weight.mean(),
+            "timestep": timestep.float().mean() / self.prior.schedule.steps,
+            "weight": torch.cat([each.weight for each in observations]).mean(),
             "residual_rms": moment.sqrt(),
         }
-        if sds is not None:
-            values["second_moment_vs_sds"] = moment / sds.square().mean().clamp(min=1e-20)
+        known = [each for each in sds if each is not None]
+        if known:
+            values["second_moment_vs_sds"] = moment / torch.cat(known).square().mean().clamp(min=1e-20)
         if self.learned_score is not None:
             values["learned_score_error"] = self.learned_score.error
         values |= {f"mu/{name}": each for name, each in zip(self.names, mu, strict=True)}
@@ -340,6 +380,18 @@ def _checked_estimate(estimate: Any, residual: Residual, noise: Float[Tensor, "b
     return estimate
 
 
+def _mean(of_draws: Sequence[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+    return sum(of_draws[1:], of_draws[0]) / len(of_draws)
+
+
+def _split_noise(noise: Any, clean: Float[Tensor, "b c h w"], draws: int) -> Sequence[Float[Tensor, "b c h w"] | None]:
+    """Given noise by draw, in float32. Raises ValueError for one that would be broadcast or rounded."""
+    if noise is None:
+        return [None] * draws
+    wanted = torch.Size((draws * len(clean), *clean.shape[1:]))
+    return _checked_noise(noise, wanted, clean.device, "the given noise").split(len(clean))
+
+
 def _attached_loss(encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """Half the squared norm of b * gradient, averaged over the b images; its gradient at `encoded` is `gradient`."""
     # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
@@ -347,12 +399,11 @@ def _attached_loss(encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b
     return attached - attached.detach() + 0.5 * len(gradient) * gradient.square().sum()
 
 
-def _checked_noise(noise: Any, clean: Float[Tensor, "b c h w"], what: str) -> Float[Tensor, "b c h w"]:
+def _checked_noise(noise: Any, shape: torch.Size, device: torch.device, what: str) -> Float[Tensor, "n c h w"]:
     """The noise in float32. Raises ValueError for one that would be broadcast or rounded."""
-    if not _fits(noise, clean.shape, clean.device):
+    if not _fits(noise, shape, device):
         raise ValueError(
-            f"{what} must hold floating-point numbers of shape {tuple(clean.shape)} on {clean.device}, got "
-            f"{described(noise)}"
+            f"{what} must hold floating-point numbers of shape {tuple(shape)} on {device}, got {described(noise)}"
         )
     return noise.float()
 

@@ -272,7 +272,7 @@ class Rehearsal:
             (predicted,) = predict_noise(self._prior, [NoiseRequest(sample)], trial.condition)
         if not bool(predicted.isfinite().all()):
             return f"{prior}.predict_noise returned {_broken(predicted)}; check its weights and settings"
-        for term, value in zip(distiller.names, distillation.observation.terms, strict=True):
+        for term, value in zip(distiller.names, distillation.observations[0].terms, strict=True):
             if not bool(value.isfinite().all()):
                 return f"the control variate '{term}' returned {_broken(value)}"
         return (
@@ -281,13 +281,13 @@ class Rehearsal:
         )
 
     def _sample(self, distillation: Distillation, trial: _Trial) -> NoisySample:
-        observed = distillation.observation.sample
-        if observed is not None:
-            return observed
+        drawn = distillation.observations[0]
+        if drawn.sample is not None:
+            return drawn.sample
         with torch.no_grad():
             clean = encode(self._prior, trial.image).float()
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
-        return self._prior.schedule.add_noise(clean, noise, distillation.timestep)
+        return self._prior.schedule.add_noise(clean, noise, drawn.timestep)
 
     def _check_independence(self, variate: ControlVariate, distillation: Distillation, trial: _Trial) -> None:
         """Check that the terms of the first image do not depend on the other images."""

@@ -18,9 +18,9 @@ from steindreamer.representations import Cameras, RenderOutput, Representation
 from steindreamer.representations.background import Environment, composite
 
 from .modalities import conditioned_as, draw_modality, modality_image
+from .scene_buffers import snapshot_buffers
 from .shading import shade
 from .stage_config import StageConfig
-from .train_state import snapshot_buffers
 from .views import ViewsConfig, sample_views
 
 

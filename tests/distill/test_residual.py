@@ -93,8 +93,8 @@ def take(config: MethodConfig, *, negative: bool = True, schedule: NoiseSchedule
         same = torch.Generator().manual_seed(9)
         results.append(each(image, make_geometry(BATCH, 4), condition, progress=PROGRESS, generator=same))
     assert torch.equal(results[0].residual, results[1].residual), "as published there are no terms"
-    noise = -results[1].observation.terms[0]
-    return Seen(prior, prior.encode(image), noise, results[0].timestep, results[0].residual, negative)
+    noise = -results[1].observations[0].terms[0]
+    return Seen(prior, prior.encode(image), noise, results[0].observations[0].timestep, results[0].residual, negative)
 
 
 def csd(seen: Seen) -> Tensor:
