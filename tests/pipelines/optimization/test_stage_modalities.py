@@ -203,7 +203,7 @@ def test_the_state_of_two_modalities_continues_bitwise() -> None:
     assert {info.modality for info in infos} == {"color", "normal"}
     for info in infos:
         assert info.values[f"loss/{info.modality}"] == info.loss
-        assert ("probe/own/within" in info.values) == (info.step % 3 == 0)
+        assert ("probe/own/noise" in info.values) == (info.step % 3 == 0)
 
 
 def test_the_probe_measures_one_modality() -> None:
