@@ -212,7 +212,7 @@ def test_the_probe_measures_one_modality() -> None:
     assert isinstance(stage.prior, MultiPrior)
     for wanted, expected in ((None, "normal"), ("color", "color")):
         stage.prior.backgrounds.clear()
-        stage.probe({}, 4, torch.Generator().manual_seed(0), wanted)
+        stage.probe({}, 8, torch.Generator().manual_seed(0), wanted)
         assert {name for name, _ in stage.prior.backgrounds} == {expected}
 
 
