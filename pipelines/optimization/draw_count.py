@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steindreamer.clock import seconds_now
 from steindreamer.distill import Distillation, Distiller
-from steindreamer.distill.clock import seconds_now
 from steindreamer.distill.priors.base import encode
 from steindreamer.distill.variance.draw_cost import DrawCost
 from steindreamer.distill.variance.moments import standard_error
@@ -42,7 +42,7 @@ LATER = 0.65
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """What one step with two independent draws per view shows; gradients are those of the scene's parameters."""
+    """Gradients and seconds of one step with two independent draws per view; gradients are those of the parameters."""
 
     within: float
     """Estimate of the variance within the views of a step with one draw."""
