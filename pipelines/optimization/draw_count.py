@@ -9,6 +9,7 @@ seconds of the step's parts, they give the number of draws that is worth its tim
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steindreamer.clock import seconds_now
 from steindreamer.distill import Distillation, Distiller
-from steindreamer.distill.clock import seconds_now
 from steindreamer.distill.priors.base import encode
 from steindreamer.distill.variance.draw_cost import DrawCost
 from steindreamer.distill.variance.moments import standard_error
@@ -41,7 +42,7 @@ LATER = 0.65
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """What one step with two independent draws per view shows; gradients are those of the scene's parameters."""
+    """Gradients and seconds of one step with two independent draws per view; gradients are those of the parameters."""
 
     within: float
     """Estimate of the variance within the views of a step with one draw."""
@@ -60,17 +61,17 @@ class DrawCount:
     part of the checkpoints; a measurement that is interrupted starts again.
     """
 
-    def __init__(self, distiller: Distiller, config: StageConfig) -> None:
+    def __init__(self, distiller: Distiller, config: StageConfig, fraction: float = 1.0) -> None:
         """Start without a measurement: one draw.
 
         Args:
             distiller: its `draws` are set.
             config: length and resolutions of the stage.
+            fraction: fraction of the stage's steps that use the distiller.
         """
         self.distiller = distiller
         self.reuse = config.reuse
-        full = config.warmup * config.steps if config.warmup_resolution != config.resolution else 0
-        self.starts = sorted({0, -int(-full // 1), int(LATER * config.steps)})
+        self.starts = _starts(config, fraction)
         """Steps of the stage at which a measurement starts."""
         self.completed = 0
         """Number of `starts` that have been dealt with."""
@@ -138,6 +139,15 @@ class StepMeasurement:
         seconds = self._view_seconds + seconds_now(self.device) - self._start
         gradient = tuple(torch.zeros_like(each) if each.grad is None else each.grad.clone() for each in _trained(scene))
         return MeasuredStep(self._within, gradient, seconds, self._draw_seconds)
+
+
+def _starts(config: StageConfig, fraction: float) -> list[int]:
+    """Steps of a stage at which measurements start, each after the end of the one before."""
+    changes = config.warmup_resolution != config.resolution
+    full = math.ceil(config.warmup * config.steps) if changes else 0
+    later, length = int(LATER * config.steps), MEASURED_STEPS / fraction
+    starts = [0, full] if full >= length else [full]
+    return [*starts, later] if later - full >= length else starts
 
 
 def _half_squared_difference(
