@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from ..batches.rows import read_rows
 from ..batches.settings import BatchSettings
 from ..batches.shard import read_shard
-from ..command import PLUGIN_HELP, Parser, exit_status
+from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..config.plugins import check_plugin_files, load_plugins
 from ..config.precheck import refused_early
 from ..console import PROGRAM
-from ..errors import UserError
+from ..errors import SettingsError, UserError
 from ..settings.composing import compose_as
 from ..settings.layers import DEFAULT_PRESET, given_layers, preset_layers
 from ..streams import repair_streams
@@ -42,6 +42,9 @@ finished row), failed.jsonl (a line per failed row) and batch.log.
 """
 
 
+WORKERS_HELP = "simultaneous runs (default: 1, or as many as fit with --address); more than 1 need Ray"
+
+
 def parser(prog: str = "batch.py") -> argparse.ArgumentParser:
     """The argument parser of the command line."""
     out = Parser(
@@ -57,6 +60,12 @@ def parser(prog: str = "batch.py") -> argparse.ArgumentParser:
     out.add_argument("--method", metavar="NAME", help="distillation method (default: ssd)")
     out.add_argument("--prior", metavar="NAME|MODEL", help="2D prior, or a model (default: tiny)")
     out.add_argument("--preset", metavar="NAME|FILE", help="settings to start from (default: cpu)")
+    out.add_argument("--workers", type=whole_number, metavar="N", help=WORKERS_HELP)
+    out.add_argument("--address", metavar="auto|HOST:PORT", help="a running Ray cluster; --out must be shared by it")
+    out.add_argument(
+        "--cpus-per-run", type=whole_number, metavar="N", help="CPUs of a run (default: the cores over --workers)"
+    )
+    out.add_argument("--gpus-per-run", type=float, default=0.0, metavar="F", help="GPUs of a run, such as 0.25 or 1")
     out.add_argument("--shard", metavar="I/N", help="run only the rows I, I + N, ... without the overview")
     out.add_argument("--collect", action="store_true", help="run nothing; write the overview of what is finished")
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
@@ -110,8 +119,19 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _engine(options: argparse.Namespace, settings: BatchSettings) -> Callable[[], Engine]:
-    """The function that starts the engine."""
+    """The function that starts the engine. Raises UserError."""
+    from ..batches.cluster import RayEngine, Resources, ray_module
     from ..batches.local import LocalEngine
     from ..batches.worker import Worker
 
+    workers, address = options.workers, options.address
+    if workers is not None and workers < 1:
+        raise SettingsError(f"--workers is {workers}; 1 or more is accepted")
+    if address is not None or (workers or 1) > 1:
+        cores = 1 if address else max(1, (os.cpu_count() or 1) // (workers or 1))
+        resources = Resources(options.cpus_per_run or cores, options.gpus_per_run, workers if address else workers or 1)
+        ray_module()
+        return lambda: RayEngine(settings, options.out / "runs", resources, address)
+    if options.gpus_per_run or options.cpus_per_run is not None:
+        raise SettingsError("--cpus-per-run and --gpus-per-run need --workers or --address")
     return lambda: LocalEngine(Worker(settings, options.out / "runs"))
