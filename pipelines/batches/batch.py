@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..console import PROGRAM
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ..files import append_text, write_atomically
 from ..runs.lock import NAME as LOCK
 from ..runs.lock import owned
 from ..runs.manifest import is_leftover
-from ..runs.signals import signals_handled
+from ..runs.signals import Stopped, signals_handled
 from ..settings.schema import Schema
 from .gallery import write_gallery
 from .records import is_finished, json_lines, record_of
@@ -121,7 +121,7 @@ def run_batch(
 
     Raises:
         UserError: The file or the folder cannot be used. A row that fails is an entry of failed.jsonl instead.
-        Interrupted: A signal ended the batch; the present run is saved.
+        Stopped: A signal ended the batch; the present run is saved.
     """
     rows = read_rows(prompts)
     rows = rows if shard is None else shard.of(rows)
@@ -192,6 +192,8 @@ class _Session:
             for row, outcome in engine.run(waiting):
                 self._note(self._by_line[row.line], outcome)
                 self._tell(engine.slots, len(waiting))
+        except (Interrupted, Stopped) as stop:  # their messages are about the present run only
+            raise Stopped(stop.signal, _CONTINUE) from stop
         finally:
             self._write()
 

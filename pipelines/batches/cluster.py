@@ -112,7 +112,7 @@ class RayEngine:
     def run(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Outcome]]:
         """Make the runs; yields each row with its outcome as it ends."""
         ray = ray_module()
-        with _connected(ray, self._address, self._resources):
+        with _connected(ray, self._address):
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self.slots = min(self._resources.slots(machines), len(rows))
             logger.info(f"{self.slots} workers of {self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs")
@@ -169,7 +169,7 @@ def _outcome(ray: Any, reference: Any) -> Outcome:
 
 
 @contextmanager
-def _connected(ray: Any, address: str | None, resources: Resources) -> Iterator[None]:
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
     """Connection to a cluster, or one on this machine for the duration of the context."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     folder = None
@@ -178,7 +178,6 @@ def _connected(ray: Any, address: str | None, resources: Resources) -> Iterator[
             # Sockets live in this folder, and the system limits the length of their paths.
             folder = tempfile.mkdtemp(prefix="sdray-", dir="/tmp" if os.name == "posix" else None)
             ray.init(
-                num_cpus=resources.cpus * (resources.workers or 1),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE,
                 _temp_dir=folder,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from steindreamer.pipelines.config.run_config import RunConfig, load_config
+from steindreamer.pipelines.export import asset
+from steindreamer.pipelines.export.fidelity import color_fidelity, fidelity_cameras
 
 SETTINGS = (
     "stages.coarse.steps=6", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "refine=false",
@@ -25,3 +30,11 @@ def small_config(prompt: str, *overrides: str, **settings: Any) -> RunConfig:
 def glb_files(out: Path) -> Mapping[str, bytes]:
     """Content of the assets of a batch, by name of the run's folder."""
     return {path.parents[1].name: path.read_bytes() for path in sorted(out.glob("runs/*/asset/asset.glb"))}
+
+
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the images of an exported asset small, which does not change the asset."""
+    monkeypatch.setattr(asset, "IMAGE_SIZE", 16)
+    monkeypatch.setattr(asset, "THUMBNAIL_SIZE", 32)
+    cameras = fidelity_cameras(32)
+    monkeypatch.setattr(asset, "color_fidelity", partial(color_fidelity, cameras=cameras))

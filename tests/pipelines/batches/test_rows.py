@@ -106,7 +106,7 @@ def test_a_folder_is_named_after_prompt_and_settings() -> None:
 
 def test_shards_cover_all_rows_once() -> None:
     parts = [Shard(number, 3).of(range(8)) for number in (1, 2, 3)]
-    assert sorted(sum(parts, [])) == list(range(8)) and parts[1] == [1, 4, 7]
+    assert sorted(row for part in parts for row in part) == list(range(8)) and parts[1] == [1, 4, 7]
     assert read_shard("2/3") == Shard(2, 3)
     for text in ("0/3", "4/3", "1", "a/b", "1/0"):
         with pytest.raises(SettingsError, match="number/count"):
