@@ -86,7 +86,7 @@ class Slot:
         import torch
 
         torch.set_num_threads(self._cpus)
-        numba.set_num_threads(min(self._cpus, numba.config.NUMBA_NUM_THREADS))  # per thread
+        numba.set_num_threads(min(self._cpus, numba.get_num_threads()))  # of this thread
         return self._worker.work(row)
 
     def stop(self) -> None:

@@ -33,7 +33,7 @@ Status: TypeAlias = Literal["finished", "failed", "in use", "stopped"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a row ended."""
+    """The end of a row's run."""
 
     status: Status
     message: str = ""
