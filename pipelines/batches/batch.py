@@ -20,9 +20,10 @@ from ..runs.manifest import is_leftover
 from ..runs.signals import Stopped, signals_handled
 from ..settings.schema import Schema
 from .gallery import write_gallery
+from .races import Candidate, winner_of
 from .records import is_finished, json_lines, record_of
 from .rows import Row, read_rows
-from .settings import BatchSettings, Configurations, check_row, folder_name
+from .settings import BatchSettings, Configurations, check_row, folder_name, race_path
 from .shard import Shard
 from .worker import Outcome
 
@@ -48,11 +49,17 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A row that can be run, and the name of its run's folder."""
+    """A row that can be run."""
 
     row: Row
-    name: str
-    seed: int
+    candidates: tuple[Candidate, ...]
+    """The run of each seed; a single one without a race."""
+
+    def result(self, out: Path) -> Candidate | None:
+        """The finished run of the row, in the folder of a batch; None if there is none yet."""
+        first, count = self.candidates[0], len(self.candidates)
+        chosen = first if count == 1 else winner_of(race_path(out, first.folder, count))
+        return chosen if chosen is not None and is_finished(out / "runs" / chosen.folder) else None
 
 
 @dataclass(frozen=True)
@@ -84,21 +91,23 @@ def check_rows(
 
     A row that repeats an earlier one is a failure.
     """
-    jobs: dict[str, Job] = {}
-    failures = []
+    jobs, failures = list[Job](), list[Failure]()
+    taken: dict[str, int] = {}
     for row in rows:
         try:
-            config = configurations.of(row)
-            check(config)
-            name = folder_name(config)
-            if name in jobs:
+            configs = configurations.candidates(row)
+            check(configs[0])
+            candidates = tuple(Candidate(config.seed, folder_name(config)) for config in configs)
+            if again := [each for each in candidates if each.folder in taken]:
                 raise UserError(
-                    f"the same prompt and settings as in line {jobs[name].row.line}; remove the row or set another seed"
+                    f"the same prompt, settings and seed ({again[0].seed}) as in line {taken[again[0].folder]}; remove "
+                    f"the row or raise its seed by {len(configs)}"
                 )
-            jobs[name] = Job(row, name, config.seed)
+            taken.update((each.folder, row.line) for each in candidates)
+            jobs.append(Job(row, candidates))
         except UserError as error:
             failures.append(Failure(row.line, row.prompt, str(error)))
-    return list(jobs.values()), failures
+    return jobs, failures
 
 
 def run_batch(
@@ -164,8 +173,12 @@ class _Session:
     def __init__(self, out: Path, jobs: Sequence[Job], failures: Sequence[Failure], shard: Shard | None) -> None:
         self.out, self.jobs = out, jobs
         self.failures = list(failures)
+        self.finished: dict[int, Candidate] = {}
+        """The finished runs by line of the file."""
         self._by_line = {job.row.line: job for job in jobs}
-        self.finished = {job.name for job in jobs if is_finished(self._folder(job))}
+        for job in jobs:
+            if (result := job.result(out)) is not None:
+                self.finished[job.row.line] = result
         self._records, self._failed = (out / _name(name, shard, "jsonl") for name in ("batch", "failed"))
         self._count = len(jobs) + len(failures)
         self._start, self._ended = time.monotonic(), 0
@@ -176,15 +189,11 @@ class _Session:
 
     def records(self) -> list[dict[str, Any]]:
         """The records of the finished rows, in the order of the file."""
-        return [
-            record_of(job.row.line, job.row.prompt, job.seed, self._folder(job), self.out)
-            for job in self.jobs
-            if job.name in self.finished
-        ]
+        return [self._record(job) for job in self.jobs if job.row.line in self.finished]
 
     def run(self, start: Callable[[], Engine]) -> None:
-        """Make the runs that are not finished."""
-        waiting = [job.row for job in self.jobs if job.name not in self.finished]
+        """Make the runs that are not finished. Raises Stopped after a signal."""
+        waiting = [job.row for job in self.jobs if job.row.line not in self.finished]
         if not waiting:
             return
         engine = start()
@@ -198,18 +207,27 @@ class _Session:
             self._write()
 
     def _note(self, job: Job, outcome: Outcome) -> None:
-        """Record how a row ended."""
+        """Record the end of a row's run."""
         self._ended += 1
-        if outcome.status == "finished":
-            self.finished.add(job.name)
-            record = record_of(job.row.line, job.row.prompt, job.seed, self._folder(job), self.out)
+        row = job.row
+        result = job.result(self.out) if outcome.status == "finished" else None
+        if result is not None:
+            self.finished[row.line] = result
+            record = self._record(job)
             append_text(self._records, json_lines([record]).decode())
-            logger.info(f"line {job.row.line}, '{job.row.prompt}': {record['seconds']:.0f} s, {record['folder']}")
+            logger.info(f"line {row.line}, '{row.prompt}': {record['seconds']:.0f} s, {record['folder']}")
             return
-        failure = Failure(job.row.line, job.row.prompt, outcome.message)
+        message = outcome.message or "its folder is gone from this machine; --out must be on a shared file system"
+        failure = Failure(row.line, row.prompt, message)
         self.failures.append(failure)
         append_text(self._failed, json_lines([failure.to_plain()]).decode())
         logger.warning(f"line {failure.line}, '{failure.prompt}': {failure.message}")
+
+    def _record(self, job: Job) -> dict[str, Any]:
+        """The line of batch.jsonl of a finished row."""
+        result = self.finished[job.row.line]
+        folder = self.out / "runs" / result.folder
+        return record_of(job.row.line, job.row.prompt, result.seed, folder, self.out)
 
     def _tell(self, slots: int, waiting: int) -> None:
         """Log the progress over all rows."""
@@ -226,9 +244,6 @@ class _Session:
         self.failures.sort(key=lambda failure: failure.line)
         write_atomically(self._records, json_lines(self.records()))
         write_atomically(self._failed, json_lines(failure.to_plain() for failure in self.failures))
-
-    def _folder(self, job: Job) -> Path:
-        return self.out / "runs" / job.name
 
 
 def _name(stem: str, shard: Shard | None, ending: str) -> str:

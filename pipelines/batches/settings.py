@@ -38,6 +38,8 @@ class BatchSettings:
     """Names of components by section."""
     plugins: tuple[str, ...] = ()
     """Files given with --plugin."""
+    seeds: int = 1
+    """Number of seeds per row, from its own seed upward, of which the best one is kept."""
 
 
 class Configurations:
@@ -77,6 +79,10 @@ class Configurations:
         refuse_missing_plugins(layers, [Path(file) for file in plugins])
         return compose_as(self._schema, layers, {**common.chosen, **row.chosen})
 
+    def candidates(self, row: Row) -> list[Any]:
+        """The configurations of all seeds of a row. Raises SettingsError."""
+        return [self.of(row, candidate) for candidate in range(self.settings.seeds)]
+
 
 def check_row(config: Any) -> None:
     """Raises UserError for a prompt that a shipped prior cannot read, and for a file that does not exist."""
@@ -89,6 +95,17 @@ def folder_name(config: Any) -> str:
     plain = {key: value for key, value in to_plain(config).items() if key not in _WITHOUT_EFFECT}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
     return f"{slug(config.prompt)[:40].strip('-')}-{digest[:_DIGITS]}"
+
+
+def race_path(out: Path, name: str, seeds: int) -> Path:
+    """The file of a race.
+
+    Args:
+        out: Folder of the batch.
+        name: Name of the folder of its first run.
+        seeds: Number of its runs.
+    """
+    return out / "races" / f"{name}-best-of-{seeds}.json"
 
 
 def _seed(value: Any) -> int:

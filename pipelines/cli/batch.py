@@ -42,6 +42,8 @@ finished row), failed.jsonl (a line per failed row) and batch.log.
 """
 
 
+MAX_SEEDS = 64
+"""Largest number of seeds that race."""
 WORKERS_HELP = "simultaneous runs (default: 1, or as many as fit with --address); more than 1 need Ray"
 
 
@@ -66,6 +68,13 @@ def parser(prog: str = "batch.py") -> argparse.ArgumentParser:
         "--cpus-per-run", type=whole_number, metavar="N", help="CPUs of a run (default: the cores over --workers)"
     )
     out.add_argument("--gpus-per-run", type=float, default=0.0, metavar="F", help="GPUs of a run, such as 0.25 or 1")
+    out.add_argument(
+        "--best-of",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="race N seeds per prompt; after equal numbers of steps the better half goes on (races/)",
+    )
     out.add_argument("--shard", metavar="I/N", help="run only the rows I, I + N, ... without the overview")
     out.add_argument("--collect", action="store_true", help="run nothing; write the overview of what is finished")
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
@@ -97,6 +106,8 @@ def _run(options: argparse.Namespace) -> None:
     shard = read_shard(options.shard) if options.shard else None
     if shard and options.collect:
         raise UserError("--collect is for the whole batch; leave out --shard")
+    if not 1 <= options.best_of <= MAX_SEEDS:
+        raise SettingsError(f"--best-of is {options.best_of}; 1 to {MAX_SEEDS} is accepted")
     chosen = {name: getattr(options, name) for name in ("representation", "method", "prior")}
     chosen = {section: name for section, name in chosen.items() if name is not None}
     overrides = tuple(options.overrides)
@@ -104,7 +115,7 @@ def _run(options: argparse.Namespace) -> None:
     with refused_early(options.plugin) as known:
         compose_as(known, [*preset_layers(options.preset or DEFAULT_PRESET), *given_layers(overrides, {})], chosen)
     plugins = tuple(load_plugins(options.plugin))
-    settings = BatchSettings(options.preset, overrides, chosen, plugins)
+    settings = BatchSettings(options.preset, overrides, chosen, plugins, options.best_of)
 
     from ..batches.batch import run_batch
     from ..config.run_config import SCHEMA

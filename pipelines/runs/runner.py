@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import signal
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +22,7 @@ from steindreamer.distill.variance.probe import count_predictions
 from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
-from ..errors import DamagedCheckpoint, Interrupted, UserError
+from ..errors import DamagedCheckpoint, Interrupted, Paused, UserError
 from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
 from ..export.retextured import export_retextured
@@ -71,7 +70,7 @@ def generate(
 
     Raises:
         UserError: A user-fixable problem, or another process writes to the folder.
-        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, once the state is saved; `Paused` if the watch asked for it.
         KeyboardInterrupt: After a second signal, or if no step is running.
     """
     try:
@@ -277,8 +276,10 @@ class _Run:
                 if output.preview_every and stage.done % output.preview_every == 0 and not last:
                     self._image(stage, f"{stage.total:06d}")
                 training_log.restart_clock()
-        if self.signals.number or wish is Wish.STOP:  # the last step is already saved
-            raise Interrupted(self.folder, stage.total, self.signals.number or signal.SIGINT)
+        if self.signals.number:  # the last step is already saved
+            raise Interrupted(self.folder, stage.total, self.signals.number)
+        if wish is Wish.STOP:
+            raise Paused(self.folder, stage.total)
         return wish
 
     def _consult(self, stage: Stage) -> Wish | None:

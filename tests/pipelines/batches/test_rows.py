@@ -86,9 +86,15 @@ def test_all_rows_are_checked_before_any_is_run(tmp_path: Path) -> None:
         "a red mug,-1,,\na red mug,1,9,\na red mug,,,many\na red mug,1,,\n"
     )
     jobs, failures = check_rows(read_rows(written(tmp_path, "p.csv", text)), Configurations(BatchSettings(), SCHEMA))
-    assert [(job.row.line, job.seed) for job in jobs] == [(2, 0), (8, 1)]
+    assert [(job.row.line, job.candidates[0].seed) for job in jobs] == [(2, 0), (8, 1)]
     assert [failure.line for failure in failures] == [3, 4, 5, 6, 7]
-    parts = ("as in line 2", "'a xylophone' names no object", "seed is -1", "did you mean 'face_budget'", "is 'many'")
+    parts = (
+        "seed (0) as in line 2",
+        "'a xylophone' names no object",
+        "seed is -1",
+        "did you mean 'face_budget'",
+        "is 'many'",
+    )
     assert all(part in failure.message for part, failure in zip(parts, failures, strict=True))
 
 
