@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from steindreamer.distill import CONTROL_VARIATES, ControlVariateConfig, SSDConfig
+from steindreamer.pipelines.cli.batch import parser as batch_parser
 from steindreamer.pipelines.cli.finish import parser as finish_parser
 from steindreamer.pipelines.cli.finish import read_config
 from steindreamer.pipelines.cli.retexture import parser as retexture_parser
@@ -162,6 +163,13 @@ def test_commands_of_finishing_parse(line: str) -> None:
     options = finish_parser().parse_intermixed_args(shlex.split(line, comments=True))
     assert options.preset in ENGINES
     read_config(split_words(options.words)[1])
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^steindreamer batch (.*)$")}))
+def test_commands_of_batches_parse(line: str) -> None:
+    options = batch_parser().parse_intermixed_args(shlex.split(line, comments=True))
+    assert options.prompts.suffix in (".txt", ".csv", ".jsonl")
+    assert load_config(options.preset or "cpu", overrides=options.overrides).active_stages()
 
 
 @pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^steindreamer retexture (.*)$")}))

@@ -183,7 +183,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
                 _temp_dir=folder,
                 **quiet,
             )
-            secured = os.environ.get("RAY_AUTH_MODE", "token") != "disabled"
+            secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # Ray sets it if it is unset
             token = "and accepts connections with the token of this user only" if secured else "WITHOUT a token"
             logger.info(f"Ray listens on all network interfaces of this machine {token}")
         else:
