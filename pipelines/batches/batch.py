@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..console import PROGRAM
 from ..errors import Interrupted, UserError
-from ..files import append_text, write_atomically
+from ..files import append_text, read_regular, write_atomically
 from ..runs.lock import NAME as LOCK
 from ..runs.lock import owned
 from ..runs.manifest import is_leftover
@@ -147,6 +147,8 @@ def run_batch(
         held.enter_context(signals_handled(lambda: _CONTINUE))
         if engine is not None:
             session.run(engine)
+        else:
+            session.take_failures_of_shards()
         if shard is None:
             write_gallery(out, session.records(), [each.to_plain() for each in session.failures])
             logger.info(f"{out / 'index.html'}")
@@ -206,6 +208,17 @@ class _Session:
         finally:
             self._write()
 
+    def take_failures_of_shards(self) -> None:
+        """Add what the shards have noted about rows that are not finished."""
+        known = {(failure.line, failure.prompt) for failure in self.failures}
+        unfinished = {(job.row.line, job.row.prompt) for job in self.jobs if job.row.line not in self.finished}
+        for path in sorted(self.out.glob("failed-*-of-*.jsonl")):
+            for failure in _read_failures(path):
+                if (failure.line, failure.prompt) in unfinished - known:
+                    known.add((failure.line, failure.prompt))
+                    self.failures.append(failure)
+        self._write()
+
     def _note(self, job: Job, outcome: Outcome) -> None:
         """Record the end of a row's run."""
         self._ended += 1
@@ -244,6 +257,16 @@ class _Session:
         self.failures.sort(key=lambda failure: failure.line)
         write_atomically(self._records, json_lines(self.records()))
         write_atomically(self._failed, json_lines(failure.to_plain() for failure in self.failures))
+
+
+def _read_failures(path: Path) -> Iterator[Failure]:
+    """The lines of a failed.jsonl; damaged ones, as of a killed process, are skipped."""
+    for line in read_regular(path).decode("utf-8", "replace").splitlines():
+        try:
+            found = json.loads(line)
+            yield Failure(int(found["line"]), str(found["prompt"]), str(found["message"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
 
 
 def _name(stem: str, shard: Shard | None, ending: str) -> str:

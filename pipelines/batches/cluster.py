@@ -117,8 +117,7 @@ class RayEngine:
             self.slots = min(self._resources.slots(machines), len(rows))
             logger.info(f"{self.slots} workers of {self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs")
             actors = [self._actor(ray) for _ in range(self.slots)]
-            if problem := next(filter(None, ray.get([actor.problem.remote() for actor in actors])), ""):
-                raise UserError(problem)
+            _check(ray, actors)
             yield from _shared_out(ray, actors, rows)
 
     def _actor(self, ray: Any) -> Any:
@@ -131,6 +130,16 @@ class RayEngine:
             concurrency_groups={"control": 1},
         )(Slot)
         return remote.remote(self._settings, str(self._runs), resources.cpus)
+
+
+def _check(ray: Any, actors: Sequence[Any]) -> None:
+    """Raises UserError if a worker cannot start, for example without the package or the folder on its machine."""
+    try:
+        problems = ray.get([actor.problem.remote() for actor in actors])
+    except ray.exceptions.RayError as error:
+        raise UserError(f"a worker cannot start: {error}") from error
+    if problem := next(filter(None, problems), ""):
+        raise UserError(problem)
 
 
 def _shared_out(ray: Any, actors: Sequence[Any], rows: Sequence[Row]) -> Iterator[tuple[Row, Outcome]]:

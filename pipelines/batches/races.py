@@ -11,6 +11,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_regular, write_atomically
+from ..optimization.out_of_memory import is_out_of_memory
+from ..runs.lock import FolderInUse
 
 FAILED = "failed"
 _LARGEST = 16 << 20
@@ -83,11 +85,11 @@ class Race:
 
         Args:
             judge: Takes the run to a number of steps; returns its scores, with the key `score`. A UserError ends the
-                run's part in the race.
+                run's part in the race, unless it is about the machine.
             complete: Takes the run to its end; returns its audit, with the key `passed`.
 
         Raises:
-            UserError: All runs failed.
+            UserError: All runs failed, or there was an error of the machine, such as a full disk.
         """
         runners = ranked = list(self._candidates)
         for index in range(len(self._rounds) - 1):
@@ -118,7 +120,7 @@ class Race:
         try:
             entry |= judge(runner, self._rounds[index].steps)
         except UserError as error:
-            if isinstance(error.__cause__, OSError):  # of the machine, not of this seed
+            if _is_of_the_machine(error):
                 raise
             entry |= {"score": None, "kept": False, "reason": f"{FAILED}: {error}"}
         entries.append(entry)
@@ -138,7 +140,7 @@ class Race:
             try:
                 found = complete(runner)
             except UserError as error:
-                if isinstance(error.__cause__, OSError):
+                if _is_of_the_machine(error):
                     raise
                 failures.append(error)
                 entries.append({"seed": runner.seed, "folder": runner.folder, "reason": f"{FAILED}: {error}"})
@@ -172,6 +174,11 @@ def winner_of(path: Path) -> Candidate | None:
     """The winner of a race that has ended; None otherwise."""
     winner = read_race(path).get("winner")
     return Candidate(int(winner["seed"]), str(winner["folder"])) if winner else None
+
+
+def _is_of_the_machine(error: UserError) -> bool:
+    """Whether another try on another machine may succeed, so that the error says nothing about a seed."""
+    return isinstance(error, FolderInUse) or isinstance(error.__cause__, OSError) or is_out_of_memory(error)
 
 
 def _score(entry: dict[str, Any]) -> float:

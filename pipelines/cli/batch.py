@@ -144,5 +144,5 @@ def _engine(options: argparse.Namespace, settings: BatchSettings) -> Callable[[]
         ray_module()
         return lambda: RayEngine(settings, options.out / "runs", resources, address)
     if options.gpus_per_run or options.cpus_per_run is not None:
-        raise SettingsError("--cpus-per-run and --gpus-per-run need --workers or --address")
+        raise SettingsError("--cpus-per-run and --gpus-per-run need --workers 2 or more, or --address")
     return lambda: LocalEngine(Worker(settings, options.out / "runs"))

@@ -21,6 +21,7 @@ from steindreamer.pipelines import generate
 from steindreamer.pipelines.batches import worker
 from steindreamer.pipelines.batches.settings import folder_name
 from steindreamer.pipelines.cli.main import main
+from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.runs import runner
 from steindreamer.pipelines.runs.lock import owned
 
@@ -151,16 +152,28 @@ def test_a_full_disk_and_a_folder_in_use_cost_one_row_each(
 
 
 def test_shards_are_collected_from_the_run_folders(
-    undisturbed: Mapping[str, bytes], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    undisturbed: Mapping[str, bytes], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+
+    def failing(*arguments: Any, **options: Any) -> None:
+        raise UserError("no luck today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "generate", failing)
+        assert batch(prompts, out, "--shard", "1/2") == 1
     assert batch(prompts, out, "--shard", "2/2") == 0
     assert [record["prompt"] for record in lines(out / "batch-2-of-2.jsonl")] == [PROMPTS[1]]
     assert not (out / "index.html").exists()
+    assert batch(prompts, out, "--collect") == 0
+    failed = lines(out / "failed.jsonl")
+    assert [(each["line"], each["message"]) for each in failed] == [(1, "no luck today"), (3, "no luck today")]
+
     assert batch(prompts, out, "--shard", "1/2") == 0
     assert batch(prompts, out, "--collect") == 0
     assert [record["prompt"] for record in lines(out / "batch.jsonl")] == list(PROMPTS)
     assert glb_files(out) == undisturbed and len(list((out / "assets").iterdir())) == 3
+    assert not (out / "failed.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +182,7 @@ def test_shards_are_collected_from_the_run_folders(
         (["export.face_budgt=3"], "did you mean 'face_budget'?"),
         (["--shard", "3/2"], "--shard is '3/2'; number/count is accepted"),
         (["--workers", "0"], "--workers is 0; 1 or more"),
-        (["--gpus-per-run", "1"], "need --workers or --address"),
+        (["--gpus-per-run", "1"], "need --workers 2 or more, or --address"),
         (["--workers", "2", "--gpus-per-run", "1.5"], "--gpus-per-run is 1.5; 0 to 1, or a whole number"),
     ],
 )

@@ -85,6 +85,19 @@ def test_failures_and_audits(tmp_path: Path) -> None:
         hold(tmp_path / "c.json", Scripted({0: [None], 1: [None]}))
 
 
+def test_an_error_of_the_machine_ends_the_race_and_drops_no_seed(tmp_path: Path) -> None:
+    class Full(Scripted):
+        def judge(self, candidate: Candidate, steps: int) -> dict[str, Any]:
+            if candidate.seed == 1:
+                raise UserError("cannot write") from OSError(28, "No space left on device")
+            return super().judge(candidate, steps)
+
+    scores = {0: [0.1], 1: [0.4]}
+    with pytest.raises(UserError, match="cannot write"):
+        hold(tmp_path / "race.json", Full(scores))
+    assert hold(tmp_path / "race.json", Scripted(scores)) == FIVE[1]
+
+
 def test_an_interrupted_race_goes_on_with_its_scores(tmp_path: Path) -> None:
     path, scores = tmp_path / "race.json", {0: [0.1], 1: [0.4, 0.2], 2: [0.3, 0.9], 3: [0.2]}
     whole = tmp_path / "whole.json"
