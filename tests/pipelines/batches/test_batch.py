@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 from small_batch import WORDS, glb_files, small_config, small_images
 
-from steindreamer.pipelines import generate
+from steindreamer.pipelines import RunConfig, generate
 from steindreamer.pipelines.batches import worker
 from steindreamer.pipelines.batches.settings import folder_name
 from steindreamer.pipelines.cli.main import main
@@ -30,15 +31,21 @@ PROMPTS = ("a red mug", "a blue chair", "a green car")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
-    """The assets of single runs, each with a prior of its own, by folder name."""
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of single runs, each with a prior of its own."""
     out = tmp_path_factory.mktemp("single")
     with pytest.MonkeyPatch.context() as patch:
         small_images(patch)
         for prompt in PROMPTS:
             config = small_config(prompt)
             generate(config, out / "runs" / folder_name(config))
-    return glb_files(out)
+    return out
+
+
+@pytest.fixture
+def undisturbed(single: Path) -> Mapping[str, bytes]:
+    """The assets of the single runs by folder name."""
+    return glb_files(single)
 
 
 @pytest.fixture(autouse=True)
@@ -152,16 +159,20 @@ def test_a_full_disk_and_a_folder_in_use_cost_one_row_each(
 
 
 def test_shards_are_collected_from_the_run_folders(
-    undisturbed: Mapping[str, bytes], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    single: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The runs are copies of finished ones."""
     out = tmp_path / "out"
+
+    def copied(config: RunConfig, folder: Path, **options: Any) -> None:
+        shutil.copytree(single / "runs" / folder.name, folder)
 
     def failing(*arguments: Any, **options: Any) -> None:
         raise UserError("no luck today")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(worker, "generate", failing)
-        assert batch(prompts, out, "--shard", "1/2") == 1
+    monkeypatch.setattr(worker, "generate", failing)
+    assert batch(prompts, out, "--shard", "1/2") == 1
+    monkeypatch.setattr(worker, "generate", copied)
     assert batch(prompts, out, "--shard", "2/2") == 0
     assert [record["prompt"] for record in lines(out / "batch-2-of-2.jsonl")] == [PROMPTS[1]]
     assert not (out / "index.html").exists()
@@ -172,7 +183,7 @@ def test_shards_are_collected_from_the_run_folders(
     assert batch(prompts, out, "--shard", "1/2") == 0
     assert batch(prompts, out, "--collect") == 0
     assert [record["prompt"] for record in lines(out / "batch.jsonl")] == list(PROMPTS)
-    assert glb_files(out) == undisturbed and len(list((out / "assets").iterdir())) == 3
+    assert glb_files(out) == glb_files(single) and len(list((out / "assets").iterdir())) == 3
     assert not (out / "failed.jsonl").read_text()
 
 
