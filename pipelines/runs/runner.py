@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import signal
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,11 +15,14 @@ from typing import Any
 
 import torch
 
+from steindreamer.distill import Prior
 from steindreamer.distill.priors.base import ReadsPrompts
+from steindreamer.distill.priors.counting import CountingPrior
+from steindreamer.distill.variance.probe import count_predictions
 from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
-from ..errors import DamagedCheckpoint, Interrupted, UserError
+from ..errors import DamagedCheckpoint, Interrupted, Paused, UserError
 from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
 from ..export.retextured import export_retextured
@@ -54,6 +56,7 @@ def generate(
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
+    prior: Prior | None = None,
 ) -> Result:
     """Distill `config.prompt` into `folder`.
 
@@ -63,10 +66,11 @@ def generate(
         resume: Continue the run in the folder.
         overwrite: Replace an earlier run; when resuming, replace an asset made with other settings.
         watch: Called with every state of the scene, and with the last state again when a run is resumed.
+        prior: The prior, if it was built before from the same settings `config.prior`; None: it is built.
 
     Raises:
         UserError: A user-fixable problem, or another process writes to the folder.
-        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, once the state is saved; `Paused` if the watch asked for it.
         KeyboardInterrupt: After a second signal, or if no step is running.
     """
     try:
@@ -76,7 +80,7 @@ def generate(
             else:
                 check_folder(folder, overwrite=overwrite)
             with ExitStack() as held:
-                run = _Run(config, folder, signals, held, watch=watch)
+                run = _Run(config, folder, signals, held, watch=watch, prior=prior)
                 return run.resume(overwrite) if resume else run.begin(overwrite)
     except Exception as error:
         if is_out_of_memory(error):
@@ -107,6 +111,7 @@ class _Run:
         held: ExitStack,
         *,
         watch: Watch | None,
+        prior: Prior | None,
     ) -> None:
         """Set up a run. Raises UserError if another process owns the folder.
 
@@ -116,14 +121,18 @@ class _Run:
             signals: Signals received so far.
             held: Exit stack that is closed at the end of the run; it holds the lock and the watchdog.
             watch: See `generate`.
+            prior: See `generate`.
         """
         self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
+        self._prior = prior
         self._held, self._is_owner = held, False
         if folder.exists():
             self._own()
         self.start = time.perf_counter()
         """Start time of the run without interruptions, in seconds of `time.perf_counter`."""
         self._config_written = False
+        self._earlier_calls = 0
+        self._counters: list[CountingPrior[Any, Any]] = []
 
     def begin(self, overwrite: bool) -> Result:
         """Start a new run."""
@@ -148,6 +157,11 @@ class _Run:
         self._open()
         return self._finish(self._restore())
 
+    @property
+    def prior_calls(self) -> int:
+        """Noise predictions of the steps so far, one per image and prompt."""
+        return self._earlier_calls + sum(counter.predictions for counter in self._counters)
+
     def _own(self) -> None:
         """Lock the folder. Raises UserError if another process owns it."""
         if not self._is_owner:
@@ -155,7 +169,7 @@ class _Run:
             self._is_owner = True
 
     def _load(self) -> None:
-        self.pipeline = Pipeline(self.config)
+        self.pipeline = Pipeline(self.config, self._prior)
 
     def _open(self) -> None:
         """Open the resources that need the folder."""
@@ -177,6 +191,7 @@ class _Run:
             if stage.total != checkpoint.step:
                 raise DamagedCheckpoint(f"is damaged: its tensors are from step {stage.total}")
             self.start = time.perf_counter() - max(0.0, float(seconds))
+            self._earlier_calls = _count(checkpoint.metadata.get("prior_calls"))
             return stage
 
         stage, damage = restore_newest(self.folder / "checkpoints", use)
@@ -209,6 +224,7 @@ class _Run:
         seconds = round(time.perf_counter() - self.start, 1)
         summary = {
             "seconds": seconds,
+            "prior_calls": self.prior_calls,
             "skipped_steps": stage.skipped,
             "exports": [export.to_plain() for export in exports],
         }
@@ -242,7 +258,9 @@ class _Run:
     def _optimize(self, stage: Stage) -> Wish | None:
         """Take the remaining steps of a stage, unless the watch ends the run: returns its wish."""
         steps, output, training_log = stage.config.steps, self.config.output, self.training_log
-        with self.signals.wait():
+        with self.signals.wait(), ExitStack() as counted:
+            distillers = stage.distillers.values()
+            self._counters += [counted.enter_context(count_predictions(each)) for each in distillers]
             wish = self._consult(stage)
             while stage.done < steps and wish is None:
                 self.watchdog.feed(f"step {stage.total + 1}")
@@ -258,8 +276,10 @@ class _Run:
                 if output.preview_every and stage.done % output.preview_every == 0 and not last:
                     self._image(stage, f"{stage.total:06d}")
                 training_log.restart_clock()
-        if self.signals.number or wish is Wish.STOP:  # the last step is already saved
-            raise Interrupted(self.folder, stage.total, self.signals.number or signal.SIGINT)
+        if self.signals.number:  # the last step is already saved
+            raise Interrupted(self.folder, stage.total, self.signals.number)
+        if wish is Wish.STOP:
+            raise Paused(self.folder, stage.total)
         return wish
 
     def _consult(self, stage: Stage) -> Wish | None:
@@ -279,6 +299,7 @@ class _Run:
             "stage": stage.name,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self.start, 3),
+            "prior_calls": self.prior_calls,
             "settings": self.config.to_plain(),
         }
         write_checkpoint(self.folder / "checkpoints", stage.total, stage.tensors(), metadata)
@@ -364,6 +385,11 @@ def provenance(pipeline: Pipeline, particle: int = 0) -> dict[str, Any]:
         "generator": f"steindreamer {version('steindreamer')}",
         "torch": torch.__version__,
     }
+
+
+def _count(value: object) -> int:
+    """A number in a checkpoint; 0 if it is not there, as in those of earlier versions."""
+    return value if isinstance(value, int) else 0
 
 
 def _announce(pipeline: Pipeline, folder: Path) -> None:
