@@ -23,6 +23,7 @@ from .noise.source import NoiseSource, independent_noise
 from .noise.timesteps import TimestepConfig, TimestepDraw, TimestepSampler
 from .noise.weighting import find_weighting
 from .priors.base import Condition, LoRAPrior, Prior, described, encode
+from .ranks import ALONE, Ranks
 from .residual import Draw, Estimate, Guided, Residual
 
 
@@ -81,6 +82,7 @@ class Distiller(nn.Module, Generic[Condition]):
         learned_score: LearnedScore[Condition] | None = None,
         residual: Residual | None = None,
         noise: NoiseSource = independent_noise,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Create a distiller.
 
@@ -95,6 +97,7 @@ class Distiller(nn.Module, Generic[Condition]):
             learned_score: learned score of the same prior, which is subtracted from the residual (VSD).
             residual: by default the prediction guided by `guidance_scale`.
             noise: source of the noise of each draw. If it is an `nn.Module`, its state is part of the distiller's.
+            ranks: the processes that share the images of a step; each passes its own to `forward` and `reuse`.
 
         Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
         """
@@ -113,6 +116,7 @@ class Distiller(nn.Module, Generic[Condition]):
         self.weighting = find_weighting(weighting)
         self.learned_score = learned_score
         self.noise = noise
+        self.use_ranks(ranks)
         self.use_prior(prior)
 
     def use_prior(self, prior: Prior[Any, Condition]) -> None:
@@ -122,6 +126,12 @@ class Distiller(nn.Module, Generic[Condition]):
         self.prior: Prior[Any, Condition]
         if self.learned_score is not None:
             self.learned_score.use_prior(cast("LoRAPrior[Any, Condition, Any]", prior))
+
+    def use_ranks(self, ranks: Ranks) -> None:
+        """Share the images of a step with other processes from now on."""
+        self.ranks = ranks
+        if self.learned_score is not None:
+            self.learned_score.ranks = ranks
 
     @property
     def needs_gram(self) -> bool:
@@ -159,21 +169,18 @@ class Distiller(nn.Module, Generic[Condition]):
             timestep: one per image; drawn by the sampler if None.
             noise: of the shape of the encoded images; drawn by the noise source if None.
 
+        With several processes, images, geometry, condition, timestep and noise are those of this process, and so are
+        the tensors of the result; `loss` is its part of the loss.
+
         Raises ValueError for noise of another shape, type or device, and if a component violates its contract.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
-        if timestep is None:
-            times = self.draw_timestep(clean, progress, generator)
-        else:
-            times = TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1))
-        if noise is None:
-            noise = self.draw_noise(clean, times.timestep, geometry, generator)
-        else:
-            noise = _checked_noise(noise, clean, "the given noise")
+        times, noise = self._draw(clean, geometry, progress, generator, timestep, noise)
         observation, sds = self.estimate(clean, times, noise, geometry, condition, progress)
-        gradient = observation.weight * observation.residual / len(clean)
-        loss = _attached_loss(encoded, gradient)
+        count = len(clean) * self.ranks.count
+        gradient = observation.weight * observation.residual / count
+        loss = _attached_loss(encoded, gradient, count)
         diagnostics = self._diagnostics(observation, sds)
         batch = None
         if self.learned_score is not None:
@@ -200,9 +207,14 @@ class Distiller(nn.Module, Generic[Condition]):
         clean = encoded.detach().float()
         alpha, sigma = self.prior.schedule.at(distillation.timestep)
         residual = distillation.residual + alpha / sigma * (clean - distillation.clean)
-        gradient = distillation.observation.weight * residual / len(clean)
+        count = len(clean) * self.ranks.count
+        gradient = distillation.observation.weight * residual / count
         return replace(
-            distillation, loss=_attached_loss(encoded, gradient), gradient=gradient, residual=residual, clean=clean
+            distillation,
+            loss=_attached_loss(encoded, gradient, count),
+            gradient=gradient,
+            residual=residual,
+            clean=clean,
         )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
@@ -211,18 +223,47 @@ class Distiller(nn.Module, Generic[Condition]):
         Args:
             distillation: the result of `forward`.
             gram: the operator v -> J J^T v with J = d encoded image / d parameters (`Pullback.gram`), for the descent
-                of Eq. 11.
+                of Eq. 11; over the images of all processes.
         """
         with torch.no_grad():
-            observation = distillation.observation
+            observation = _of_all(distillation.observation, self.ranks)
             self.coefficients.update(observation, gram)
-            weight = observation.weight / distillation.importance
-            self.sampler.update(distillation.timestep, weight * observation.residual)
+            weight = observation.weight / self.ranks.gather(distillation.importance)
+            self.sampler.update(observation.timestep, weight * observation.residual)
             if not self.antithetic:
                 for variate in self.learning:
                     variate.learn(observation)
         if self.learned_score is not None and distillation.lora_batch is not None:
             self.learned_score.learn(distillation.lora_batch)
+
+    def _draw(
+        self,
+        clean: Float[Tensor, "r c h w"],
+        geometry: GeometryBuffers,
+        progress: float,
+        generator: torch.Generator,
+        timestep: Int64[Tensor, " r"] | None,
+        noise: Float[Tensor, "r c hl wl"] | None,
+    ) -> tuple[TimestepDraw, Float[Tensor, "r c h w"]]:
+        """Timesteps and noise of this process's images, where they are not given.
+
+        All processes draw for all images, from the same random numbers, and keep those of their own.
+        """
+        ranks = self.ranks
+        if noise is not None:
+            noise = _checked_noise(noise, clean, "the given noise")
+        if timestep is not None and noise is not None:
+            return TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1)), noise
+        whole = ranks.gather(clean)
+        if timestep is None:
+            all_times = self.draw_timestep(whole, progress, generator)
+        else:
+            all_times = TimestepDraw(ranks.gather(timestep), clean.new_ones(len(whole), 1, 1, 1))
+        times = TimestepDraw(ranks.own(all_times.timestep), ranks.own(all_times.weight))
+        if noise is None:
+            buffers = GeometryBuffers(*(ranks.gather(getattr(geometry, each.name)) for each in fields(geometry)))
+            noise = ranks.own(self.draw_noise(whole, all_times.timestep, buffers, generator))
+        return times, noise
 
     def draw_timestep(
         self, clean: Float[Tensor, "b c h w"], progress: float, generator: torch.Generator
@@ -330,11 +371,14 @@ def _checked_estimate(estimate: Any, residual: Residual, noise: Float[Tensor, "b
     return estimate
 
 
-def _attached_loss(encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Half the squared norm of b * gradient, averaged over the b images; its gradient at `encoded` is `gradient`."""
+def _attached_loss(
+    encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"], count: int
+) -> Float[Tensor, ""]:
+    """These images' part of half the squared norm of count * gradient, averaged over the `count` images of all
+    processes; its gradient at `encoded` is `gradient`."""
     # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
     attached = (encoded.float() * gradient).sum()
-    return attached - attached.detach() + 0.5 * len(gradient) * gradient.square().sum()
+    return attached - attached.detach() + 0.5 * count * gradient.square().sum()
 
 
 def _checked_noise(noise: Any, clean: Float[Tensor, "b c h w"], what: str) -> Float[Tensor, "b c h w"]:
@@ -354,3 +398,22 @@ def _fits(value: Any, shape: torch.Size, device: torch.device) -> bool:
 def draw_seed(generator: torch.Generator) -> int:
     """A random seed for another generator."""
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def _of_all(observation: Observation, ranks: Ranks) -> Observation:
+    """The observation of the images of all processes."""
+    if ranks.count == 1:
+        return observation
+    sample = observation.sample
+    if sample is not None:
+        sample = NoisySample(
+            *(ranks.gather(each) for each in (sample.clean, sample.noise, sample.timestep, sample.alpha, sample.sigma))
+        )
+    return Observation(
+        ranks.gather(observation.prediction),
+        ranks.gather(observation.terms, 1),
+        ranks.gather(observation.residual),
+        ranks.gather(observation.weight),
+        ranks.gather(observation.timestep),
+        sample,
+    )

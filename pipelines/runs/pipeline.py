@@ -12,6 +12,7 @@ import torch
 
 from steindreamer.distill import Prior
 from steindreamer.distill.priors.modalities import OVER_BACKGROUND
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.representations import (
     REPRESENTATIONS,
     Buildable,
@@ -48,9 +49,15 @@ logger = logging.getLogger(__name__)
 class Pipeline:
     """Builds the stages of a configuration. All stages share the prior and the random number generator."""
 
-    def __init__(self, config: RunConfig) -> None:
-        """Load the prior. Raises UserError."""
+    def __init__(self, config: RunConfig, ranks: Ranks = ALONE) -> None:
+        """Load the prior. Raises UserError.
+
+        Args:
+            config: Resolved settings.
+            ranks: The processes that share the views of each step.
+        """
         self.config = config
+        self.ranks = ranks
         self.stages = stages_of(config)
         for name in self.stages:
             _check_place(config, name)
@@ -118,6 +125,14 @@ class Pipeline:
             self._rehearse(stage)
             return stage
 
+    def followed(self, name: str) -> Stage:
+        """Build the stage called `name` in a process that follows another one, ready for `load_tensors`.
+
+        Raises UserError.
+        """
+        with _users_errors():
+            return self._blank_stage(name, self.generator, self.config.particles)
+
     def following(self, stage: Stage) -> Stage | None:
         """Build the stage after a finished one, converting the scene if needed; None after the last stage.
 
@@ -165,6 +180,7 @@ class Pipeline:
             name=name,
             offset=offset,
             estimator=self._estimator,
+            ranks=self.ranks,
         )
 
     def _blank_stage(self, name: str, generator: torch.Generator, particles: int = 1) -> Stage:

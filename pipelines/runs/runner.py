@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from steindreamer.distill.priors.base import ReadsPrompts
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
@@ -31,6 +32,7 @@ from ..optimization.out_of_memory import ADVICE, is_out_of_memory
 from ..optimization.stage import Stage
 from .checkpoint import Checkpoint, restore_newest, write_checkpoint
 from .folder import asset_folder, check_folder, create_folder, slug, write_config
+from .following import Lead
 from .lock import owned
 from .manifest import Manifest, check_kinds
 from .memory_report import memory_lines
@@ -54,6 +56,7 @@ def generate(
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Distill `config.prompt` into `folder`.
 
@@ -63,6 +66,7 @@ def generate(
         resume: Continue the run in the folder.
         overwrite: Replace an earlier run; when resuming, replace an asset made with other settings.
         watch: Called with every state of the scene, and with the last state again when a run is resumed.
+        ranks: The processes that share the views of each step; this is rank 0, the others call `follow`.
 
     Raises:
         UserError: A user-fixable problem, or another process writes to the folder.
@@ -76,7 +80,7 @@ def generate(
             else:
                 check_folder(folder, overwrite=overwrite)
             with ExitStack() as held:
-                run = _Run(config, folder, signals, held, watch=watch)
+                run = _Run(config, folder, signals, held, watch=watch, ranks=ranks)
                 return run.resume(overwrite) if resume else run.begin(overwrite)
     except Exception as error:
         if is_out_of_memory(error):
@@ -107,6 +111,7 @@ class _Run:
         held: ExitStack,
         *,
         watch: Watch | None,
+        ranks: Ranks,
     ) -> None:
         """Set up a run. Raises UserError if another process owns the folder.
 
@@ -115,9 +120,10 @@ class _Run:
             folder: Folder of the run.
             signals: Signals received so far.
             held: Exit stack that is closed at the end of the run; it holds the lock and the watchdog.
-            watch: See `generate`.
+            watch, ranks: See `generate`.
         """
         self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
+        self._lead = Lead(ranks)
         self._held, self._is_owner = held, False
         if folder.exists():
             self._own()
@@ -155,7 +161,7 @@ class _Run:
             self._is_owner = True
 
     def _load(self) -> None:
-        self.pipeline = Pipeline(self.config)
+        self.pipeline = Pipeline(self.config, self._lead.ranks)
 
     def _open(self) -> None:
         """Open the resources that need the folder."""
@@ -196,6 +202,7 @@ class _Run:
         for line in self.pipeline.notes(stage.representation):
             logger.info(line)
         stage = self._run_stages(stage)
+        self._lead.end()
         if stage.skipped:
             logger.info(f"{stage.skipped} steps were skipped because of non-finite values")
         self._image(stage, "final")
@@ -242,10 +249,11 @@ class _Run:
     def _optimize(self, stage: Stage) -> Wish | None:
         """Take the remaining steps of a stage, unless the watch ends the run: returns its wish."""
         steps, output, training_log = stage.config.steps, self.config.output, self.training_log
-        with self.signals.wait():
+        with self.signals.wait(), self._lead.stage(stage):
             wish = self._consult(stage)
             while stage.done < steps and wish is None:
                 self.watchdog.feed(f"step {stage.total + 1}")
+                self._lead.step()
                 training_log.record(stage.step())
                 wish = self._consult(stage)
                 last, interrupted = stage.done == steps, self.signals.number
