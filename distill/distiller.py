@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Generic, cast
+from typing import Any, Generic, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .clock import seconds_now
 from .control_variates.coefficients import Coefficients, Gram, Observation
 from .control_variates.terms import ControlVariate, LearningControlVariate
 from .geometry_buffers import GeometryBuffers
@@ -29,27 +30,29 @@ from .residual import Draw, Estimate, Guided, Residual
 
 @dataclass(frozen=True)
 class Distillation:
-    """The gradient of one step, and diagnostics for the log."""
+    """The gradient of one step, the mean over its draws, and diagnostics for the log."""
 
     loss: Float[Tensor, ""]
     """Half the squared norm of the weighted residual (mean over images, sum over pixels); its backward pass yields
     exactly `gradient` at the encoded image."""
     gradient: Float[Tensor, "b c h w"]
-    """Gradient d loss / d encoded image = w(t) * residual / b, float32."""
-    residual: Float[Tensor, "b c h w"]
-    """Residual eps_hat + sum_k mu_k h_k, float32."""
+    """Gradient d loss / d encoded image = w(t) * residual / b, mean over the draws, float32."""
     clean: Float[Tensor, "b c h w"]
     """The encoded images, float32, detached."""
-    timestep: Int64[Tensor, " b"]
-    """Timestep of each image."""
+    observations: tuple[Observation, ...]
+    """What was drawn and predicted, one entry per draw of timestep and noise: the training data of
+    `Distiller.update`."""
     diagnostics: dict[str, float]
     """Scalars for the log, by name."""
-    observation: Observation
-    """The training data of the coefficients in `Distiller.update`."""
-    importance: Float[Tensor, "b 1 1 1"]
-    """Importance weights of timestep sampling, a factor of `observation.weight`."""
     lora_batch: LoRABatch[Any] | None = None
     """The training batch of the learned score, if there is one."""
+    seconds: float | None = None
+    """Seconds of all draws, without encoding; None unless `independent_draws` was given."""
+
+    @property
+    def residual(self) -> Float[Tensor, "b c h w"]:
+        """Residual eps_hat + sum_k mu_k h_k, mean over the draws, float32."""
+        return _mean([observation.residual for observation in self.observations])
 
 
 class Distiller(nn.Module, Generic[Condition]):
@@ -79,6 +82,7 @@ class Distiller(nn.Module, Generic[Condition]):
         timesteps: TimestepConfig | None = None,
         weighting: str = "sigma_squared",
         antithetic: bool = False,
+        draws: int | Literal["auto"] = 1,
         learned_score: LearnedScore[Condition] | None = None,
         residual: Residual | None = None,
         noise: NoiseSource = independent_noise,
@@ -93,13 +97,16 @@ class Distiller(nn.Module, Generic[Condition]):
             guidance_scale: scale of classifier-free guidance.
             timesteps: timestep sampling; None: the defaults.
             weighting: name of w(t), see `noise.weighting`.
-            antithetic: averages each draw with the one of negative noise, at two calls of the prior per step.
+            antithetic: averages each draw with the one of negative noise, at two calls of the prior per draw.
+            draws: draws of timestep and noise per view, over which the gradient is averaged; each calls the prior, and
+                the view is rendered and encoded once. "auto": 1 until the owner changes `draws`.
             learned_score: learned score of the same prior, which is subtracted from the residual (VSD).
             residual: by default the prediction guided by `guidance_scale`.
             noise: source of the noise of each draw. If it is an `nn.Module`, its state is part of the distiller's.
             ranks: the processes that share the images of a step; each passes its own to `forward` and `reuse`.
 
-        Raises ValueError if the coefficients do not match the control variates' terms, or names are not distinct.
+        Raises ValueError if the coefficients do not match the control variates' terms, names are not distinct, or
+        several draws would all have the same timestep.
         """
         super().__init__()
         self.control_variates = tuple(control_variates)
@@ -111,6 +118,11 @@ class Distiller(nn.Module, Generic[Condition]):
         self.learning_state = nn.ModuleList(variate for variate in self.learning if isinstance(variate, nn.Module))
         self.guidance_scale, self.antithetic = guidance_scale, antithetic
         self.timesteps = timesteps or TimestepConfig()
+        self.timesteps.check_draws(draws)
+        self.chooses_draws = draws == "auto"
+        """Whether the owner may change `draws` during a run."""
+        self.draws = 1 if draws == "auto" else draws
+        """Draws of timestep and noise per view."""
         self.sampler = TimestepSampler(self.timesteps, prior.schedule)
         self.residual = residual or Guided(guidance_scale)
         self.weighting = find_weighting(weighting)
@@ -147,6 +159,16 @@ class Distiller(nn.Module, Generic[Condition]):
             raise ValueError(f"{type(self.residual).__name__} has no field `scale`")
         self.residual, self.guidance_scale = replace(cast(Any, self.residual), scale=scale), scale
 
+    def set_largest_timestep(self, fraction: float) -> None:
+        """Draw timesteps only below this fraction of the schedule from the next call on.
+
+        Raises ValueError if none is left, or if the order of the timesteps is not random.
+        """
+        if self.timesteps.order != "random":
+            raise ValueError(f"timesteps.order is {self.timesteps.order}, which does not draw them")
+        self.timesteps = replace(self.timesteps, maximum=fraction, final_maximum=fraction)
+        self.sampler.config = self.timesteps
+
     def forward(
         self,
         image: Float[Tensor, "b 3 h w"],
@@ -155,8 +177,9 @@ class Distiller(nn.Module, Generic[Condition]):
         *,
         progress: float,
         generator: torch.Generator,
-        timestep: Int64[Tensor, " b"] | None = None,
-        noise: Float[Tensor, "b c hl wl"] | None = None,
+        timestep: Int64[Tensor, " n"] | None = None,
+        noise: Float[Tensor, "n c hl wl"] | None = None,
+        independent_draws: int | None = None,
     ) -> Distillation:
         """Compute the gradient for rendered images.
 
@@ -166,59 +189,65 @@ class Distiller(nn.Module, Generic[Condition]):
             condition: what the prior is conditioned on at these views, from `Prior.condition`.
             progress: progress of the stage, from 0 to 1.
             generator: draws the timesteps and then the noise, unless they are given.
-            timestep: one per image; drawn by the sampler if None.
-            noise: of the shape of the encoded images; drawn by the noise source if None.
+            timestep: n = draws * b timesteps, those of the first draw first; drawn by the sampler if None.
+            noise: of the shape of the encoded images, in the same order; drawn by the noise source if None.
+            independent_draws: number of draws, independent of each other, in place of `draws` draws of different
+                timesteps: for measurements of the variance.
 
         With several processes, images, geometry, condition, timestep and noise are those of this process, and so are
         the tensors of the result; `loss` is its part of the loss.
 
-        Raises ValueError for noise of another shape, type or device, and if a component violates its contract.
+        Raises ValueError for timesteps or noise of another shape, type or device, and if a component violates its
+        contract.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
-        times, noise = self._draw(clean, geometry, progress, generator, timestep, noise)
-        observation, sds = self.estimate(clean, times, noise, geometry, condition, progress)
-        count = len(clean) * self.ranks.count
-        gradient = observation.weight * observation.residual / count
+        start = seconds_now(clean.device) if independent_draws else 0.0
+        drawn = self._draw(clean, geometry, progress, generator, timestep, noise, independent_draws)
+        found = [self.estimate(clean, times, each, geometry, condition, progress) for times, each in drawn]
+        seconds = seconds_now(clean.device) - start if independent_draws else None
+        observations, count = tuple(observation for observation, _ in found), len(clean) * self.ranks.count
+        gradient = _mean([each.weight * each.residual / count for each in observations])
         loss = _attached_loss(encoded, gradient, count)
-        diagnostics = self._diagnostics(observation, sds)
+        diagnostics = self._diagnostics(observations, [sds for _, sds in found])
         batch = None
         if self.learned_score is not None:
             batch = LoRABatch(clean, condition, geometry.camera_to_world, draw_seed(generator))
-        return Distillation(
-            loss, gradient, observation.residual, clean, times.timestep, diagnostics, observation, times.weight, batch
-        )
+        return Distillation(loss, gradient, clean, observations, diagnostics, batch, seconds)
 
     def reuse(self, distillation: Distillation, image: Float[Tensor, "b 3 h w"]) -> Distillation:
         """The distillation of a new rendering of the same views, with the predictions of an earlier one.
 
-        The predicted x0 stays fixed: pred_original_sample = clean - sigma / alpha * residual. At other encoded images z
-        the residual is then residual + alpha / sigma * (z - clean), which vanishes at the predicted x0. At the same
-        images, residual, gradient and loss are the earlier ones to the bit. The prior is not called, except to encode.
+        The predicted x0 of each draw stays fixed: pred_original_sample = clean - sigma / alpha * residual. At other
+        encoded images z its residual is then residual + alpha / sigma * (z - clean), which vanishes at the predicted
+        x0. At the same images, residuals, gradient and loss are the earlier ones to the bit. The prior is not called,
+        except to encode.
 
         Args:
             distillation: the result of `forward`.
             image: display sRGB in [0, 1] of the same views, attached to the scene's graph.
 
-        Returns loss, gradient, residual and encoded images of the new rendering. All else is that of `distillation`, so
-        the result is not meant for `update`.
+        Returns loss, gradient, residuals and encoded images of the new rendering. All else is that of `distillation`,
+        so the result is not meant for `update`.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
-        alpha, sigma = self.prior.schedule.at(distillation.timestep)
-        residual = distillation.residual + alpha / sigma * (clean - distillation.clean)
-        count = len(clean) * self.ranks.count
-        gradient = distillation.observation.weight * residual / count
+        moved, count = [], len(clean) * self.ranks.count
+        for observation in distillation.observations:
+            alpha, sigma = self.prior.schedule.at(observation.timestep)
+            residual = observation.residual + alpha / sigma * (clean - distillation.clean)
+            moved.append(replace(observation, residual=residual))
+        gradient = _mean([each.weight * each.residual / count for each in moved])
         return replace(
             distillation,
             loss=_attached_loss(encoded, gradient, count),
             gradient=gradient,
-            residual=residual,
             clean=clean,
+            observations=tuple(moved),
         )
 
     def update(self, distillation: Distillation, gram: Gram | None = None) -> None:
-        """Train on a step; call it after the step's gradient has been used.
+        """Train on all draws of a step; call it after the step's gradient has been used.
 
         Args:
             distillation: the result of `forward`.
@@ -226,13 +255,14 @@ class Distiller(nn.Module, Generic[Condition]):
                 of Eq. 11; over the images of all processes.
         """
         with torch.no_grad():
-            observation = _of_all(distillation.observation, self.ranks)
-            self.coefficients.update(observation, gram)
-            weight = observation.weight / self.ranks.gather(distillation.importance)
-            self.sampler.update(observation.timestep, weight * observation.residual)
-            if not self.antithetic:
-                for variate in self.learning:
-                    variate.learn(observation)
+            for own in distillation.observations:
+                observation = _of_all(own, self.ranks)
+                self.coefficients.update(observation, gram)
+                weight = observation.weight / observation.importance
+                self.sampler.update(observation.timestep, weight * observation.residual)
+                if not self.antithetic:
+                    for variate in self.learning:
+                        variate.learn(observation)
         if self.learned_score is not None and distillation.lora_batch is not None:
             self.learned_score.learn(distillation.lora_batch)
 
@@ -242,35 +272,51 @@ class Distiller(nn.Module, Generic[Condition]):
         geometry: GeometryBuffers,
         progress: float,
         generator: torch.Generator,
-        timestep: Int64[Tensor, " r"] | None,
-        noise: Float[Tensor, "r c hl wl"] | None,
-    ) -> tuple[TimestepDraw, Float[Tensor, "r c h w"]]:
-        """Timesteps and noise of this process's images, where they are not given.
+        timestep: Int64[Tensor, " n"] | None,
+        noise: Float[Tensor, "n c hl wl"] | None,
+        independent_draws: int | None,
+    ) -> list[tuple[TimestepDraw, Float[Tensor, "r c h w"]]]:
+        """Timesteps and noise of this process's images for each draw, where they are not given.
 
-        All processes draw for all images, from the same random numbers, and keep those of their own.
+        All processes draw for the images of all, from the same random numbers, and keep those of their own.
         """
-        ranks = self.ranks
-        if noise is not None:
-            noise = _checked_noise(noise, clean, "the given noise")
-        if timestep is not None and noise is not None:
-            return TimestepDraw(timestep, clean.new_ones(len(clean), 1, 1, 1)), noise
+        ranks, draws = self.ranks, independent_draws or self.draws
+        given = _split_noise(noise, clean, draws)
         whole = ranks.gather(clean)
         if timestep is None:
-            all_times = self.draw_timestep(whole, progress, generator)
+            times = self.draw_timestep(whole, progress, generator, independent_draws)
         else:
-            all_times = TimestepDraw(ranks.gather(timestep), clean.new_ones(len(whole), 1, 1, 1))
-        times = TimestepDraw(ranks.own(all_times.timestep), ranks.own(all_times.weight))
-        if noise is None:
-            buffers = GeometryBuffers(*(ranks.gather(getattr(geometry, each.name)) for each in fields(geometry)))
-            noise = ranks.own(self.draw_noise(whole, all_times.timestep, buffers, generator))
-        return times, noise
+            weight = clean.new_ones(len(timestep), 1, 1, 1)
+            times = [_of_all_times(each, ranks) for each in TimestepDraw(timestep, weight).split(draws, len(clean))]
+        buffers = geometry
+        if ranks.count > 1 and noise is None:
+            buffers = GeometryBuffers(
+                *(None if each is None else ranks.gather(each) for each in vars(geometry).values())
+            )
+        drawn = [
+            ranks.own(self.draw_noise(whole, each.timestep, buffers, generator)) if own is None else own
+            for each, own in zip(times, given, strict=True)
+        ]
+        own_times = [TimestepDraw(ranks.own(each.timestep), ranks.own(each.weight)) for each in times]
+        return list(zip(own_times, drawn, strict=True))
 
     def draw_timestep(
-        self, clean: Float[Tensor, "b c h w"], progress: float, generator: torch.Generator
-    ) -> TimestepDraw:
-        """Timesteps and importance weights from the sampler, on the images' device."""
-        times = self.sampler(len(clean), progress, generator)
-        return TimestepDraw(times.timestep.to(clean.device), times.weight.to(clean.device))
+        self,
+        clean: Float[Tensor, "b c h w"],
+        progress: float,
+        generator: torch.Generator,
+        independent_draws: int | None = None,
+    ) -> list[TimestepDraw]:
+        """Timesteps and importance weights of each draw from the sampler, on the images' device.
+
+        `independent_draws`: as in `forward`.
+        """
+        batch = len(clean)
+        if independent_draws is None:
+            times = self.sampler(batch, progress, generator, self.draws).split(self.draws, batch)
+        else:
+            times = [self.sampler(batch, progress, generator) for _ in range(independent_draws)]
+        return [TimestepDraw(each.timestep.to(clean.device), each.weight.to(clean.device)) for each in times]
 
     def draw_noise(
         self,
@@ -283,7 +329,7 @@ class Distiller(nn.Module, Generic[Condition]):
         with torch.no_grad():
             drawn = self.noise(clean, timestep, geometry, generator)
         name = getattr(self.noise, "__name__", type(self.noise).__name__)
-        return _checked_noise(drawn, clean, f"the noise of the source {name}")
+        return _checked_noise(drawn, clean.shape, clean.device, f"the noise of the source {name}")
 
     @torch.no_grad()
     def estimate(
@@ -320,19 +366,23 @@ class Distiller(nn.Module, Generic[Condition]):
             residual = residual + mu[:, :, None, None] * term
         weight = self.weighting(alpha, sigma) * times.weight
         sample = None if self.antithetic else samples[0]
-        return Observation(prediction, h, residual, weight, times.timestep, sample), sds[0]
+        return Observation(prediction, h, residual, weight, times.timestep, sample, times.weight), sds[0]
 
-    def _diagnostics(self, observation: Observation, sds: Float[Tensor, "b c h w"] | None) -> dict[str, float]:
+    def _diagnostics(
+        self, observations: Sequence[Observation], sds: Sequence[Float[Tensor, "b c h w"] | None]
+    ) -> dict[str, float]:
         """Scalars of one step by name, copied from the device in a single transfer."""
-        mu = self.coefficients.value(observation.timestep, observation.prediction.shape[1]).mean((1, 2))
-        moment = observation.residual.square().mean()
+        timestep = torch.cat([each.timestep for each in observations])
+        mu = self.coefficients.value(timestep, observations[0].prediction.shape[1]).mean((1, 2))
+        moment = torch.cat([each.residual for each in observations]).square().mean()
         values = {
-            "timestep": observation.timestep.float().mean() / self.prior.schedule.steps,
-            "weight": observation.weight.mean(),
+            "timestep": timestep.float().mean() / self.prior.schedule.steps,
+            "weight": torch.cat([each.weight for each in observations]).mean(),
             "residual_rms": moment.sqrt(),
         }
-        if sds is not None:
-            values["second_moment_vs_sds"] = moment / sds.square().mean().clamp(min=1e-20)
+        known = [each for each in sds if each is not None]
+        if known:
+            values["second_moment_vs_sds"] = moment / torch.cat(known).square().mean().clamp(min=1e-20)
         if self.learned_score is not None:
             values["learned_score_error"] = self.learned_score.error
         values |= {f"mu/{name}": each for name, each in zip(self.names, mu, strict=True)}
@@ -371,6 +421,18 @@ def _checked_estimate(estimate: Any, residual: Residual, noise: Float[Tensor, "b
     return estimate
 
 
+def _mean(of_draws: Sequence[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+    return sum(of_draws[1:], of_draws[0]) / len(of_draws)
+
+
+def _split_noise(noise: Any, clean: Float[Tensor, "b c h w"], draws: int) -> Sequence[Float[Tensor, "b c h w"] | None]:
+    """Given noise by draw, in float32. Raises ValueError for one that would be broadcast or rounded."""
+    if noise is None:
+        return [None] * draws
+    wanted = torch.Size((draws * len(clean), *clean.shape[1:]))
+    return _checked_noise(noise, wanted, clean.device, "the given noise").split(len(clean))
+
+
 def _attached_loss(
     encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"], count: int
 ) -> Float[Tensor, ""]:
@@ -381,12 +443,11 @@ def _attached_loss(
     return attached - attached.detach() + 0.5 * count * gradient.square().sum()
 
 
-def _checked_noise(noise: Any, clean: Float[Tensor, "b c h w"], what: str) -> Float[Tensor, "b c h w"]:
+def _checked_noise(noise: Any, shape: torch.Size, device: torch.device, what: str) -> Float[Tensor, "n c h w"]:
     """The noise in float32. Raises ValueError for one that would be broadcast or rounded."""
-    if not _fits(noise, clean.shape, clean.device):
+    if not _fits(noise, shape, device):
         raise ValueError(
-            f"{what} must hold floating-point numbers of shape {tuple(clean.shape)} on {clean.device}, got "
-            f"{described(noise)}"
+            f"{what} must hold floating-point numbers of shape {tuple(shape)} on {device}, got {described(noise)}"
         )
     return noise.float()
 
@@ -400,11 +461,16 @@ def draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
+def _of_all_times(times: TimestepDraw, ranks: Ranks) -> TimestepDraw:
+    """The timesteps of the images of all processes."""
+    return TimestepDraw(ranks.gather(times.timestep), ranks.gather(times.weight))
+
+
 def _of_all(observation: Observation, ranks: Ranks) -> Observation:
     """The observation of the images of all processes."""
     if ranks.count == 1:
         return observation
-    sample = observation.sample
+    sample, importance = observation.sample, observation.importance
     if sample is not None:
         sample = NoisySample(
             *(ranks.gather(each) for each in (sample.clean, sample.noise, sample.timestep, sample.alpha, sample.sigma))
@@ -416,4 +482,5 @@ def _of_all(observation: Observation, ranks: Ranks) -> Observation:
         ranks.gather(observation.weight),
         ranks.gather(observation.timestep),
         sample,
+        importance if isinstance(importance, float) else ranks.gather(importance),
     )

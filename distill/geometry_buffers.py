@@ -20,3 +20,5 @@ class GeometryBuffers:
     """World-space unit normals, 0 where empty."""
     camera_to_world: Float[Tensor, "b 4 4"]
     """Camera-to-world matrices with OpenCV axes; they rotate estimated (camera-space) normals."""
+    intrinsics: Float[Tensor, "b 3 3"] | None = None
+    """Camera intrinsics in pixels of these buffers, for noise that is fixed to the surface; None: unknown."""

@@ -25,7 +25,7 @@ Gram = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Observation:
-    """The data of one finished step from which coefficients learn."""
+    """The data of one draw of a finished step from which coefficients learn."""
 
     prediction: Float[Tensor, "b c h w"]
     """The predicted noise eps_hat."""
@@ -36,6 +36,8 @@ class Observation:
     timestep: Int64[Tensor, " b"]
     sample: NoisySample | None = None
     """The noisy sample, for control variates that learn; None for an antithetic pair."""
+    importance: Float[Tensor, "b 1 1 1"] | float = 1.0
+    """Importance weights of timestep sampling, a factor of `weight`."""
 
 
 class Coefficients(nn.Module, ABC):
@@ -62,7 +64,7 @@ class Coefficients(nn.Module, ABC):
 
     @abstractmethod
     def update(self, observation: Observation, gram: Gram | None = None) -> None:
-        """Learn from a step whose gradient has been used."""
+        """Learn from a draw whose gradient has been used."""
 
     def bin(self, timestep: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
         """Timestep bin of each timestep: one of `bins` equal ranges of the schedule."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
@@ -24,6 +24,9 @@ from ..noise.weighting import WeightingName
 from ..priors.base import Condition, Prior
 from ..residual import Residual
 
+MAX_DRAWS = 64
+"""Largest accepted number of draws per view."""
+
 
 @dataclass
 class MethodConfig(ABC):
@@ -37,8 +40,16 @@ class MethodConfig(ABC):
     weighting: WeightingName = "sigma_squared"
     """Name of the weighting w(t), see `noise.weighting`."""
     antithetic: bool = False
-    """Whether each draw is averaged with the one of negative noise, at two calls of the prior per step. Terms that are
+    """Whether each draw is averaged with the one of negative noise, at two calls of the prior per draw. Terms that are
     odd in the noise, among them "noise" and "spectral", cancel; learning their coefficients then has no effect."""
+    draws: Annotated[int, Interval(ge=1, le=MAX_DRAWS)] | Literal["auto"] = 1
+    """Draws of timestep and noise per view; the gradient is their mean. The view is rendered and encoded once, and each
+    draw calls the prior, so that several draws pay where rendering is expensive or the views differ little. "auto":
+    measured during the stage (not reproducible to the bit, since it depends on times)."""
+
+    def __post_init__(self) -> None:
+        """Check the draws. Raises ValueError for several draws with a deterministic order of timesteps."""
+        self.timesteps.check_draws(self.draws)
 
     @property
     def needs_estimator(self) -> bool:
@@ -86,6 +97,7 @@ class MethodConfig(ABC):
             timesteps=self.timesteps,
             weighting=self.weighting,
             antithetic=self.antithetic,
+            draws=self.draws,
             learned_score=learned_score,
             residual=residual,
             noise=self.noise_source(),
@@ -100,7 +112,8 @@ class ControlledMethodConfig(MethodConfig):
     """Control variates that are added to the residual."""
 
     def __post_init__(self) -> None:
-        """Check the control variates. Raises ValueError as `ControlVariateConfig.check`."""
+        """Check the draws and the control variates. Raises ValueError as `ControlVariateConfig.check`."""
+        super().__post_init__()
         self.control_variates.check(antithetic=self.antithetic)
 
     @property

@@ -7,6 +7,8 @@ from steindreamer.registry import Registry
 from .asd import ASDConfig
 from .base import MethodConfig
 from .bridge import BridgeConfig
+from .cfd import CFDConfig
+from .collaborative import CollaborativeConfig
 from .csd import CSDConfig
 from .ism import ISMConfig
 from .nfsd import NFSDConfig
@@ -27,6 +29,8 @@ METHODS: Registry[type[MethodConfig]] = Registry(
         "asd": ASDConfig,
         "ism": ISMConfig,
         "sdi": SDIConfig,
+        "cfd": CFDConfig,
+        "collaborative": CollaborativeConfig,
     },
 )
 """Distillation methods by name: dataclasses that extend `MethodConfig`."""

@@ -36,7 +36,8 @@ class TimestepConfig:
     `minimum` over the run, the same for all images of a step: `linear` evenly (SDI), `dreamtime` (2306.12422)
     slowly at the noise levels that determine content."""
     stratified: bool = False
-    """Whether the range is divided into equal parts, from which the images of a step draw one each."""
+    """Whether the range is divided into equal parts, from which the images of a step draw one each. The draws of one
+    view (`draws` above 1) lie in different parts in any case."""
     importance: bool = False
     """Importance sampling: whether timesteps with larger past gradients are drawn more often, with a smaller importance
     weight, so that the expectation is unchanged."""
@@ -57,6 +58,16 @@ class TimestepConfig:
                 "order=random"
             )
 
+    def check_draws(self, draws: int | Literal["auto"]) -> None:
+        """Raises ValueError for a number of draws per view that is no number, or that does not fit the order."""
+        if draws != "auto" and draws < 1:
+            raise ValueError(f"draws is {draws}; whole numbers from 1, or auto, are accepted")
+        if draws != 1 and self.order != "random":
+            raise ValueError(
+                f"draws={draws} averages over draws of different timesteps, but timesteps.order={self.order} gives all "
+                "of them the same one; set draws=1, or timesteps.order=random"
+            )
+
     def maximum_at(self, progress: float) -> float:
         """The current maximum of random timesteps; `progress` runs from 0 to 1 over the run."""
         fraction = min(max(progress / self.anneal, 0.0), 1.0) if self.anneal > 0 else 1.0
@@ -71,6 +82,17 @@ class TimestepDraw:
     """Timestep of each image."""
     weight: Float[Tensor, "b 1 1 1"]
     """Importance weight: the uniform density over the density it was drawn from; 1 without importance sampling."""
+
+    def split(self, draws: int, batch: int) -> list[TimestepDraw]:
+        """The draws of each view one by one. Raises ValueError unless there are `draws * batch` timesteps."""
+        if len(self.timestep) != draws * batch:
+            raise ValueError(
+                f"{draws} draws of {batch} images need {draws * batch} timesteps, got {len(self.timestep)}"
+            )
+        return [
+            TimestepDraw(timestep, weight)
+            for timestep, weight in zip(self.timestep.split(batch), self.weight.split(batch), strict=True)
+        ]
 
 
 class TimestepSampler(nn.Module):
@@ -94,19 +116,34 @@ class TimestepSampler(nn.Module):
         self.square: Tensor
         """Sums of their squares."""
 
-    def forward(self, batch: int, progress: float, generator: torch.Generator) -> TimestepDraw:
-        """One timestep per image, on the generator's device; `progress` runs from 0 to 1 over the run."""
+    def forward(self, batch: int, progress: float, generator: torch.Generator, draws: int = 1) -> TimestepDraw:
+        """Draw `draws` timesteps per image, those of the first draw of all images first, on the generator's device.
+
+        Draw k of an image lies in part k of `draws` parts of equal probability: this is unbiased, costs nothing and
+        never increases the variance of the mean. On a mixture of two modes, four draws have 9% less variance within a
+        view than independent ones, and 27% less with antithetic pairs (`tests/distill/variance/test_draw_cost.py`).
+        With `stratified`, the images of a step also share each of these parts evenly, so that all draws of a step lie
+        in different parts of the density.
+
+        Args:
+            batch: number of images.
+            progress: progress of the run, from 0 to 1.
+            generator: source of all random numbers.
+            draws: timesteps per image.
+        """
         config, device = self.config, generator.device
-        ones = torch.ones(batch, 1, 1, 1, device=device)
+        ones = torch.ones(draws * batch, 1, 1, 1, device=device)
         if config.order != "random":
-            return TimestepDraw(torch.full((batch,), self._ordered(progress), device=device), ones)
+            return TimestepDraw(torch.full((draws * batch,), self._ordered(progress), device=device), ones)
         low, high = self._range(config.maximum_at(progress))
-        if not config.stratified and not config.importance:
+        if draws == 1 and not config.stratified and not config.importance:
             return TimestepDraw(torch.randint(low, high, (batch,), generator=generator, device=device), ones)
         density = self.density(low, high).to(device)
-        position = torch.rand(batch, generator=generator, device=device, dtype=torch.float64)
+        position = torch.rand(draws, batch, generator=generator, device=device, dtype=torch.float64)
         if config.stratified:
-            position = (torch.randperm(batch, generator=generator, device=device) + position) / batch
+            orders = [torch.randperm(batch, generator=generator, device=device) for _ in range(draws)]
+            position = (torch.stack(orders) + position) / batch
+        position = ((torch.arange(draws, device=device)[:, None] + position) / draws).flatten()
         cumulative = density.cumsum(0)
         index = torch.searchsorted(cumulative, position * cumulative[-1], right=True).clamp(max=high - low - 1)
         weight = 1 / (density[index] * (high - low))

@@ -11,7 +11,9 @@ from torch import Tensor
 Weighting = Callable[[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]], Float[Tensor, "b 1 1 1"]]
 """A weighting function (alpha, sigma) -> w(t)."""
 
-WeightingName = Literal["sigma_squared", "uniform", "sqrt_alpha_one_minus_alpha_bar", "sigma_over_alpha"]
+WeightingName = Literal[
+    "sigma_squared", "uniform", "sqrt_alpha_one_minus_alpha_bar", "sigma_over_alpha", "one_over_alpha"
+]
 
 WEIGHTINGS: dict[str, Weighting] = {
     # DreamFusion: 1 - alpha_bar.
@@ -21,6 +23,9 @@ WEIGHTINGS: dict[str, Weighting] = {
     "sqrt_alpha_one_minus_alpha_bar": lambda alpha, sigma: alpha * sigma**2,
     # residual * sigma / alpha = clean - clean_hat: the plain distance to the denoised image (HiFA, LucidDreamer).
     "sigma_over_alpha": lambda alpha, sigma: sigma / alpha,
+    # For flow models eps_hat - eps = alpha (u_hat - u), with the velocity u = eps - clean: the plain distance between
+    # velocities (rectified flow distillation, RFDS).
+    "one_over_alpha": lambda alpha, sigma: 1 / alpha,
 }
 
 

@@ -171,8 +171,8 @@ def _check(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         if not 0 <= seed <= MAX_SEED:
             raise SettingsError(f"--seeds holds {seed}; 0 to {MAX_SEED} is accepted")
-    if options.tuples % 2 or options.tuples == 2:
-        raise SettingsError(f"--tuples is {options.tuples}; 0 and even numbers from 4 are accepted")
+    if options.tuples % 4 or options.tuples == 4:
+        raise SettingsError(f"--tuples is {options.tuples}; 0 and multiples of 4 from 8 are accepted")
 
 
 def _check_early(options: argparse.Namespace, known: Schema) -> None:

@@ -105,8 +105,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     check_plugin_files(options.plugin)
-    if not 4 <= options.tuples <= MAX_DRAWS or options.tuples % 2:
-        raise SettingsError(f"--tuples is {options.tuples}; even numbers from 4 to {MAX_DRAWS} are accepted")
+    if not 8 <= options.tuples <= MAX_DRAWS or options.tuples % 4:
+        raise SettingsError(f"--tuples is {options.tuples}; multiples of 4 from 8 to {MAX_DRAWS} are accepted")
     if not 0 <= options.learn <= MAX_DRAWS:
         raise SettingsError(f"--learn is {options.learn}; 0 to {MAX_DRAWS} is accepted")
     if not 0 <= options.seed <= MAX_SEED:
@@ -135,24 +135,39 @@ def tables(variances: Mapping[str, EstimatorVariance]) -> str:
     out = []
     for title, space in (("in the scene's parameters", "parameters"), ("in the image (or latent)", "image")):
         header = [
-            title, "within noise", "between", "total", "within/SDS", "total/SDS", "noise/signal", "cosine", "bias",
-            "within/SDS per call", "total/SDS per call",
+            title, "noise", "level", "camera", "total", "noise/SDS", "total/SDS", "noise/signal", "cosine", "bias",
+            "noise/SDS per call", "total/SDS per call",
         ]  # fmt: skip
         rows, base = [], getattr(sds, space)
         for name, variance in variances.items():
             m = getattr(variance, space)
-            within, total = _ratio(m.within, base.within), _ratio(m.total, base.total)
+            noise, total = _ratio(m.noise, base.noise), _ratio(m.total, base.total)
             cost = _ratio(variance.calls, sds.calls)
-            values = (m.within, m.between, m.total, within, total, m.noise_to_signal, m.cosine, m.bias)
-            rows.append([name, *map(_number, (*values, within * cost, total * cost))])
+            values = (m.noise, m.level, m.camera, m.total, noise, total, m.noise_to_signal, m.cosine, m.bias)
+            rows.append([name, *map(_number, (*values, noise * cost, total * cost))])
         out.append(table(header, rows))
-    rows = [[name, f"{v.calls:g}", f"{v.seconds:.4f}"] for name, v in variances.items()]
-    out.append(table(["cost of a gradient", "calls", "seconds"], rows))
+    header = [
+        "cost of a gradient", "draws", "calls", "seconds", "seconds to render and encode", "GFLOP", "draws that pay",
+        "gain",
+    ]  # fmt: skip
+    out.append(table(header, [[name, *_costs(v)] for name, v in variances.items()]))
     bins = len(sds.fractions)
     levels = [f"{i / bins:.2f}-{(i + 1) / bins:.2f}" for i in range(bins)]
     rows = [[name, *(f"{fraction:.0%}" for fraction in v.fractions)] for name, v in variances.items()]
-    out.append(table(["variance within noise, by noise level", *levels], rows))
+    out.append(table(["variance over the noise, by noise level", *levels], rows))
     return "\n\n".join(out)
+
+
+def _costs(variance: EstimatorVariance) -> list[str]:
+    """Cells of the table of costs; the last two are the best number of draws per view and its gain over one."""
+    from steindreamer.distill.methods.base import MAX_DRAWS as MAX_VIEW_DRAWS
+
+    cost = variance.cost
+    best = cost.best(MAX_VIEW_DRAWS) if math.isfinite(cost.view_seconds) else 1
+    return [
+        str(variance.draws), f"{variance.calls:g}", f"{variance.seconds:.4f}", f"{variance.view_seconds:.4f}",
+        f"{variance.flops / 1e9:.3g}" if variance.flops else "-", str(best), f"{_number(cost.gain(best))}x",
+    ]  # fmt: skip
 
 
 def _ratio(value: float, base: float) -> float:

@@ -89,7 +89,7 @@ def shared_settings(config: Any, known: Methods = None) -> dict[str, Any]:
     """
     known = _registered(known)
     own, usual = asdict(config.method), asdict(known[config.names["method"]]())
-    names = {field.name for field in fields(known["sds"])} - {"antithetic"}
+    names = {field.name for field in fields(known["sds"])} - {"antithetic", "draws"}
     return {"method": {name: own[name] for name in names if own[name] != usual[name]}}
 
 

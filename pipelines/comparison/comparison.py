@@ -14,7 +14,7 @@ import torch
 from steindreamer.distill.variance.probe import count_predictions
 
 from ..config.run_config import RunConfig
-from ..errors import UserError
+from ..errors import SettingsError, UserError
 from ..geometry_models import load_estimator
 from ..runs.pipeline import Pipeline
 from ..runs.signals import signals_handled
@@ -203,6 +203,11 @@ def _calls_per_view(configs: Sequence[RunConfig]) -> list[int]:
             distiller = method.build(stage.prior, estimator).to(stage.prior.device)
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
+        if distiller.chooses_draws:
+            raise SettingsError(
+                "method.draws=auto changes the number of calls during a run, but a comparison gives all methods the "
+                "same number of calls; set method.draws to a number, such as the one that a run with auto reports"
+            )
         generator = torch.Generator().manual_seed(0)
         view = stage.render_views(views, generator)
         with count_predictions(distiller) as counter:

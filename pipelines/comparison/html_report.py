@@ -58,18 +58,20 @@ def _variance(r: Results, out: Path) -> str:
     panels = [
         Panel("total gradient variance", "trace of the covariance", _curves(r, moment("total"), True), True),
         Panel("total, relative to SDS at the same scene", "ratio", _curves(r, relative("total"), True), True, 1.0),
-        Panel("over noise only, relative to SDS", "ratio", _curves(r, relative("within"), True), True, 1.0),
+        Panel("over noise only, relative to SDS", "ratio", _curves(r, relative("noise"), True), True, 1.0),
         Panel("noise-to-signal ratio", "variance / |mean|²", _curves(r, moment("noise_to_signal"), True), True),
     ]
     columns = {
         "total / SDS": relative("total"),
-        "over noise / SDS": relative("within"),
-        "over noise / SDS, per call": relative("within", per_call=True),
+        "over noise / SDS": relative("noise"),
+        "over noise / SDS, per call": relative("noise", per_call=True),
         "total / SDS, image space": relative("image_total"),
         "noise-to-signal ratio": moment("noise_to_signal"),
         COSINE: moment("cosine"),
         "calls": moment("calls"),
         "ms per gradient": lambda m: 1000 * moment("seconds")(m),
+        "ms to render and encode": lambda m: 1000 * moment("view_seconds")(m),
+        "GFLOP per gradient": lambda m: moment("flops")(m) / 1e9,
     }
     rows = [
         [label, *(_cell(r.over_training(label, of, geometric=name != COSINE)) for name, of in columns.items())]

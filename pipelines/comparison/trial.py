@@ -199,7 +199,9 @@ def plain_variance(variance: EstimatorVariance) -> dict[str, float | None]:
     The keys are the moments of the parameter gradient, those of the image gradient with the prefix `image_`, and the
     cost.
     """
-    found: dict[str, float] = {"calls": variance.calls, "seconds": variance.seconds}
+    found: dict[str, float] = {
+        name: getattr(variance, name) for name in ("draws", "calls", "seconds", "view_seconds", "flops")
+    }
     for prefix, moments in (("", variance.parameters), ("image_", variance.image)):
         found |= {f"{prefix}{name}": value for name, value in asdict(moments).items()}
         found |= {f"{prefix}total": moments.total, f"{prefix}noise_to_signal": moments.noise_to_signal}

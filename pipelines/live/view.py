@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import queue
@@ -13,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import viser
+from PIL import Image
 from viser.uplot import Scale, Series
 
 from steindreamer.representations import Representation, particles_of
@@ -23,15 +25,17 @@ from ..runs.training_log import read_records
 from ..runs.watching import Wish
 from .guarded_server import start_server, stop_server
 from .looks import LOOKS, camera_of, draw
+from .training_cameras import show_training_cameras
 
 logger = logging.getLogger(__name__)
 
 LEAST_HEIGHT, LARGEST_HEIGHT = 64, 1024
 """Heights of an image in pixels that can be chosen."""
 LARGEST_GUIDANCE = 1000.0
+INITIAL_POSITION = (1.5, 0.85, 2.6)
 MOVING_HEIGHT = 160
 """Height of the image in pixels while a camera moves."""
-LARGEST_FRACTION = 0.1
+LARGEST_FRACTION = 0.05
 """Largest fraction of the time of a run that is spent on images of cameras that do not move."""
 SETTLED = 0.3
 """Seconds after its last movement from which a camera counts as resting."""
@@ -66,6 +70,8 @@ class _Control:
     wish: Wish | None = None
     guidance_scale: float | None = None
     """Guidance scale that was set in the view; None: that of the settings."""
+    largest_timestep: float | None = None
+    """Largest timestep as a fraction of the schedule that was set in the view; None: that of the settings."""
 
 
 class LiveView:
@@ -96,9 +102,11 @@ class LiveView:
         self._charts_at, self._records, self._version = -math.inf, 0, 0
         self._charts: dict[str, Any] = {}
         self._stage: Stage | None = None
+        self._frustums: list[viser.CameraFrustumHandle] = []
+        self._screenshots: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._warned: set[str] = set()
         self.server.scene.set_up_direction("+y")
-        self.server.initial_camera.position = (1.5, 0.85, 2.6)
+        self.server.initial_camera.position = INITIAL_POSITION
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
         self._build_panel(title, training)
 
@@ -160,6 +168,12 @@ class LiveView:
                 "Guidance scale", 0.0, min=-LARGEST_GUIDANCE, max=LARGEST_GUIDANCE, step=0.5
             )
             self._guidance.on_update(lambda _: self._commands.put(("guidance", self._guidance.value)))
+            self._timestep = gui.add_number("Largest timestep (fraction)", 0.0, min=0.0, max=1.0, step=0.01)
+            self._timestep.on_update(lambda _: self._commands.put(("timestep", self._timestep.value)))
+            self._cameras = gui.add_checkbox("Training cameras", False)
+            self._cameras.on_update(lambda _: self._commands.put(("cameras", float(self._cameras.value))))
+        gui.add_button("Screenshot").on_click(self._order_screenshot)
+        gui.add_button("Reset camera").on_click(_reset_camera)
         self._folder = gui.add_folder("Charts", visible=False)
 
     def _enter(self, stage: Stage) -> None:
@@ -172,6 +186,11 @@ class LiveView:
             self._guidance.value = stage.distiller.guidance_scale
         else:
             self._set_guidance(stage, self._control.guidance_scale)
+        if self._control.largest_timestep is None:
+            self._timestep.value = stage.distiller.timesteps.maximum_at(stage.progress)
+        else:
+            self._set_largest_timestep(stage, self._control.largest_timestep)
+        self._show_cameras(stage)
 
     def _offer_particles(self, scene: Representation) -> None:
         count = len(particles_of(scene))
@@ -190,6 +209,10 @@ class LiveView:
                 self._pause.label = "Resume"
             elif command == "guidance":
                 self._set_guidance(stage, value)
+            elif command == "timestep":
+                self._set_largest_timestep(stage, value)
+            elif command == "cameras":
+                self._show_cameras(stage)
             else:
                 control.wish = Wish.STOP if command == "stop" else Wish.EXPORT
 
@@ -210,6 +233,49 @@ class LiveView:
             "and a resumed run does not use it"
         )
 
+    def _set_largest_timestep(self, stage: Stage, fraction: float) -> None:
+        old = stage.distiller.timesteps.maximum_at(stage.progress)
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1 or fraction == old:
+            return  # a browser may send any value
+        try:
+            for distiller in stage.distillers.values():
+                distiller.set_largest_timestep(fraction)
+        except ValueError as error:
+            logger.warning(f"the largest timestep stays {old:g}: {error}")
+            self._timestep.value = old
+            return
+        self._control.largest_timestep = fraction
+        logger.warning(
+            f"step {stage.total}: largest timestep {old:g} -> {fraction:g} of the schedule in the view; config.yaml "
+            "does not contain it, and a resumed run does not use it"
+        )
+
+    def _show_cameras(self, stage: Stage) -> None:
+        """Show or hide the training cameras, as the checkbox says."""
+        for frustum in self._frustums:
+            frustum.remove()
+        self._frustums = show_training_cameras(self.server, stage) if self._cameras.value is True else []
+
+    def _order_screenshot(self, event: viser.GuiEvent[Any]) -> None:
+        if event.client_id is not None:
+            self._screenshots.put(event.client_id)
+
+    def _send_screenshots(self, scene: Representation) -> None:
+        """Send the ordered screenshots: the view of the client as PNG, at the largest height."""
+        while not self._screenshots.empty():
+            client = self.server.get_clients().get(self._screenshots.get())
+            if client is None or not client.camera.update_timestamp:
+                continue
+            source, particles = client.camera, particles_of(scene)
+            pose, position = np.array(source.wxyz), np.array(source.position)
+            camera = camera_of(pose, position, float(source.fov), float(source.aspect), LARGEST_HEIGHT)
+            if camera is None:
+                continue
+            particle = int(min(max(self._particle.value, 1), len(particles))) - 1
+            content = io.BytesIO()
+            Image.fromarray(draw(particles[particle], camera, self._look.value)).save(content, "PNG")
+            client.send_file_download(f"{self._look.value}.png", content.getvalue(), save_immediately=True)
+
     def _draw(self, scene: Representation, *, is_idle: bool) -> None:
         """Send an image to every client whose image is out of date.
 
@@ -217,6 +283,7 @@ class LiveView:
             scene: The scene.
             is_idle: Whether no step waits for it.
         """
+        self._send_screenshots(scene)
         clients = self.server.get_clients()
         self._shown = {number: self._shown.get(number, _Shown()) for number in clients}
         for number, client in clients.items():
@@ -287,6 +354,14 @@ class LiveView:
                 self._charts[name] = self.server.gui.add_uplot(
                     data, series, title=name, scales={"x": Scale(time=False)}, aspect=2.0
                 )
+
+
+def _reset_camera(event: viser.GuiEvent[Any]) -> None:
+    """Move the camera of the client that asked back to where it began."""
+    if event.client is not None:
+        event.client.camera.position = INITIAL_POSITION
+        event.client.camera.look_at = (0.0, 0.0, 0.0)
+        event.client.camera.up_direction = (0.0, 1.0, 0.0)
 
 
 def _status(stage: Stage, paused: bool) -> str:

@@ -236,7 +236,9 @@ class Rehearsal:
                 return F.interpolate(getattr(output, name).detach(), (size, size))[rows]
 
             images = RenderOutput(enlarged("rgb"), enlarged("opacity"), enlarged("depth"), enlarged("normal"))
-            geometry = GeometryBuffers(images.opacity, images.depth, images.normal, cameras.camera_to_world)
+            geometry = GeometryBuffers(
+                images.opacity, images.depth, images.normal, cameras.camera_to_world, cameras.intrinsics
+            )
             image = modality_image(modality, images, cameras, stage.config).clamp(0, 1).requires_grad_()
             behind, known_as = background_of(modality, background), conditioned_as(modality, stage.config)
             conditions = condition(self._prior, stage.embedding, cameras, behind, known_as)
@@ -270,7 +272,7 @@ class Rehearsal:
             (predicted,) = predict_noise(self._prior, [NoiseRequest(sample)], trial.condition)
         if not bool(predicted.isfinite().all()):
             return f"{prior}.predict_noise returned {_broken(predicted)}; check its weights and settings"
-        for term, value in zip(distiller.names, distillation.observation.terms, strict=True):
+        for term, value in zip(distiller.names, distillation.observations[0].terms, strict=True):
             if not bool(value.isfinite().all()):
                 return f"the control variate '{term}' returned {_broken(value)}"
         return (
@@ -279,13 +281,13 @@ class Rehearsal:
         )
 
     def _sample(self, distillation: Distillation, trial: _Trial) -> NoisySample:
-        observed = distillation.observation.sample
-        if observed is not None:
-            return observed
+        drawn = distillation.observations[0]
+        if drawn.sample is not None:
+            return drawn.sample
         with torch.no_grad():
             clean = encode(self._prior, trial.image).float()
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
-        return self._prior.schedule.add_noise(clean, noise, distillation.timestep)
+        return self._prior.schedule.add_noise(clean, noise, drawn.timestep)
 
     def _check_independence(self, variate: ControlVariate, distillation: Distillation, trial: _Trial) -> None:
         """Check that the terms of the first image do not depend on the other images."""
@@ -554,6 +556,7 @@ def _with_others(
         changed(depth, lambda value: value + 1),
         changed(normal, torch.neg),
         pose,
+        geometry.intrinsics,
     )
 
 

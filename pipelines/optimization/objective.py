@@ -78,16 +78,25 @@ class Objective:
         if missing := self.weights.keys() & ESTIMATED.keys() - self._on_images.keys():
             raise ValueError(f"regularizers {_listed(missing)} need a geometry estimator, but none was given: pass one")
 
-    def distill(self, view: TrainingView, progress: float, generator: torch.Generator) -> Distillation:
+    def distill(
+        self, view: TrainingView, progress: float, generator: torch.Generator, independent_draws: int | None = None
+    ) -> Distillation:
         """The distillation of a rendered view.
 
         Args:
             view: the rendered images with their modality, condition and geometry.
             progress: fraction of the stage that is done, in [0, 1].
             generator: source of timestep and noise.
+            independent_draws: see `Distiller.forward`; for measurements of the variance.
         """
-        distiller = self.distillers[view.modality]
-        return distiller(view.image, view.geometry, view.condition, progress=progress, generator=generator)
+        return self.distillers[view.modality](
+            view.image,
+            view.geometry,
+            view.condition,
+            progress=progress,
+            generator=generator,
+            independent_draws=independent_draws,
+        )
 
     def reuse(self, step: ReusableStep) -> Float[Tensor, ""]:
         """The loss of the step's views as the scene renders them now, with the predicted x0 of the step.

@@ -20,9 +20,9 @@ from steindreamer.representations import Cameras, Ensemble, RenderOutput, Repres
 from steindreamer.representations.background import Environment, composite
 
 from .modalities import conditioned_as, draw_modality, modality_image
+from .scene_buffers import snapshot_buffers
 from .shading import shade
 from .stage_config import StageConfig
-from .train_state import snapshot_buffers
 from .views import ViewsConfig, sample_views
 
 
@@ -95,7 +95,11 @@ class ViewRenderer:
         render = self._rendering(cameras, background_of(modality, background), modality, progress, generator)
         output, image, behind = render()
         geometry = GeometryBuffers(
-            output.opacity.detach(), output.depth.detach(), output.normal.detach(), cameras.camera_to_world
+            output.opacity.detach(),
+            output.depth.detach(),
+            output.normal.detach(),
+            cameras.camera_to_world,
+            cameras.intrinsics,
         )
         known_as = conditioned_as(modality, config)
         conditions = condition(self.prior, self.embedding, cameras, behind, known_as)

@@ -27,14 +27,16 @@ from steindreamer.representations.background import Environment, EnvironmentConf
 from ..errors import SettingsError, UserError
 from ..foreign_code import culprit
 from .average import ParameterAverage
+from .draw_count import MEASURED_DRAWS, DrawCount, StepMeasurement
 from .modalities import check_modalities
 from .objective import Objective, ReusableStep, total_loss
 from .oom_retry import retry_with_smaller_micro_batch
 from .optimizers import check_still_optimized, optimizer_groups, set_learning_rates
 from .render_step import TrainingView, ViewRenderer
+from .scene_buffers import snapshot_buffers
 from .shared_step import check_equal, statistics_summed, sum_gradients
 from .stage_config import StageConfig
-from .train_state import TrainState, not_finite_step, snapshot_buffers
+from .train_state import TrainState, not_finite_step
 from .views import ViewsConfig
 
 Result = TypeVar("Result")
@@ -123,9 +125,19 @@ class Stage:
         self.rates = config.rates_schedule
         self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
         learned = nn.ModuleDict(self.distillers)
+        self.draw_counts = {
+            modality: DrawCount(each, config) for modality, each in self.distillers.items() if each.chooses_draws
+        }
         average = ParameterAverage(representation, config.ema) if config.ema else None
         self.state = TrainState(
-            representation, learned, self.optimizer, generator, environment, average, steps=config.steps
+            representation,
+            learned,
+            self.optimizer,
+            generator,
+            environment,
+            average,
+            self.draw_counts,
+            steps=config.steps,
         )
 
     @property
@@ -195,7 +207,7 @@ class Stage:
             average.update(self.done)
             if self.done == self.config.steps:
                 average.apply()
-        return replace(info, notes=tuple(notes))
+        return replace(info, notes=(*notes, *info.notes))
 
     def _retried(self, attempt: Callable[[], Result]) -> tuple[Result, list[str]]:
         """The result of the first attempt that fits into memory, and a line about each failed one.
@@ -245,15 +257,24 @@ class Stage:
         """
         config, progress = self.config, self.progress
         set_learning_rates(self.optimizer, self.representation, progress, self.rates.value_at(progress))
+        measurement = StepMeasurement(self.prior.device) if self.draw_counts else None
         view = self.renderer(config.views, progress, self.generator)
-        distillation = self.objective.distill(view, progress, self.generator)
+        count = self.draw_counts.get(view.modality)
+        if count is None or not count.is_due(self.done):
+            measurement = None
+        distillation = self.objective.distill(view, progress, self.generator, MEASURED_DRAWS if measurement else None)
+        if measurement:
+            measurement.distilled(self.distillers[view.modality], view, distillation, self.representation)
         regularizers = self.objective.regularize(view.output, view.cameras, progress)
         loss = total_loss(distillation, regularizers)
 
         self._differentiate(loss)
+        measured = measurement.differentiated(self.representation) if measurement else None
         self.state.done += 1
         values = {name: float(term.value.detach()) for name, term in regularizers.items()}
         values.update(distillation.diagnostics)
+        if count is not None or len(distillation.observations) > 1:
+            values["draws"] = float(len(distillation.observations))
         distilled = float(distillation.loss.detach()) * self.ranks.count
         values = self.ranks.means({**values, "loss": distilled})
         distilled = values.pop("loss")
@@ -269,7 +290,9 @@ class Stage:
         # The gradient is done, so the coefficients may now learn from this step, with the same parameters.
         distiller = self.distillers[view.modality]
         distiller.update(distillation, self.renderer.gram(view) if distiller.needs_gram else None)
-        info = StepInfo(self.total, self.name, distilled, values, modality=view.modality)
+        chosen = count.add(measured) if count and measured else ""
+        notes = (chosen,) if chosen else ()
+        info = StepInfo(self.total, self.name, distilled, values, notes=notes, modality=view.modality)
         return info, ReusableStep.of(view, distillation, progress)
 
     def _skip(self, quantity: str, values: dict[str, float], modality: str) -> StepInfo:
@@ -340,7 +363,7 @@ class Stage:
             fork.set_state(self.generator.get_state())
             found = self.probe({"own": distiller}, self.config.probe_tuples, fork, view.modality)
             for name, variance in found.items():
-                for moment in ("within", "between", "signal", "cosine"):
+                for moment in ("noise", "level", "camera", "signal", "cosine"):
                     values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 

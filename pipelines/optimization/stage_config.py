@@ -75,8 +75,8 @@ class StageConfig:
     probe_every: Annotated[int, Interval(ge=0, le=MAX_STEPS)] = 20
     """Steps between measurements of the gradient's variance; 0: never."""
     probe_tuples: Annotated[int, Interval(ge=0, le=100_000)] = 0
-    """Draws of timestep, camera and noise (an even number) per measurement, for the total variance of the gradient with
-    respect to the scene's parameters; 0: only the variance over the noise for the step's own images."""
+    """Draws of timestep, camera and noise (a multiple of 4) per measurement, for the total variance of the gradient
+    with respect to the scene's parameters; 0: only the variance over the noise for the step's own images."""
 
     @property
     def needs_estimator(self) -> bool:
@@ -103,8 +103,8 @@ class StageConfig:
                 "normals_as_color applies to normal maps, but `modalities` has none; set modalities={normal: 1}, or "
                 "normals_as_color=false"
             )
-        if self.probe_tuples % 2 or self.probe_tuples == 2:
-            raise ValueError(f"probe_tuples is {self.probe_tuples}; 0 and even numbers from 4 are accepted")
+        if self.probe_tuples % 4 or self.probe_tuples == 4:
+            raise ValueError(f"probe_tuples is {self.probe_tuples}; 0 and multiples of 4 from 8 are accepted")
         for name, weight in self.regularizers.items():
             parse_schedule(weight, f"regularizers.{name}")
         _ = self.rates_schedule  # checks it

@@ -13,8 +13,10 @@ from steindreamer.representations.background import Environment
 
 from ..errors import DamagedCheckpoint
 from .average import ParameterAverage
+from .draw_count import DrawCount
 from .optimizers import load_optimizer_tensors, optimizer_tensors
 from .out_of_memory import is_out_of_memory
+from .scene_buffers import snapshot_buffers
 
 LARGEST_GRADIENT = 1e18
 """Largest gradient that counts as finite: Adam squares gradients, and single precision overflows at 3e38."""
@@ -31,6 +33,7 @@ class TrainState:
         generator: torch.Generator,
         environment: Environment | None = None,
         average: ParameterAverage | None = None,
+        draw_counts: Mapping[str, DrawCount] | None = None,
         *,
         steps: int,
     ) -> None:
@@ -42,6 +45,7 @@ class TrainState:
             optimizer: has one parameter per group, with a `name`.
             generator: the source of all random numbers of a step.
             average: the average of the representation's parameters; None if there is none.
+            draw_counts: choose the number of draws of distillers, by modality.
             steps: length of the stage.
         """
         self.representation = representation
@@ -50,6 +54,7 @@ class TrainState:
         self.generator = generator
         self.environment = environment
         self.average = average
+        self.draw_counts = draw_counts or {}
         self.steps = steps
         self.done = 0
         """Number of steps of this stage that have been taken, including skipped ones."""
@@ -67,6 +72,7 @@ class TrainState:
             out |= {f"environment.{k}": v for k, v in self.environment.state_dict().items()}
         if self.average is not None:
             out |= {f"average.{k}": v for k, v in self.average.tensors().items()}
+        out |= {f"draws.{k}": v.tensor() for k, v in self.draw_counts.items()}
         out |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
         out["generator"] = self.generator.get_state()
         out["counters"] = torch.tensor([self.done, self.skipped, self.consecutive_skips])
@@ -85,6 +91,8 @@ class TrainState:
                 self.environment.load_state_dict(under("environment."))
             if self.average is not None:
                 self.average.load_tensors(under("average."))
+            for name, count in self.draw_counts.items():
+                count.load(tensors[f"draws.{name}"])
             load_optimizer_tensors(self.optimizer, under("optimizer."))
             self._load_counters(tensors["counters"])
             self.generator.set_state(tensors["generator"])
@@ -133,19 +141,6 @@ class TrainState:
         if not (0 <= consecutive <= done <= self.steps and 0 <= consecutive <= skipped):
             raise ValueError(f"the counters are {done}, {skipped}, {consecutive} of {self.steps} steps")
         self.done, self.skipped, self.consecutive_skips = done, skipped, consecutive
-
-
-def snapshot_buffers(module: nn.Module) -> Callable[[], None]:
-    """Save the values of a module's buffers; the returned function restores them. Their shapes must not change in
-    between.
-    """
-    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
-
-    def restore() -> None:
-        for name, buffer in module.named_buffers():
-            buffer.copy_(kept[name])
-
-    return restore
 
 
 def not_finite_step(losses: Mapping[str, float], representation: Representation) -> str:

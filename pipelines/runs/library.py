@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..config.run_config import DEFAULT_PRESET, load_config
+from ..progress import progress_shown
 from .folder import choose_folder
 from .result import Result
 from .runner import generate
@@ -22,6 +24,7 @@ def text_to_3d(
     preset: str | Path | None = DEFAULT_PRESET,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    progress: bool = False,
     **settings: Any,
 ) -> Result:
     """Distill a prompt into a 3D scene and export it as a textured mesh, as `python pipelines/run.py` does.
@@ -35,6 +38,7 @@ def text_to_3d(
         preset: Base settings: the name of a shipped preset, a YAML file, or None for the defaults of all settings.
         overrides: Single settings, each `"section.key=value"` as on the command line.
         overwrite: Replace an earlier run in `out`.
+        progress: Show a progress bar per stage in a terminal or a notebook, and lines elsewhere.
         **settings: Top-level settings and whole sections: `seed=3`, `stages={"coarse": {"steps": 400}}`.
 
     Raises:
@@ -67,4 +71,5 @@ def text_to_3d(
         **settings,
     )
     folder = choose_folder(config.prompt, None if out is None else Path(out), existing=overwrite)
-    return generate(config, folder, overwrite=overwrite)
+    with progress_shown() if progress else nullcontext():
+        return generate(config, folder, overwrite=overwrite)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..files import append_text, read_regular, write_atomically
 from ..optimization.stage import StepInfo
+from ..progress import Progress
 from .time_left import ExpectedStage, TimeLeft
 
 logger = logging.getLogger(__name__)
@@ -77,16 +78,21 @@ class TrainingLog:
         line["seconds_per_step"] = round(seconds, 4)
         self._pending = []
         append_text(self.path, json.dumps(line) + "\n")
-        logger.info(self._progress(line["stage"], line["step"]))
+        progress = self._progress(line["stage"], line["step"])
+        width = len(str(progress.steps))
+        logger.info(
+            f"{progress.stage}: step {progress.step:>{width}} of {progress.steps}  {progress.left:>5} left",
+            extra={"progress": progress},
+        )
         logger.debug(_details(line, seconds))
 
-    def _progress(self, stage: str, step: int) -> str:
-        """The line of a step, counted over all stages: the step within its stage, and the time left of the run."""
+    def _progress(self, stage: str, step: int) -> Progress:
+        """The progress after a step, which is counted over all stages."""
         place = list(self._stages).index(stage)
         before = sum(each.steps for each in list(self._stages.values())[:place])
         steps = self._stages[stage].steps
-        text = f"stage {place + 1} of {len(self._stages)}, {stage}: step {step - before:>{len(str(steps))}} of {steps}"
-        return text + f"  {_duration(self._left.after(step)):>5} left"
+        name = f"stage {place + 1} of {len(self._stages)}, {stage}"
+        return Progress(name, step - before, steps, _duration(self._left.after(step)))
 
 
 def _details(line: Mapping[str, Any], seconds: float) -> str:

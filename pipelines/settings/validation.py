@@ -171,13 +171,19 @@ def _section(kind: type, known: Sequence[str], given: Any) -> Any:
 
 
 def _alternatives(union: Mapping[str, Any]) -> str:
-    return (
-        f"; {' or '.join(_KINDS.get(str(choice['type']), 'another type') for choice in union['choices'])} is accepted"
-    )
+    return f"; {' or '.join(map(_alternative, union['choices']))} is accepted"
+
+
+def _alternative(choice: Mapping[str, Any]) -> str:
+    """One member of a union in words: "a whole number, 1 to 64", "auto", "a section"."""
+    if choice["type"] == "literal":
+        return " or ".join(map(str, choice["expected"]))
+    limits = {key: choice[key] for key in LIMITS if key in choice}
+    return _KINDS.get(str(choice["type"]), "another type") + (f", {accepted(limits)}," if limits else "")
 
 
 _KINDS: Mapping[str, str] = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "literal": "a word",
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
     "list": "a list", "dict": "a section", "dataclass": "a section", "definition-ref": "a section",
 }  # fmt: skip
 

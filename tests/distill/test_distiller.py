@@ -65,7 +65,7 @@ def test_backward_leaves_exactly_the_stated_gradient(
     out = step(distiller, image, geometry, seeded())
     (arrived,) = torch.autograd.grad(out.loss, image)
     assert torch.equal(arrived, 2 * out.gradient)  # encode is 2 * image - 1
-    sigma = prior.schedule.at(out.timestep)[1]
+    sigma = prior.schedule.at(out.observations[0].timestep)[1]
     assert torch.equal(out.gradient, sigma**2 * out.residual / 2)
     expected = 0.5 * (sigma**2 * out.residual).square().sum() / 2
     torch.testing.assert_close(out.loss.detach(), expected)
@@ -84,7 +84,7 @@ def test_reuse_is_the_step_itself_at_its_image_and_vanishes_at_the_predicted_one
     (arrived,) = torch.autograd.grad(again.loss, image)
     assert torch.equal(arrived, 2 * first.gradient)
 
-    alpha, sigma = prior.schedule.at(first.timestep)
+    alpha, sigma = prior.schedule.at(first.observations[0].timestep)
     target = first.clean - sigma / alpha * first.residual
     away = 0.1 * torch.randn(image.shape, generator=seeded(1))
     other = prior.decode(target + away).requires_grad_()
@@ -118,9 +118,9 @@ def test_a_noise_source_is_used_and_saved(prior: TwoModes, geometry: GeometryBuf
     source = Pattern(torch.randn(1, *image.shape[1:], generator=seeded(8)))
     distiller, generator = sds_with(prior, source), seeded()
     out = step(distiller, image, geometry, generator)
-    assert torch.equal(out.observation.terms[0], -source.pattern.expand(image.shape))
+    assert torch.equal(out.observations[0].terms[0], -source.pattern.expand(image.shape))
     ((clean, timestep, *others),) = source.seen
-    assert torch.equal(clean, out.clean) and torch.equal(timestep, out.timestep)
+    assert torch.equal(clean, out.clean) and torch.equal(timestep, out.observations[0].timestep)
     assert others[0] is geometry and others[1] is generator
     assert torch.equal(distiller.state_dict()["noise.pattern"], source.pattern)
     probe_noise_variance(distiller, image.detach(), geometry, None, progress=0.3, generator=seeded())
@@ -131,7 +131,7 @@ def test_given_noise_takes_precedence(prior: TwoModes, geometry: GeometryBuffers
     source = Pattern(torch.ones(1, 3, 1, 1))
     given = torch.randn(image.shape, generator=seeded(8))
     out = sds_with(prior, source)(image, geometry, None, progress=0.3, generator=seeded(), noise=given)
-    assert torch.equal(out.observation.terms[0], -given) and not source.seen
+    assert torch.equal(out.observations[0].terms[0], -given) and not source.seen
     with pytest.raises(ValueError, match=r"the given noise must hold floating-point numbers of shape .* got float32"):
         sds_with(prior, source)(image, geometry, None, progress=0.3, generator=seeded(), noise=given[..., :4])
 
@@ -204,7 +204,9 @@ def test_sds_is_the_prediction_minus_the_noise_to_the_bit(
     prior: TwoModes, geometry: GeometryBuffers, image: Tensor
 ) -> None:
     sds = step(SDSConfig().build(prior), image, geometry, seeded())
-    sample = prior.schedule.add_noise(prior.encode(image.detach()), -sds.observation.terms[0], sds.timestep)
+    sample = prior.schedule.add_noise(
+        prior.encode(image.detach()), -sds.observations[0].terms[0], sds.observations[0].timestep
+    )
     plain = guided_noise(*noise_pair(prior, sample, None), scale=7.5) - sample.noise
     assert torch.equal(sds.residual, plain)
     first = step(SSDConfig(control_variates=ControlVariateConfig(["noise"])).build(prior), image, geometry, seeded())
@@ -222,7 +224,7 @@ def corrections(config: MethodConfig, estimator: GeometryEstimator) -> Tensor:
     for _ in range(5):
         distiller.update(step(distiller, image, geometry, generator))
     steps = [step(distiller, image, geometry, generator) for _ in range(40)]
-    return torch.cat([each.residual - each.observation.prediction for each in steps])
+    return torch.cat([each.residual - each.observations[0].prediction for each in steps])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -259,7 +261,7 @@ def test_half_precision_images_and_predictions_give_a_float32_residual(
     with torch.autocast("cpu", torch.bfloat16):
         out = step(distiller, image, geometry, seeded())
     assert out.residual.dtype == out.gradient.dtype == out.loss.dtype == torch.float32
-    recombined = out.observation.prediction + (initial * out.observation.terms).sum(0).float()
+    recombined = out.observations[0].prediction + (initial * out.observations[0].terms).sum(0).float()
     torch.testing.assert_close(out.residual, recombined, atol=2e-5, rtol=0)
     (arrived,) = torch.autograd.grad(out.loss, image)
     torch.testing.assert_close(arrived, 2 * out.gradient, rtol=1e-2, atol=1e-6)
@@ -343,7 +345,7 @@ def test_antithetic_pairs_cancel_what_is_odd_in_the_noise(
     prior: TwoModes, geometry: GeometryBuffers, image: Tensor
 ) -> None:
     plain, paired = (SDSConfig(antithetic=antithetic).build(prior) for antithetic in (False, True))
-    assert torch.equal(step(paired, image, geometry, seeded()).observation.terms, torch.zeros(1, 2, 3, 8, 8))
+    assert torch.equal(step(paired, image, geometry, seeded()).observations[0].terms, torch.zeros(1, 2, 3, 8, 8))
     variance = [
         probe_noise_variance(distiller, image, geometry, None, progress=0.0, generator=seeded(2)).within_noise
         for distiller in (plain, paired)

@@ -152,8 +152,10 @@ def test_at_first_only_guidance_is_left(pipeline: str, scene_of: Callable[..., S
     out = scene.step(learn=False)
     scene.generator.manual_seed(3)
     sds = scene.step(distiller=SDSConfig().build(prior), learn=False)
-    assert torch.equal(out.timestep, sds.timestep)
-    noisy = prior.schedule.add_noise(prior.encode(scene.image).detach(), -sds.observation.terms[0], out.timestep)
+    assert torch.equal(out.observations[0].timestep, sds.observations[0].timestep)
+    noisy = prior.schedule.add_noise(
+        prior.encode(scene.image).detach(), -sds.observations[0].terms[0], out.observations[0].timestep
+    )
     positive, negative = noise_pair(prior, noisy, scene.condition)
     torch.testing.assert_close(out.residual, 6.5 * (positive - negative), atol=2e-5, rtol=1e-5)
     assert out.residual.abs().max() > 1e-3
@@ -244,19 +246,19 @@ def test_guidance_does_not_reach_the_lora_denoiser() -> None:
         each.step(distiller=SDSConfig(guidance_scale=scale).build(each.prior), learn=False)
         for each, scale in ((small(), 1.0), (small(), 7.5))
     ]
-    difference = sds[1].observation.prediction - sds[0].observation.prediction
+    difference = sds[1].observations[0].prediction - sds[0].observations[0].prediction
     torch.testing.assert_close(guided.residual - plain.residual, difference)
 
 
 def test_steins_terms_join_and_begin_at_zero() -> None:
     plain, joined = small(), small(control_variates=ControlVariateConfig(["spectral"], bands=3))
     first, second = plain.step(), joined.step()
-    assert first.observation.terms.shape == (0, 2, 3, 8, 8)
+    assert first.observations[0].terms.shape == (0, 2, 3, 8, 8)
     assert torch.equal(first.residual, second.residual)
     assert [second.diagnostics[f"mu/spectral_{band:02d}"] for band in range(3)] == [0, 0, 0]
     out = [joined.step() for _ in range(5)][-1]
     assert all(out.diagnostics[f"mu/spectral_{band:02d}"] != 0 for band in range(3))
-    assert not torch.equal(out.residual, out.observation.prediction)
+    assert not torch.equal(out.residual, out.observations[0].prediction)
     with pytest.raises(ValueError, match="terms must list some of"):
         VSDConfig(control_variates=ControlVariateConfig(["dept"])).build(TrainableTwoModes())
 

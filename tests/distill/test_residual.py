@@ -28,6 +28,7 @@ from steindreamer.distill.control_variates.coefficients import FixedCoefficients
 from steindreamer.distill.control_variates.terms import NoiseTerm
 from steindreamer.distill.methods.asd import ASDConfig
 from steindreamer.distill.methods.bridge import BridgeConfig
+from steindreamer.distill.methods.collaborative import CollaborativeConfig
 from steindreamer.distill.methods.csd import CSDConfig
 from steindreamer.distill.methods.ism import ISMConfig
 from steindreamer.distill.methods.nfsd import NFSDConfig
@@ -92,8 +93,8 @@ def take(config: MethodConfig, *, negative: bool = True, schedule: NoiseSchedule
         same = torch.Generator().manual_seed(9)
         results.append(each(image, make_geometry(BATCH, 4), condition, progress=PROGRESS, generator=same))
     assert torch.equal(results[0].residual, results[1].residual), "as published there are no terms"
-    noise = -results[1].observation.terms[0]
-    return Seen(prior, prior.encode(image), noise, results[0].timestep, results[0].residual, negative)
+    noise = -results[1].observations[0].terms[0]
+    return Seen(prior, prior.encode(image), noise, results[0].observations[0].timestep, results[0].residual, negative)
 
 
 def csd(seen: Seen) -> Tensor:
@@ -148,6 +149,21 @@ def sdi(seen: Seen) -> Tensor:
     return seen.guided(x_t, seen.timestep, S) - (x_t - alpha * seen.clean) / sigma
 
 
+def collaborative(seen: Seen) -> Tensor:
+    """Stein variational gradient descent as a double loop."""
+    x, own = seen.clean.flatten(1), (seen.guided(seen.noisy(seen.timestep), seen.timestep, S) - seen.noise).flatten(1)
+    pairs = [(x[i] - x[j]).square().sum() for i in range(BATCH) for j in range(BATCH) if i != j]
+    h = 2.0 * torch.stack(pairs).median() / math.log(BATCH)
+    sigma = seen.level(seen.timestep)[1].flatten()
+    rows = []
+    for i in range(BATCH):
+        k = [torch.exp(-(x[i] - x[j]).square().sum() / h) for j in range(BATCH)]
+        pull = sum((k[j] * own[j] for j in range(BATCH)), torch.zeros_like(x[i]))
+        away = sum((k[j] * -2 * (x[j] - x[i]) / h for j in range(BATCH)), torch.zeros_like(x[i]))
+        rows.append((pull - 0.5 * sigma[i] * away) / torch.stack(k).sum())
+    return torch.stack(rows).view_as(seen.clean)
+
+
 CASES: dict[str, tuple[MethodConfig, Callable[[Seen], Tensor]]] = {
     "csd": (CSDConfig(S, LEVELS, negative_weight=0.8, final_negative_weight=0.4), csd),
     "nfsd": (NFSDConfig(S, LEVELS, threshold=0.4), nfsd),
@@ -155,6 +171,7 @@ CASES: dict[str, tuple[MethodConfig, Callable[[Seen], Tensor]]] = {
     "asd": (ASDConfig(S, LEVELS, shift=0.25), asd),
     "ism": (ISMConfig(S, LEVELS, interval=0.12, stride=0.3), ism),
     "sdi": (SDIConfig(S, LEVELS, inversion_scale=-2.0, stride=0.3), sdi),
+    "collaborative": (CollaborativeConfig(S, LEVELS, bandwidth=2.0, repulsion=0.5), collaborative),
 }
 SCHEDULES = {"diffusion": NoiseSchedule.scaled_linear(), "flow": NoiseSchedule.rectified_flow()}
 
@@ -171,7 +188,7 @@ def test_residuals_are_their_formulas(name: str, negative: bool, schedule: str) 
 
 
 def test_there_is_a_formula_for_every_method() -> None:
-    assert {*CASES, "sds", "ssd", "vsd"} == {*METHODS}
+    assert {*CASES, "sds", "ssd", "vsd", "cfd"} == {*METHODS}
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,11 @@ def make_geometry(batch: int, size: int = SIZE) -> GeometryBuffers:
     normal = F.normalize(torch.stack([x, y, z]), dim=0) * inside
     pose = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
     pose[2, 3] = 3.0
+    focal, middle = 1.5 * size, 0.5 * size
+    intrinsics = torch.tensor([[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]])
 
     def repeat(image: Tensor) -> Tensor:
         return image.expand(batch, *image.shape).clone()
 
-    return GeometryBuffers(repeat(inside[None]), repeat(((3 - z) * inside)[None]), repeat(normal), repeat(pose))
+    images = repeat(inside[None]), repeat(((3 - z) * inside)[None]), repeat(normal)
+    return GeometryBuffers(*images, repeat(pose), repeat(intrinsics))

@@ -53,6 +53,7 @@ def test_weightings_at_their_closed_forms() -> None:
         "uniform": torch.ones(2),
         "sqrt_alpha_one_minus_alpha_bar": abar.sqrt() * (1 - abar),
         "sigma_over_alpha": ((1 - abar) / abar).sqrt(),
+        "one_over_alpha": abar.rsqrt(),
     }
     assert expected.keys() == WEIGHTINGS.keys()
     for name, value in expected.items():

@@ -285,7 +285,7 @@ def test_a_geometric_baseline_looks_through_the_decoder(
     )
     step = distiller(image, geometry, condition, progress=0.0, generator=generator)
     assert bool(torch.isfinite(step.gradient).all())
-    assert step.observation.terms[0].abs().max() > 0
+    assert step.observations[0].terms[0].abs().max() > 0
 
 
 @pytest.mark.parametrize(

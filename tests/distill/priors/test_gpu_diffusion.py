@@ -131,9 +131,9 @@ def test_the_autoencoder_stays_in_float32(folder: Path, device: torch.device, im
 
 
 def on(device: torch.device, geometry: GeometryBuffers) -> GeometryBuffers:
-    return GeometryBuffers(
-        *(each.to(device) for each in (geometry.opacity, geometry.depth, geometry.normal, geometry.camera_to_world))
-    )
+    images = geometry.opacity, geometry.depth, geometry.normal
+    cameras = geometry.camera_to_world, geometry.intrinsics
+    return GeometryBuffers(*(each.to(device) for each in (*images, *cameras) if each is not None))
 
 
 def test_the_depth_term_stays_in_float32(

@@ -63,26 +63,51 @@ def test_sds_of_a_gaussian_prior_is_known_in_closed_form(gaussian: MixturePrior)
     alpha, sigma = (float(value) for value in gaussian.schedule.at(torch.tensor([500])))
     variance = alpha**2 * DEVIATION**2 + sigma**2
     pixels, weight = 3 * SIZE**2, sigma**2
-    within = pixels * (weight * (sigma**2 / variance - 1)) ** 2
-    assert found.image.within == pytest.approx(within, rel=0.02)
+    noise = pixels * (weight * (sigma**2 / variance - 1)) ** 2
+    assert found.image.noise == pytest.approx(noise, rel=0.02)
     # J^T sums a channel's pixels, times the derivative of the encoded pixel, 2 * lamp.
     jacobian = float((2 * SHADES).square().mean()) * SIZE**2
-    within = 3 * jacobian * (weight * (sigma**2 / variance - 1)) ** 2
-    assert found.parameters.within == pytest.approx(within, abs=4 * found.parameters.within_error)
+    noise = 3 * jacobian * (weight * (sigma**2 / variance - 1)) ** 2
+    assert found.parameters.noise == pytest.approx(noise, abs=4 * found.parameters.noise_error)
+    assert abs(found.parameters.level) < 4 * found.parameters.level_error, "there is one level"
     pull = torch.stack([2 * lamp * torch.tensor([0.4, 0.5, 0.7]) - 1 - MEAN for lamp in SHADES])
     means = weight * sigma * alpha / variance * pull * 2 * SHADES[:, None] * SIZE**2
     between = float((means - means.mean(0)).square().sum(1).mean())
-    assert found.parameters.between == pytest.approx(between, rel=0.05)
+    assert found.parameters.camera == pytest.approx(between, rel=0.05)
     assert found.parameters.signal == pytest.approx(float(means.mean(0).square().sum()), rel=0.1)
     assert found.parameters.noise_to_signal == pytest.approx(
-        (within + between) / float(means.mean(0).square().sum()), rel=0.15
+        (noise + between) / float(means.mean(0).square().sum()), rel=0.15
     )
+
+
+def test_the_variance_over_the_level_and_that_of_several_draws(gaussian: MixturePrior) -> None:
+    """Antithetic pairs leave the mean over the noise, which is known in closed form at every level and lamp."""
+    levels = TimestepConfig(0.2, 0.8, 0.8)
+    sds = SDSConfig(guidance_scale=1.0, timesteps=levels)
+    pairs = replace(sds, antithetic=True)
+    found = measure(gaussian, tuples=120, sds=sds, pairs=pairs, four=replace(pairs, draws=4))
+    alpha, sigma = (each.flatten() for each in gaussian.schedule.at(torch.arange(200, 800)))
+    strength = sigma**3 * alpha / (alpha**2 * DEVIATION**2 + sigma**2)
+    pull = torch.stack([2 * lamp * torch.tensor([0.4, 0.5, 0.7]) - 1 - MEAN for lamp in SHADES])
+    means = strength[:, None, None] * pull * 2 * SHADES[:, None] * SIZE**2  # [level, lamp, color]
+    level = float((means - means.mean(0)).square().sum(2).mean())
+    by_lamp = means.mean(0)
+    camera = float((by_lamp - by_lamp.mean(0)).square().sum(1).mean())
+    for name, draws in (("pairs", 1), ("four", 4)):
+        moments = found[name].parameters
+        assert moments.camera == pytest.approx(camera, abs=4 * moments.camera_error)
+        assert moments.level < 1.5 * level / draws and found[name].calls == 2 * draws and found[name].draws == draws
+    own = found["pairs"].parameters
+    assert own.level == pytest.approx(level, abs=4 * own.level_error) and own.level_error < 0.35 * level
+    assert found["four"].parameters.level < 0.1 * level, "draws in strata of a smooth function"
+    cost = found["four"].cost
+    assert cost.within == 4 * found["four"].parameters.within_view and cost.view_seconds > 0
 
 
 def test_antithetic_noise_leaves_no_variance_over_the_noise_of_a_linear_residual(gaussian: MixturePrior) -> None:
     sds = SDSConfig(guidance_scale=7.5, timesteps=LEVEL)
     found = measure(gaussian, tuples=60, sds=sds, pairs=replace(sds, antithetic=True))
-    assert found["pairs"].parameters.within < 1e-8 * found["sds"].parameters.within
+    assert found["pairs"].parameters.noise < 1e-8 * found["sds"].parameters.noise
     assert (found["sds"].calls, found["pairs"].calls) == (2, 4)
     assert found["pairs"].parameters.cosine == pytest.approx(1.0, abs=0.05)
 
@@ -91,7 +116,7 @@ def test_the_same_draws_for_every_method() -> None:
     """A learned control variate that has learned nothing yet is SDS, gradient by gradient."""
     sds, ssd = SDSConfig(guidance_scale=1.0), SSDConfig(guidance_scale=1.0)
     found = measure(TwoModes(), tuples=40, ssd=ssd, sds=sds)
-    assert found["ssd"].parameters.within == pytest.approx(found["sds"].parameters.within, rel=1e-4)
+    assert found["ssd"].parameters.noise == pytest.approx(found["sds"].parameters.noise, rel=1e-4)
     assert found["ssd"].parameters.bias == pytest.approx(0.0, abs=1e-6)
 
 
@@ -123,8 +148,8 @@ def test_probing_is_repeatable_and_changes_no_state(method: str) -> None:
 
 
 def test_bad_requests_are_refused() -> None:
-    for tuples in (0, 2, 7):
-        with pytest.raises(ValueError, match="even number of tuples"):
+    for tuples in (0, 4, 10):
+        with pytest.raises(ValueError, match="multiple of 4 tuples"):
             measure(TwoModes(), tuples=tuples, sds=SDSConfig())
     with pytest.raises(ValueError, match="needs 'sds' as the reference"):
         measure(TwoModes(), ssd=SSDConfig())
@@ -166,7 +191,7 @@ def test_moments_that_nobody_can_know_are_nan() -> None:
     prior = TwoModes()
     still = Still(prior)
     found = probe_variance(
-        {"sds": SDSConfig().build(prior)}, still.draw, [still.color], tuples=4, progress=0.0,
+        {"sds": SDSConfig().build(prior)}, still.draw, [still.color], tuples=8, progress=0.0,
         generator=torch.Generator().manual_seed(0),
     )["sds"]  # fmt: skip
     assert found.parameters.total == 0 and math.isnan(found.parameters.noise_to_signal)

@@ -48,7 +48,7 @@ SETTINGS = [
 ]  # fmt: skip
 TINY = [
     "--prior", "world", "--score", "psnr", "--prompts", "a red mug", "--seeds", "0", "--settings", *SETTINGS,
-    "--measurements", "2", "--tuples", "4", "--views", "2", "--size", "16", "--jobs", "0",
+    "--measurements", "2", "--tuples", "8", "--views", "2", "--size", "16", "--jobs", "0",
 ]  # fmt: skip
 METHODS = ["--methods", "sds", "pairs=sds:method.antithetic=true"]
 
@@ -78,7 +78,7 @@ def test_a_comparison_spends_equal_calls_and_measures_all_the_way(finished: Path
     measured = rows(finished / "measurements.csv")
     assert [row["fraction"] for row in measured if row["method"] == "sds"] == ["0.0", "0.5", "1.0"]
     start = [row for row in measured if row["step"] == "0"]
-    assert len({row["sds_within"] for row in start}) == 1 and len({row["psnr"] for row in start}) == 1
+    assert len({row["sds_noise"] for row in start}) == 1 and len({row["psnr"] for row in start}) == 1
     sds = [row for row in measured if row["method"] == "sds"]
     assert all(row["own_total"] == row["sds_total"] and float(row["own_total"]) > 0 for row in sds)
     assert all(float(row["chamfer"]) > 0 and 0 < float(row["normal_error"]) < 180 for row in measured)
@@ -152,7 +152,7 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
         "sds",
         "ssd:method.control_variates.bands=4",
         "--tuples",
-        "6",
+        "8",
         "--learn",
         "2",
         "--json",
@@ -160,12 +160,18 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
     ]
     assert probe([str(run), *call]) == 0
     text = capsys.readouterr().out
-    assert "after 2 steps" in text and "within noise" in text and "ssd-bands-4" in text and "0.88-1.00" in text
+    assert (
+        "after 2 steps" in text
+        and "level" in text
+        and "draws that pay" in text
+        and "ssd-bands-4" in text
+        and "0.88-1.00" in text
+    )
     plain = json.loads(found.read_text())
     assert list(plain["methods"]) == ["sds", "ssd-bands-4"]
     # Guidance is the run's, so that one call is enough; the run itself pairs its noises, plain SDS does not.
     assert plain["methods"]["sds"]["calls"] == 1 and plain["methods"]["ssd-bands-4"]["calls"] == 1
-    own = probe_run(run, tuples=4).variances
+    own = probe_run(run, tuples=8).variances
     assert list(own) == ["sds", "own"] and own["own"].calls == 2
     assert probe([str(run), "--method", "sds=ssd"]) == 1 and "reserved for plain SDS" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -176,13 +182,13 @@ def test_the_probes_table_charges_a_method_for_its_calls() -> None:
     """A pair that takes away nearly all of the noise's variance, but not what lies between the views."""
 
     def variance(within: float, calls: float) -> EstimatorVariance:
-        moments = Moments(within, 0.0, 3.0, 1.0, 1.0, 0.0)
+        moments = Moments(within, 0.0, 1.0, 0.0, 2.0, 0.0, 1.0, 1.0, 0.0)
         return EstimatorVariance(moments, moments, (1.0,), calls, 0.1)
 
     header, _, pairs = tables({"sds": variance(1.0, 2.0), "pairs": variance(0.1, 4.0)}).splitlines()[:3]
     columns = [part.strip() for part in header.split("  ") if part.strip()]
     found = dict(zip(columns[1:], pairs.split()[1:], strict=True))
-    assert float(found["within/SDS per call"]) == pytest.approx(0.2)
+    assert float(found["noise/SDS per call"]) == pytest.approx(0.2)
     assert float(found["total/SDS per call"]) == pytest.approx(1.55)
 
 
@@ -191,7 +197,7 @@ def test_a_probe_leaves_the_stage_as_it_was() -> None:
     stage.step()
     before = {name: tensor.clone() for name, tensor in stage.tensors().items()}
     assert any("densifier" in name for name in before), "which counts what is drawn and differentiated"
-    stage.probe({"own": stage.distiller}, 4, torch.Generator().manual_seed(0))
+    stage.probe({"own": stage.distiller}, 8, torch.Generator().manual_seed(0))
     after = stage.tensors()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
@@ -267,7 +273,7 @@ def test_a_smaller_score_may_be_better_and_ratios_count_calls() -> None:
     assert results.calls_to(results.of("b")[0], 0.6) == pytest.approx(10.0)
     assert results.over_training("a", relative("total")).mean == pytest.approx(0.25)
     assert results.over_training("a", relative("total", per_call=True)).mean == pytest.approx(0.5)
-    assert math.isnan(moment("within")(records[0].measurements[0]))
+    assert math.isnan(moment("noise")(records[0].measurements[0]))
 
 
 @pytest.mark.parametrize(
@@ -333,7 +339,7 @@ def test_what_is_no_json_is_no_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--tuples", "3"], "even numbers"),
+        (["--tuples", "3"], "multiples of 4"),
         (["--tuples", "1000000000"], "0 to 100000"),
         (["--views", "0"], "1 to 1024"),
         (["--seeds", "0", "99999999999999999999999"], "--seeds holds 99999999999999999999999"),
@@ -368,7 +374,7 @@ def test_a_probe_looks_first_where_its_results_shall_go(
         assert probe([run, "--json", str(place)]) == 2
         captured = capsys.readouterr().err
         assert str(place) in captured and len(captured.splitlines()) == 1
-    for wrong in (["--seed", "-1"], ["--seed", "99999999999999999999999"], ["--tuples", "5"], ["--learn", "-1"]):
+    for wrong in (["--seed", "-1"], ["--seed", "99999999999999999999999"], ["--tuples", "6"], ["--learn", "-1"]):
         assert probe([run, *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -391,7 +397,7 @@ def test_a_probe_tells_what_it_passed_over(finished: Path, tmp_path: Path, capsy
     shutil.copytree(finished / "runs" / "sds--a-red-mug--0", run)
     newest = max((run / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(b"damaged")
-    assert probe([str(run), "--method", "sds", "--tuples", "4"]) == 0, capsys.readouterr().err
+    assert probe([str(run), "--method", "sds", "--tuples", "8"]) == 0, capsys.readouterr().err
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("skipped: checkpoint") and newest.stem in lines[0] and "after 2 steps" in lines[1]
     for path in (run / "checkpoints").glob("*.safetensors"):

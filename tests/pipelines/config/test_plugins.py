@@ -60,7 +60,7 @@ def test_everything_of_an_outsiders_is_compared_and_probed(tmp_path: Path, capsy
     with (tmp_path / "compared" / "runs.csv").open() as table:
         assert [row["method"] for row in csv.DictReader(table)] == ["calm"]
     finished = tmp_path / "compared" / "runs" / "calm--a-red-mug--0"
-    assert probe([*plugin, str(finished), "--method", "calm", "--tuples", "4", "--learn", "0"]) == 0
+    assert probe([*plugin, str(finished), "--method", "calm", "--tuples", "8", "--learn", "0"]) == 0
     assert "calm" in capsys.readouterr().out
     assert probe([str(finished)]) == 2 and f"add --plugin {file}\n" in capsys.readouterr().err
 

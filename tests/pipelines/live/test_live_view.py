@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import socket
 import threading
 import time
@@ -169,6 +170,60 @@ def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCa
     for command, wish in (("export", Wish.EXPORT), ("stop", Wish.STOP)):
         put((command, 0.0))
         assert view(stage) is wish
+
+
+def test_the_largest_timestep_applies_from_the_next_step_on(view: LiveView, caplog: pytest.LogCaptureFixture) -> None:
+    stage = Pipeline(config()).first()
+    assert view(stage) is None
+    assert view._timestep.value == stage.distiller.timesteps.maximum_at(0.0)
+    for value in (0.3, float("nan"), 2.0, "text", 0.0):
+        view._commands.put(("timestep", value))  # pyright: ignore
+    assert view(stage) is None
+    times = stage.distiller.draw_timestep(torch.zeros(500, 1, 1, 1), 0.0, torch.Generator().manual_seed(0))
+    assert 200 < int(times.timestep.max()) < 300
+    assert [line.split(" in the view")[0] for line in caplog.messages if "timestep" in line] == [
+        "step 0: largest timestep 0.98 -> 0.3 of the schedule",
+        "the largest timestep stays 0.3: timesteps need 0 <= minimum < final_maximum <= maximum <= 1, got 0.02, 0.0, "
+        "0.0",
+    ]
+
+
+def test_training_cameras_are_those_of_the_stage(view: LiveView) -> None:
+    stage = Pipeline(config()).first()
+    before = stage.generator.get_state()
+    view(stage)
+    assert view._frustums == []
+    view._cameras.value = True
+    view._commands.put(("cameras", 1.0))
+    view(stage)
+    positions = np.stack([frustum.position for frustum in view._frustums])
+    distance = np.linalg.norm(positions, axis=1)
+    elevation = np.degrees(np.arcsin(positions[:, 1] / distance))
+    low, high = stage.config.views.distance
+    assert (distance > low - 1e-4).all() and (distance < high + 1e-4).all()
+    assert elevation.max() > 45 and elevation.min() < 0, "overhead views too"
+    for frustum in view._frustums:  # the optical axis (z) points at the center
+        w, x, y, z = frustum.wxyz
+        axis = np.array([2 * (x * z + y * w), 2 * (y * z - x * w), 1 - 2 * (x * x + y * y)])
+        assert axis @ -frustum.position / np.linalg.norm(frustum.position) > 0.999
+    assert stage.generator.get_state().equal(before)
+    view._cameras.value = False
+    view._commands.put(("cameras", 0.0))
+    view(stage)
+    assert view._frustums == []
+
+
+def test_a_screenshot_is_the_view_at_full_height(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, browser = Pipeline(config()).first(), Browser(turns=False)
+    files: dict[str, bytes] = {}
+    browser.send_file_download = lambda name, content, **_: files.update({name: content})  # pyright: ignore
+    monkeypatch.setattr(view.server, "get_clients", lambda: {7: browser})
+    monkeypatch.setattr(live_view, "LARGEST_HEIGHT", 64)
+    for client in (7, 8):  # the second has gone
+        view._order_screenshot(SimpleNamespace(client_id=client))  # pyright: ignore
+    view(stage)
+    assert [*files] == ["rgb.png"]
+    assert Image.open(io.BytesIO(files["rgb.png"])).size == (96, 64)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"vsd"}))  # which needs a prior with a LoRA denoiser

@@ -223,17 +223,19 @@ def test_probing_does_not_change_the_run() -> None:
 
 
 def test_the_whole_variance_is_logged_on_demand_and_does_not_change_the_run() -> None:
-    probed, one, _ = _stage("ssd", probe_every=2, probe_tuples=4)
+    probed, one, _ = _stage("ssd", probe_every=2, probe_tuples=8)
     plain, other, _ = _stage("ssd", probe_every=0)
     infos = [probed.step() for _ in range(8)]
     for _ in range(8):
         plain.step()
     assert torch.equal(one.color, other.color)
     values = infos[3].values
-    assert {f"probe/{name}/{moment}" for name in ("own", "sds") for moment in ("within", "between")} <= set(values)
+    assert {f"probe/{name}/{moment}" for name in ("own", "sds") for moment in ("noise", "level", "camera")} <= set(
+        values
+    )
     assert values["probe/sds/within"] > 0
-    with pytest.raises(ValueError, match="probe_tuples is 3"):
-        StageConfig(probe_tuples=3)
+    with pytest.raises(ValueError, match="probe_tuples is 6; 0 and multiples of 4"):
+        StageConfig(probe_tuples=6)
 
 
 def test_regularizers_are_weighed_and_checked() -> None:
@@ -255,7 +257,7 @@ def test_the_loss_is_in_the_unit_of_the_papers(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(stage.objective, "distill", kept)
     info = stage.step()
     (distillation,) = seen
-    weighted = distillation.observation.weight * distillation.residual
+    weighted = distillation.observations[0].weight * distillation.residual
     assert weighted.shape == (stage.config.views.per_step, 3, 16, 16)
     assert info.loss == pytest.approx(0.5 * float(weighted.square().sum((1, 2, 3)).mean()))
     assert info.values["brightness"] == pytest.approx(0.5), "before weighting"

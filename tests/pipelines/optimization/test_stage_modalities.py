@@ -192,7 +192,7 @@ def _new(value: Tensor, before: Tensor) -> bool:
 
 
 def test_the_state_of_two_modalities_continues_bitwise() -> None:
-    settings: dict[str, Any] = {"modalities": {"color": 1, "normal": 2}, "probe_every": 3, "probe_tuples": 4}
+    settings: dict[str, Any] = {"modalities": {"color": 1, "normal": 2}, "probe_every": 3, "probe_tuples": 8}
     (whole, scene), (first, _), (second, resumed) = made(**settings), made(**settings), made(seed=9, **settings)
     infos = [whole.step() for _ in range(9)]
     for _ in range(4):
