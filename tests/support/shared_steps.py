@@ -15,12 +15,12 @@ from steindreamer.pipelines.runs.pipeline import Pipeline
 
 SMALL = [
     "prompt=a red mug", "stages.coarse.steps=4", "stages.coarse.resolution=24", "stages.coarse.warmup_resolution=24",
-    "stages.coarse.views.per_step=4", "stages.coarse.probe_every=2", "stages.coarse.rates=1",
-    "stages.coarse.modalities={color: 1, albedo: 1, normal: 0, depth: 0}",
+    "stages.coarse.views.per_step=2", "stages.coarse.probe_every=2", "stages.coarse.rates=1",
+    "stages.coarse.modalities={color: 1, albedo: 0, normal: 0, depth: 0}",
 ]  # fmt: skip
 SCENES = {
     "gaussians": ["representation={name: gaussians, count: 150, densify: {interval: 2, start: 0}}"],
-    "nerf": ["representation={name: nerf, samples: 24, radiance: {grid: {levels: 2, log2_size: 10}}}"],
+    "nerf": ["representation={name: nerf, samples: 24, radiance: {hash_grid: {levels: 2, log2_size: 10}}}"],
     "dmtet": ["representation={name: dmtet, resolution: 12, color: {grid: {levels: 2, log2_size: 10}}}"],
 }
 CASES = {
@@ -37,14 +37,17 @@ CASES = {
 }  # fmt: skip
 
 
-def main(out: Path, rank: int, count: int, meeting: Path) -> None:
-    """Run every case; rank 0 saves one file of tensors per case in `out`."""
+def main(model: str, out: Path, rank: int, count: int, cases: list[str]) -> None:
+    """Run the cases, those of VSD on a text-to-image model; rank 0 saves one file of tensors per case in `out`."""
     torch.set_num_threads(1)
+    Pipeline._rehearse = lambda self, stage: None  # costs more than the steps
     if count > 1:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
+        dist.init_process_group("gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=count)
     ranks = Ranks(rank, count)
-    for name, settings in CASES.items():
-        stage = Pipeline(load_config("cpu", overrides=[*SMALL, *settings]), ranks).first()
+    for name in cases or CASES:
+        needs_model = "method.name=vsd" in CASES[name]
+        config = load_config("cpu", overrides=[*SMALL, *CASES[name]], prior=model if needs_model else "world")
+        stage = Pipeline(config, ranks).first()
         losses, gradients = list[float](), dict[str, torch.Tensor]()
         for _ in range(4):
             losses.append(stage.step().loss)
@@ -60,4 +63,4 @@ def main(out: Path, rank: int, count: int, meeting: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
