@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .clock import seconds_now
+from steindreamer.clock import seconds_now
+
 from .control_variates.coefficients import Coefficients, Gram, Observation
 from .control_variates.terms import ControlVariate, LearningControlVariate
 from .geometry_buffers import GeometryBuffers
@@ -40,7 +41,7 @@ class Distillation:
     clean: Float[Tensor, "b c h w"]
     """The encoded images, float32, detached."""
     observations: tuple[Observation, ...]
-    """What was drawn and predicted, one entry per draw of timestep and noise: the training data of
+    """Draws of timestep and noise with their predictions, one entry per draw: the training data of
     `Distiller.update`."""
     diagnostics: dict[str, float]
     """Scalars for the log, by name."""

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..clock import seconds_now
+from steindreamer.clock import seconds_now
+
 from ..control_variates.coefficients import FixedCoefficients
 from ..control_variates.terms import NoiseTerm
 from ..distiller import Distillation, Distiller, draw_seed

@@ -220,7 +220,13 @@ class Rehearsal:
         timestep = torch.full((count,), int(_LEVEL * self._prior.schedule.steps), device=self._prior.device)
         generator = torch.Generator().manual_seed(0)
         distillation = stage.distillers[modality](
-            trial.image, trial.geometry, trial.condition, progress=0.0, generator=generator, timestep=timestep
+            trial.image,
+            trial.geometry,
+            trial.condition,
+            progress=0.0,
+            generator=generator,
+            timestep=timestep,
+            independent_draws=1,
         )
         return distillation, trial
 

@@ -9,6 +9,7 @@ seconds of the step's parts, they give the number of draws that is worth its tim
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steindreamer.clock import seconds_now
 from steindreamer.distill import Distillation, Distiller
-from steindreamer.distill.clock import seconds_now
 from steindreamer.distill.priors.base import encode
 from steindreamer.distill.ranks import ALONE
 from steindreamer.distill.variance.draw_cost import DrawCost
@@ -42,7 +43,7 @@ LATER = 0.65
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """What one step with two independent draws per view shows; gradients are those of the scene's parameters."""
+    """Gradients and seconds of one step with two independent draws per view; gradients are those of the parameters."""
 
     within: float
     """Estimate of the variance within the views of a step with one draw."""
@@ -61,17 +62,17 @@ class DrawCount:
     part of the checkpoints; a measurement that is interrupted starts again.
     """
 
-    def __init__(self, distiller: Distiller, config: StageConfig) -> None:
+    def __init__(self, distiller: Distiller, config: StageConfig, fraction: float = 1.0) -> None:
         """Start without a measurement: one draw.
 
         Args:
             distiller: its `draws` are set.
             config: length and resolutions of the stage.
+            fraction: fraction of the stage's steps that use the distiller.
         """
         self.distiller = distiller
         self.reuse = config.reuse
-        full = config.warmup * config.steps if config.warmup_resolution != config.resolution else 0
-        self.starts = sorted({0, -int(-full // 1), int(LATER * config.steps)})
+        self.starts = _starts(config, fraction)
         """Steps of the stage at which a measurement starts."""
         self.completed = 0
         """Number of `starts` that have been dealt with."""
@@ -143,6 +144,15 @@ class StepMeasurement:
         # The gradient is that of all processes, whose views are independent of each other.
         shared = self._ranks.means({"within": self._within, "view": seconds, "draw": self._draw_seconds})
         return MeasuredStep(self._ranks.count * shared["within"], gradient, shared["view"], shared["draw"])
+
+
+def _starts(config: StageConfig, fraction: float) -> list[int]:
+    """Steps of a stage at which measurements start, each after the end of the one before."""
+    changes = config.warmup_resolution != config.resolution
+    full = math.ceil(config.warmup * config.steps) if changes else 0
+    later, length = int(LATER * config.steps), MEASURED_STEPS / fraction
+    starts = [0, full] if full >= length else [full]
+    return [*starts, later] if later - full >= length else starts
 
 
 def _half_squared_difference(

@@ -126,7 +126,9 @@ class Stage:
         self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
         learned = nn.ModuleDict(self.distillers)
         self.draw_counts = {
-            modality: DrawCount(each, config) for modality, each in self.distillers.items() if each.chooses_draws
+            modality: DrawCount(each, config, config.fractions[modality])
+            for modality, each in self.distillers.items()
+            if each.chooses_draws
         }
         average = ParameterAverage(representation, config.ema) if config.ema else None
         self.state = TrainState(

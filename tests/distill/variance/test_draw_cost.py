@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +26,17 @@ def test_the_best_number_of_draws_is_that_of_a_search(ratio: float, seconds: flo
     fine = min((i / 100 for i in range(1, 2000)), key=lambda draws: (1 + ratio / draws) * (seconds + draws))
     assert cost.optimum == pytest.approx(fine, abs=0.01)
     assert cost.best(2) == min((1, 2), key=products.__getitem__)
+
+
+def test_the_table_of_the_manual_is_recomputed() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = text.split("| W / B | u / c | K* | best K | gain |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(rows) == 5
+    for row in rows:
+        ratio, seconds, *expected = (cell.strip() for cell in row.strip("|").split("|"))
+        cost = DrawCost(float(Fraction(ratio)), 1.0, float(seconds), 1.0)
+        best = cost.best(64)
+        assert expected == [f"{cost.optimum:.2f}", str(best), f"{cost.gain(best):.2f}x"]
 
 
 def test_extremes() -> None:

@@ -346,6 +346,7 @@ def test_what_is_no_json_is_no_record(tmp_path: Path) -> None:
         (["--methods", "sdss"], "did you mean"),
         (["--methods", "ssd:method.control_variates.terms=[depth", "sds"], "method.control_variates.terms"),
         (["--methods", "sds:stages.coarse.stepz=1"], "did you mean 'steps'"),
+        (["--methods", "sds", "ssd:method.draws=auto"], "set method.draws to a number"),
         (["--prompts", "a red mug", "a giraffe in space"], "unknown words"),
         (["--repr", "gausians"], "did you mean 'gaussians'"),
         (["--preset", "cpuu"], "did you mean 'cpu'"),

@@ -152,6 +152,9 @@ def test_measurements_start_with_the_stage_at_full_resolution_and_later() -> Non
     count = DrawCount(distiller, config)
     assert count.starts == [0, 31, 65] and math.ceil(0.305 * 100) == 31
     assert DrawCount(distiller, StageConfig(steps=100, resolution=64, warmup_resolution=64)).starts == [0, 65]
+    short = StageConfig(steps=24, resolution=64, warmup_resolution=32, warmup=0.3)
+    assert DrawCount(distiller, short).starts == [8], "measurements that would not end are left out"
+    assert DrawCount(distiller, config, 0.5).starts == [31, 65], "it takes 32 steps"
 
     def add(values: int) -> str:
         return count.add(MeasuredStep(1.0, (torch.ones(values),), 1.0, 1.0))

@@ -24,9 +24,9 @@ WORDS = {
     "bridge": ["negative_prompt=a blue mug", "method.target="],
 }
 SAMPLERS = {
-    "csd": ["method.timesteps.stratified=true", "method.timesteps.importance=true"],
+    "csd": ["method.timesteps.stratified=true", "method.timesteps.importance=true", "method.draws=2"],
     "nfsd": ["method.timesteps.order=dreamtime"],
-    "asd": ["method.control_variates.terms=[spectral]", "method.antithetic=true"],
+    "asd": ["method.control_variates.terms=[spectral]", "method.antithetic=true", "method.draws=auto"],
     "bridge": ["stages.coarse.views.azimuths=antipodal", "stages.coarse.views.per_step=2"],
 }
 

@@ -233,7 +233,7 @@ def test_the_whole_variance_is_logged_on_demand_and_does_not_change_the_run() ->
     assert {f"probe/{name}/{moment}" for name in ("own", "sds") for moment in ("noise", "level", "camera")} <= set(
         values
     )
-    assert values["probe/sds/within"] > 0
+    assert values["probe/sds/noise"] > 0
     with pytest.raises(ValueError, match="probe_tuples is 6; 0 and multiples of 4"):
         StageConfig(probe_tuples=6)
 

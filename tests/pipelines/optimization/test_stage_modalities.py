@@ -203,7 +203,7 @@ def test_the_state_of_two_modalities_continues_bitwise() -> None:
     assert {info.modality for info in infos} == {"color", "normal"}
     for info in infos:
         assert info.values[f"loss/{info.modality}"] == info.loss
-        assert ("probe/own/within" in info.values) == (info.step % 3 == 0)
+        assert ("probe/own/noise" in info.values) == (info.step % 3 == 0)
 
 
 def test_the_probe_measures_one_modality() -> None:
@@ -212,7 +212,7 @@ def test_the_probe_measures_one_modality() -> None:
     assert isinstance(stage.prior, MultiPrior)
     for wanted, expected in ((None, "normal"), ("color", "color")):
         stage.prior.backgrounds.clear()
-        stage.probe({}, 4, torch.Generator().manual_seed(0), wanted)
+        stage.probe({}, 8, torch.Generator().manual_seed(0), wanted)
         assert {name for name, _ in stage.prior.backgrounds} == {expected}
 
 

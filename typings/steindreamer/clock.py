@@ -1,0 +1,1 @@
+../../steindreamer/clock.py
