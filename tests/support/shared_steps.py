@@ -29,8 +29,10 @@ CASES = {
     for method in ("sds", "ssd", "vsd")
 } | {
     "shaded": [*SCENES["gaussians"], "stages.coarse.shading={enabled: true, begin: 0}"],
-    "descent": [*SCENES["gaussians"], "method.coefficients=second_moment"],
+    "descent": [*SCENES["gaussians"], "method.control_variates.coefficients=second_moment"],
     "importance": [*SCENES["gaussians"], "method.timesteps={importance: true, stratified: true}"],
+    "draws": [*SCENES["gaussians"], "method.draws=2"],
+    "chosen_draws": [*SCENES["gaussians"], "method.draws=auto"],
     "reused": [*SCENES["gaussians"], "method.name=sds", "stages.coarse.reuse=2"],
     "background": [*SCENES["gaussians"], "stages.coarse.environment=true"],
     "particles": [*SCENES["gaussians"], "method.name=vsd", "particles=3", "representation.densify.interval=0"],

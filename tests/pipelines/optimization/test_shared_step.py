@@ -19,7 +19,7 @@ from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.errors import SettingsError
 from steindreamer.pipelines.runs.pipeline import Pipeline
 
-GRADIENT, STATE = 1e-5, 0.1
+GRADIENT, STATE = 1e-4, 0.1
 """Relative differences of the first gradients, whose sums are taken in another order, and of the states after four
 steps, since Adam divides small gradients by their own size."""
 
