@@ -225,9 +225,10 @@ class Pipeline:
             self._blank_stage(name, torch.Generator().manual_seed(0)) for name in names[names.index(stage.name) + 1 :]
         )
         rehearsal = Rehearsal(self.prior, self._estimator, stage.config)
-        for each in (stage, *later):
-            is_complete = isinstance(self.config.representation_of(each.name).config, Buildable)
-            rehearsal.stage(each, self.config.methods[each.name], is_complete=is_complete)
+        with self.ranks.alone():  # the other processes do not take part
+            for each in (stage, *later):
+                is_complete = isinstance(self.config.representation_of(each.name).config, Buildable)
+                rehearsal.stage(each, self.config.methods[each.name], is_complete=is_complete)
 
     def _converted(self, scene: Representation, index: int, name: str, context: Conversion) -> Representation:
         """Convert a particle of a finished stage into a scene of the stage called `name`. Raises UserError."""
