@@ -86,7 +86,7 @@ def exit_status(
     except Exception as error:
         if debug:
             raise
-        complain(f"error: {_told(error)}")
+        complain(f"error: {error_line(error)}")
         return USAGE if isinstance(error, SettingsError) else ERROR
     lost = output_lost()
     if lost:
@@ -95,7 +95,8 @@ def exit_status(
     return DONE
 
 
-def _told(error: Exception) -> str:
+def error_line(error: Exception) -> str:
+    """The message of an error on one line. The traceback of an unexpected one is kept in a file, which it names."""
     if isinstance(error, UserError):
         return in_one_line(error)
     if memory := _out_of_memory(error):

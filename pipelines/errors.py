@@ -49,6 +49,10 @@ class Interrupted(Exception):
         self.signal = number
 
 
+class Paused(Interrupted):
+    """A run ended by its watch, not by a signal; the state was saved."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The text " (did you mean ...?)" with the closest known word; empty if none is close."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

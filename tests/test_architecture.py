@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "configs": set(),
     "assets": set(),
 }
-SCRIPTS = [ROOT / "pipelines" / f"{name}.py" for name in ("run", "probe", "compare", "finish", "retexture")]
+SCRIPTS = [ROOT / "pipelines" / f"{name}.py" for name in ("run", "batch", "probe", "compare", "finish", "retexture")]
 """Executed by path, outside the package."""
 SHARED = {path.stem for path in (ROOT / "steindreamer").glob("[!_]*.py")}
 """Modules that all folders may import and that import none of them."""
@@ -41,7 +41,7 @@ ROOT_MODULES = {
     },
     "distill": {"distiller", "residual", "learned_score", "geometry_buffers", "basis"},
     "pipelines": {
-        *("run", "compare", "probe", "finish", "retexture", "command", "console", "foreign_code"),
+        *("run", "batch", "compare", "probe", "finish", "retexture", "command", "console", "foreign_code"),
         *("engines", "errors", "plain_text", "streams", "files", "devices", "priors", "geometry_models"),
     },
 }

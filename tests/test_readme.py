@@ -13,10 +13,12 @@ import torch
 import yaml
 
 from steindreamer.distill import CONTROL_VARIATES, ControlVariateConfig, SSDConfig
+from steindreamer.pipelines.cli.batch import parser as batch_parser
 from steindreamer.pipelines.cli.finish import parser as finish_parser
 from steindreamer.pipelines.cli.finish import read_config
 from steindreamer.pipelines.cli.retexture import parser as retexture_parser
 from steindreamer.pipelines.cli.run import parser
+from steindreamer.pipelines.cli.several import split_words
 from steindreamer.pipelines.config import plugins
 from steindreamer.pipelines.config.run_config import CHOICES, load_config
 from steindreamer.pipelines.engines import ENGINES
@@ -160,7 +162,14 @@ def test_the_docs_list_every_setting_of_a_command(name: str, config: type) -> No
 def test_commands_of_finishing_parse(line: str) -> None:
     options = finish_parser().parse_intermixed_args(shlex.split(line, comments=True))
     assert options.preset in ENGINES
-    read_config(options.overrides)
+    read_config(split_words(options.words)[1])
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^steindreamer batch (.*)$")}))
+def test_commands_of_batches_parse(line: str) -> None:
+    options = batch_parser().parse_intermixed_args(shlex.split(line, comments=True))
+    assert options.prompts.suffix in (".txt", ".csv", ".jsonl")
+    assert load_config(options.preset or "cpu", overrides=options.overrides).active_stages()
 
 
 @pytest.mark.parametrize("line", sorted({line for _, line in matches(r"^steindreamer retexture (.*)$")}))

@@ -11,6 +11,7 @@ from ..streams import put, repair_streams
 
 COMMANDS = {
     "run": "generate a textured mesh from a prompt (the default command)",
+    "batch": "make an asset for every prompt of a file: batch prompts.csv --out DIR",
     "resume": "continue an interrupted run: resume RUN",
     "export": "export a run's asset again with other settings: export RUN export.face_budget=5000",
     "retexture": 'give a mesh file another texture: retexture FILE --prompt "a red mug"',
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(name: str, words: Sequence[str]) -> int:
     prog = f"steindreamer {name}"
+    if name == "batch":
+        from .batch import main as batch
+
+        return batch(words, prog)
     if name == "compare":
         from .compare import main as compare
 

@@ -49,7 +49,7 @@ def follow(config: RunConfig, ranks: Ranks) -> None:
 
     Raises UserError as `generate` does, and if the leader ends early.
     """
-    pipeline = Pipeline(config, ranks)
+    pipeline = Pipeline(config, ranks=ranks)
     try:
         while name := ranks.from_leader(None):
             stage = pipeline.followed(name)

@@ -25,6 +25,10 @@ _OFFSET = 1 << 30
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
+class FolderInUse(UserError):
+    """Another process owns the folder of a run."""
+
+
 class _Busy(Exception):
     """Another process holds the lock."""
 
@@ -41,14 +45,14 @@ def owned(folder: Path) -> Iterator[None]:
     systems without locks, a file with the process ID is used instead, and a line is logged.
 
     Raises:
-        UserError: Another process owns the folder; the message names it.
+        FolderInUse: Another process owns the folder; the message names it.
         OSError: The folder is read-only.
     """
     path = folder / NAME
     try:
         descriptor = _locked(path)
     except _Busy:
-        raise UserError(_busy(folder, _owner(path))) from None
+        raise FolderInUse(_busy(folder, _owner(path))) from None
     except _NoLocks:
         logger.info(f"this file system does not support locks; using the process ID in {path} instead")
         descriptor = _claimed(folder)
@@ -91,12 +95,12 @@ def _claimed(folder: Path) -> int:
         except FileExistsError:
             owner = _owner(path)
             if owner and not _has_ended(owner):
-                raise UserError(f"{_busy(folder, owner)}; if it has ended, remove {path}") from None
+                raise FolderInUse(f"{_busy(folder, owner)}; if it has ended, remove {path}") from None
             path.unlink(missing_ok=True)
             continue
         _sign(descriptor)
         return descriptor
-    raise UserError(_busy(folder, _owner(path)))
+    raise FolderInUse(_busy(folder, _owner(path)))
 
 
 def _opened(path: Path, flags: int) -> int:

@@ -22,6 +22,7 @@ NAME = ".files.json"
 FILES = (
     "metrics.jsonl",
     "summary.json",
+    "audit.json",
     "turntable.webp",
     "report.html",
     WATCHDOG,

@@ -49,11 +49,12 @@ logger = logging.getLogger(__name__)
 class Pipeline:
     """Builds the stages of a configuration. All stages share the prior and the random number generator."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: RunConfig, prior: Prior | None = None, ranks: Ranks = ALONE) -> None:
         """Load the prior. Raises UserError.
 
         Args:
             config: Resolved settings.
+            prior: The prior, if it was built before from equal settings; None: it is loaded.
             ranks: The processes that share the views of each step.
         """
         self.config = config
@@ -63,9 +64,8 @@ class Pipeline:
             _check_place(config, name)
             _check_trainable(config, name)
         self.generator = torch.Generator().manual_seed(config.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.prior: Prior = load_prior(config) if prior is None else prior
         with _users_errors():
-            self.prior: Prior = built_prior(config.prior, device)
             self._embeddings: dict[tuple[str, str], Any] = {}
             self.embedding = self._embed(config.prompt, config.negative_prompt)
             for name in self.stages:
@@ -248,6 +248,13 @@ class Pipeline:
         psnr = conversion_psnr(scene, converted)
         logger.info(f"  conversion: PSNR {psnr:.1f} dB between the scenes before and after (eight views)")
         return converted
+
+
+def load_prior(config: RunConfig) -> Prior:
+    """Load the prior of a configuration, on a CUDA GPU if there is one. Raises UserError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with _users_errors():
+        return built_prior(config.prior, device)
 
 
 def stages_of(config: RunConfig) -> dict[str, StageConfig]:

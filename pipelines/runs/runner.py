@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import signal
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,12 +15,15 @@ from typing import Any
 
 import torch
 
+from steindreamer.distill import Prior
 from steindreamer.distill.priors.base import ReadsPrompts
+from steindreamer.distill.priors.counting import CountingPrior
 from steindreamer.distill.ranks import ALONE, Ranks
+from steindreamer.distill.variance.probe import count_predictions
 from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
 from ..config.run_config import SCHEMA, RunConfig
-from ..errors import DamagedCheckpoint, Interrupted, UserError
+from ..errors import DamagedCheckpoint, Interrupted, Paused, UserError
 from ..export import ExportReport, export_asset
 from ..export.previews import save_contact_sheet, save_turntable
 from ..export.retextured import export_retextured
@@ -56,6 +58,7 @@ def generate(
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
+    prior: Prior | None = None,
     ranks: Ranks = ALONE,
 ) -> Result:
     """Distill `config.prompt` into `folder`.
@@ -66,11 +69,12 @@ def generate(
         resume: Continue the run in the folder.
         overwrite: Replace an earlier run; when resuming, replace an asset made with other settings.
         watch: Called with every state of the scene, and with the last state again when a run is resumed.
+        prior: The prior, if it was built before from the same settings `config.prior`; None: it is built.
         ranks: The processes that share the views of each step; this is rank 0, the others call `follow`.
 
     Raises:
         UserError: A user-fixable problem, or another process writes to the folder.
-        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, once the state is saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, once the state is saved; `Paused` if the watch asked for it.
         KeyboardInterrupt: After a second signal, or if no step is running.
     """
     try:
@@ -80,7 +84,7 @@ def generate(
             else:
                 check_folder(folder, overwrite=overwrite)
             with ExitStack() as held:
-                run = _Run(config, folder, signals, held, watch=watch, ranks=ranks)
+                run = _Run(config, folder, signals, held, watch=watch, prior=prior, ranks=ranks)
                 return run.resume(overwrite) if resume else run.begin(overwrite)
     except Exception as error:
         if is_out_of_memory(error):
@@ -111,6 +115,7 @@ class _Run:
         held: ExitStack,
         *,
         watch: Watch | None,
+        prior: Prior | None,
         ranks: Ranks,
     ) -> None:
         """Set up a run. Raises UserError if another process owns the folder.
@@ -120,16 +125,18 @@ class _Run:
             folder: Folder of the run.
             signals: Signals received so far.
             held: Exit stack that is closed at the end of the run; it holds the lock and the watchdog.
-            watch, ranks: See `generate`.
+            watch, prior, ranks: See `generate`.
         """
         self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
-        self._lead = Lead(ranks)
+        self._prior, self._lead = prior, Lead(ranks)
         self._held, self._is_owner = held, False
         if folder.exists():
             self._own()
         self.start = time.perf_counter()
         """Start time of the run without interruptions, in seconds of `time.perf_counter`."""
         self._config_written = False
+        self._earlier_calls = 0
+        self._counters: list[CountingPrior[Any, Any]] = []
 
     def begin(self, overwrite: bool) -> Result:
         """Start a new run."""
@@ -154,6 +161,12 @@ class _Run:
         self._open()
         return self._finish(self._restore())
 
+    @property
+    def prior_calls(self) -> int:
+        """Noise predictions of the steps so far, one per image and prompt."""
+        own = sum(counter.predictions for counter in self._counters)
+        return self._earlier_calls + own * self._lead.ranks.count
+
     def _own(self) -> None:
         """Lock the folder. Raises UserError if another process owns it."""
         if not self._is_owner:
@@ -161,7 +174,7 @@ class _Run:
             self._is_owner = True
 
     def _load(self) -> None:
-        self.pipeline = Pipeline(self.config, self._lead.ranks)
+        self.pipeline = Pipeline(self.config, self._prior, self._lead.ranks)
 
     def _open(self) -> None:
         """Open the resources that need the folder."""
@@ -183,6 +196,7 @@ class _Run:
             if stage.total != checkpoint.step:
                 raise DamagedCheckpoint(f"is damaged: its tensors are from step {stage.total}")
             self.start = time.perf_counter() - max(0.0, float(seconds))
+            self._earlier_calls = _count(checkpoint.metadata.get("prior_calls"))
             return stage
 
         stage, damage = restore_newest(self.folder / "checkpoints", use)
@@ -216,6 +230,7 @@ class _Run:
         seconds = round(time.perf_counter() - self.start, 1)
         summary = {
             "seconds": seconds,
+            "prior_calls": self.prior_calls,
             "skipped_steps": stage.skipped,
             "exports": [export.to_plain() for export in exports],
         }
@@ -249,7 +264,10 @@ class _Run:
     def _optimize(self, stage: Stage) -> Wish | None:
         """Take the remaining steps of a stage, unless the watch ends the run: returns its wish."""
         steps, output, training_log = stage.config.steps, self.config.output, self.training_log
-        with self.signals.wait(), self._lead.stage(stage):
+        with self.signals.wait(), ExitStack() as held:
+            held.enter_context(self._lead.stage(stage))
+            distillers = stage.distillers.values()
+            self._counters += [held.enter_context(count_predictions(each)) for each in distillers]
             wish = self._consult(stage)
             while stage.done < steps and wish is None:
                 self.watchdog.feed(f"step {stage.total + 1}")
@@ -266,8 +284,10 @@ class _Run:
                 if output.preview_every and stage.done % output.preview_every == 0 and not last:
                     self._image(stage, f"{stage.total:06d}")
                 training_log.restart_clock()
-        if self.signals.number or wish is Wish.STOP:  # the last step is already saved
-            raise Interrupted(self.folder, stage.total, self.signals.number or signal.SIGINT)
+        if self.signals.number:  # the last step is already saved
+            raise Interrupted(self.folder, stage.total, self.signals.number)
+        if wish is Wish.STOP:
+            raise Paused(self.folder, stage.total)
         return wish
 
     def _consult(self, stage: Stage) -> Wish | None:
@@ -287,6 +307,7 @@ class _Run:
             "stage": stage.name,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self.start, 3),
+            "prior_calls": self.prior_calls,
             "settings": self.config.to_plain(),
         }
         write_checkpoint(self.folder / "checkpoints", stage.total, stage.tensors(), metadata)
@@ -372,6 +393,11 @@ def provenance(pipeline: Pipeline, particle: int = 0) -> dict[str, Any]:
         "generator": f"steindreamer {version('steindreamer')}",
         "torch": torch.__version__,
     }
+
+
+def _count(value: object) -> int:
+    """A number in a checkpoint; 0 if it is not there, as in those of earlier versions."""
+    return value if isinstance(value, int) else 0
 
 
 def _announce(pipeline: Pipeline, folder: Path) -> None:

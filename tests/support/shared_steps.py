@@ -49,7 +49,7 @@ def main(model: str, out: Path, rank: int, count: int, cases: list[str]) -> None
     for name in cases or CASES:
         needs_model = "method.name=vsd" in CASES[name]
         config = load_config("cpu", overrides=[*SMALL, *CASES[name]], prior=model if needs_model else "world")
-        stage = Pipeline(config, ranks).first()
+        stage = Pipeline(config, ranks=ranks).first()
         losses, gradients = list[float](), dict[str, torch.Tensor]()
         for _ in range(4):
             losses.append(stage.step().loss)

@@ -124,7 +124,12 @@ def test_a_run_with_fewer_particles_leaves_no_asset_of_an_earlier_one(
     less = ["stages.coarse.steps=1", "output.turntable_frames=0", "export.enabled=false", "refine=false"]
     generate(config(*less), folder, overwrite=True)
     assert [path.name for path in (folder / "asset").iterdir()] == ["asset.ply"]
-    assert json.loads((folder / "summary.json").read_text()).keys() == {"seconds", "skipped_steps", "exports"}
+    assert json.loads((folder / "summary.json").read_text()).keys() == {
+        "seconds",
+        "prior_calls",
+        "skipped_steps",
+        "exports",
+    }
 
 
 def test_particles_begin_differently() -> None:

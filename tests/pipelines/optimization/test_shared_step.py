@@ -78,7 +78,7 @@ def test_the_learned_score_is_trained_on_the_views_of_both(states: States) -> No
 
 def test_views_that_the_processes_cannot_share_are_refused() -> None:
     settings = [*shared_steps.SMALL, *shared_steps.CASES["gaussians-sds"], "stages.coarse.views.per_step=3"]
-    pipeline = Pipeline(load_config("cpu", prior="world", overrides=[*settings, "prompt=a red mug"]), Ranks(0, 2))
+    pipeline = Pipeline(load_config("cpu", prior="world", overrides=settings), ranks=Ranks(0, 2))
     with pytest.raises(SettingsError, match=r"stages.coarse.views.per_step is 3, .*a multiple of 2"):
         pipeline.first()
 

@@ -1,0 +1,1 @@
+"""Batches: many prompts, one run folder for each, in this process or on the workers of a Ray cluster."""
