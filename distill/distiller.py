@@ -25,6 +25,7 @@ from .noise.source import NoiseSource, independent_noise
 from .noise.timesteps import TimestepConfig, TimestepDraw, TimestepSampler
 from .noise.weighting import find_weighting
 from .priors.base import Condition, LoRAPrior, Prior, described, encode
+from .ranks import ALONE, Ranks
 from .residual import Draw, Estimate, Guided, Residual
 
 
@@ -86,6 +87,7 @@ class Distiller(nn.Module, Generic[Condition]):
         learned_score: LearnedScore[Condition] | None = None,
         residual: Residual | None = None,
         noise: NoiseSource = independent_noise,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Create a distiller.
 
@@ -102,6 +104,7 @@ class Distiller(nn.Module, Generic[Condition]):
             learned_score: learned score of the same prior, which is subtracted from the residual (VSD).
             residual: by default the prediction guided by `guidance_scale`.
             noise: source of the noise of each draw. If it is an `nn.Module`, its state is part of the distiller's.
+            ranks: the processes that share the images of a step; each passes its own to `forward` and `reuse`.
 
         Raises ValueError if the coefficients do not match the control variates' terms, names are not distinct, or
         several draws would all have the same timestep.
@@ -126,6 +129,7 @@ class Distiller(nn.Module, Generic[Condition]):
         self.weighting = find_weighting(weighting)
         self.learned_score = learned_score
         self.noise = noise
+        self.use_ranks(ranks)
         self.use_prior(prior)
 
     def use_prior(self, prior: Prior[Any, Condition]) -> None:
@@ -135,6 +139,12 @@ class Distiller(nn.Module, Generic[Condition]):
         self.prior: Prior[Any, Condition]
         if self.learned_score is not None:
             self.learned_score.use_prior(cast("LoRAPrior[Any, Condition, Any]", prior))
+
+    def use_ranks(self, ranks: Ranks) -> None:
+        """Share the images of a step with other processes from now on."""
+        self.ranks = ranks
+        if self.learned_score is not None:
+            self.learned_score.ranks = ranks
 
     @property
     def needs_gram(self) -> bool:
@@ -185,25 +195,21 @@ class Distiller(nn.Module, Generic[Condition]):
             independent_draws: number of draws, independent of each other, in place of `draws` draws of different
                 timesteps: for measurements of the variance.
 
+        With several processes, images, geometry, condition, timestep and noise are those of this process, and so are
+        the tensors of the result; `loss` is its part of the loss.
+
         Raises ValueError for timesteps or noise of another shape, type or device, and if a component violates its
         contract.
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
-        draws = independent_draws or self.draws
-        if timestep is None:
-            times = self.draw_timestep(clean, progress, generator, independent_draws)
-        else:
-            times = TimestepDraw(timestep, clean.new_ones(len(timestep), 1, 1, 1)).split(draws, len(clean))
-        given = _split_noise(noise, clean, draws)
-        found, start = [], seconds_now(clean.device) if independent_draws else 0.0
-        for each, own in zip(times, given, strict=True):
-            drawn = self.draw_noise(clean, each.timestep, geometry, generator) if own is None else own
-            found.append(self.estimate(clean, each, drawn, geometry, condition, progress))
+        start = seconds_now(clean.device) if independent_draws else 0.0
+        drawn = self._draw(clean, geometry, progress, generator, timestep, noise, independent_draws)
+        found = [self.estimate(clean, times, each, geometry, condition, progress) for times, each in drawn]
         seconds = seconds_now(clean.device) - start if independent_draws else None
-        observations = tuple(observation for observation, _ in found)
-        gradient = _mean([each.weight * each.residual / len(clean) for each in observations])
-        loss = _attached_loss(encoded, gradient)
+        observations, count = tuple(observation for observation, _ in found), len(clean) * self.ranks.count
+        gradient = _mean([each.weight * each.residual / count for each in observations])
+        loss = _attached_loss(encoded, gradient, count)
         diagnostics = self._diagnostics(observations, [sds for _, sds in found])
         batch = None
         if self.learned_score is not None:
@@ -227,15 +233,15 @@ class Distiller(nn.Module, Generic[Condition]):
         """
         encoded = encode(self.prior, image)
         clean = encoded.detach().float()
-        moved = []
+        moved, count = [], len(clean) * self.ranks.count
         for observation in distillation.observations:
             alpha, sigma = self.prior.schedule.at(observation.timestep)
             residual = observation.residual + alpha / sigma * (clean - distillation.clean)
             moved.append(replace(observation, residual=residual))
-        gradient = _mean([each.weight * each.residual / len(clean) for each in moved])
+        gradient = _mean([each.weight * each.residual / count for each in moved])
         return replace(
             distillation,
-            loss=_attached_loss(encoded, gradient),
+            loss=_attached_loss(encoded, gradient, count),
             gradient=gradient,
             clean=clean,
             observations=tuple(moved),
@@ -247,10 +253,11 @@ class Distiller(nn.Module, Generic[Condition]):
         Args:
             distillation: the result of `forward`.
             gram: the operator v -> J J^T v with J = d encoded image / d parameters (`Pullback.gram`), for the descent
-                of Eq. 11.
+                of Eq. 11; over the images of all processes.
         """
         with torch.no_grad():
-            for observation in distillation.observations:
+            for own in distillation.observations:
+                observation = _of_all(own, self.ranks)
                 self.coefficients.update(observation, gram)
                 weight = observation.weight / observation.importance
                 self.sampler.update(observation.timestep, weight * observation.residual)
@@ -259,6 +266,40 @@ class Distiller(nn.Module, Generic[Condition]):
                         variate.learn(observation)
         if self.learned_score is not None and distillation.lora_batch is not None:
             self.learned_score.learn(distillation.lora_batch)
+
+    def _draw(
+        self,
+        clean: Float[Tensor, "r c h w"],
+        geometry: GeometryBuffers,
+        progress: float,
+        generator: torch.Generator,
+        timestep: Int64[Tensor, " n"] | None,
+        noise: Float[Tensor, "n c hl wl"] | None,
+        independent_draws: int | None,
+    ) -> list[tuple[TimestepDraw, Float[Tensor, "r c h w"]]]:
+        """Timesteps and noise of this process's images for each draw, where they are not given.
+
+        All processes draw for the images of all, from the same random numbers, and keep those of their own.
+        """
+        ranks, draws = self.ranks, independent_draws or self.draws
+        given = _split_noise(noise, clean, draws)
+        whole = ranks.gather(clean)
+        if timestep is None:
+            times = self.draw_timestep(whole, progress, generator, independent_draws)
+        else:
+            weight = clean.new_ones(len(timestep), 1, 1, 1)
+            times = [_of_all_times(each, ranks) for each in TimestepDraw(timestep, weight).split(draws, len(clean))]
+        buffers = geometry
+        if ranks.count > 1 and noise is None:
+            buffers = GeometryBuffers(
+                *(None if each is None else ranks.gather(each) for each in vars(geometry).values())
+            )
+        drawn = [
+            ranks.own(self.draw_noise(whole, each.timestep, buffers, generator)) if own is None else own
+            for each, own in zip(times, given, strict=True)
+        ]
+        own_times = [TimestepDraw(ranks.own(each.timestep), ranks.own(each.weight)) for each in times]
+        return list(zip(own_times, drawn, strict=True))
 
     def draw_timestep(
         self,
@@ -393,11 +434,14 @@ def _split_noise(noise: Any, clean: Float[Tensor, "b c h w"], draws: int) -> Seq
     return _checked_noise(noise, wanted, clean.device, "the given noise").split(len(clean))
 
 
-def _attached_loss(encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Half the squared norm of b * gradient, averaged over the b images; its gradient at `encoded` is `gradient`."""
+def _attached_loss(
+    encoded: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b c h w"], count: int
+) -> Float[Tensor, ""]:
+    """These images' part of half the squared norm of count * gradient, averaged over the `count` images of all
+    processes; its gradient at `encoded` is `gradient`."""
     # <encoded, gradient> has the right gradient but a meaningless value, which is replaced.
     attached = (encoded.float() * gradient).sum()
-    return attached - attached.detach() + 0.5 * len(gradient) * gradient.square().sum()
+    return attached - attached.detach() + 0.5 * count * gradient.square().sum()
 
 
 def _checked_noise(noise: Any, shape: torch.Size, device: torch.device, what: str) -> Float[Tensor, "n c h w"]:
@@ -416,3 +460,28 @@ def _fits(value: Any, shape: torch.Size, device: torch.device) -> bool:
 def draw_seed(generator: torch.Generator) -> int:
     """A random seed for another generator."""
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def _of_all_times(times: TimestepDraw, ranks: Ranks) -> TimestepDraw:
+    """The timesteps of the images of all processes."""
+    return TimestepDraw(ranks.gather(times.timestep), ranks.gather(times.weight))
+
+
+def _of_all(observation: Observation, ranks: Ranks) -> Observation:
+    """The observation of the images of all processes."""
+    if ranks.count == 1:
+        return observation
+    sample, importance = observation.sample, observation.importance
+    if sample is not None:
+        sample = NoisySample(
+            *(ranks.gather(each) for each in (sample.clean, sample.noise, sample.timestep, sample.alpha, sample.sigma))
+        )
+    return Observation(
+        ranks.gather(observation.prediction),
+        ranks.gather(observation.terms, 1),
+        ranks.gather(observation.residual),
+        ranks.gather(observation.weight),
+        ranks.gather(observation.timestep),
+        sample,
+        importance if isinstance(importance, float) else ranks.gather(importance),
+    )

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .files.optimizer_state import load_optimizer, save_optimizer
 from .noise.schedule import NoisySample
 from .priors.base import Condition, LoRAPrior
+from .ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class LearnedScore(nn.Module, Generic[Condition]):
                 "set camera=true and camera_dropout above 0, or camera_weight=1"
             )
         self.use_prior(prior)
+        self.ranks: Ranks = ALONE
+        """The processes that share the images of a batch."""
         self.steps, self.camera = steps, camera
         self.camera_weight, self.camera_dropout = camera_weight, camera_dropout
         # The initial value of A has no effect while B is zero, so the seed is arbitrary.
@@ -115,24 +118,28 @@ class LearnedScore(nn.Module, Generic[Condition]):
     def learn(self, batch: LoRABatch[Condition]) -> None:
         """Train on images whose gradient has been used. A step whose error is not finite changes no weights."""
         generator = torch.Generator().manual_seed(batch.seed)
-        clean, schedule = batch.clean, self.prior.schedule
+        clean, schedule, ranks = batch.clean, self.prior.schedule, self.ranks
+        count = len(clean) * ranks.count
+        weights = list(self.lora.parameters())
         for _ in range(self.steps):
-            timestep = torch.randint(schedule.steps, (len(clean),), generator=generator)
-            noise = torch.randn(clean.shape, generator=generator)
+            timestep = ranks.own(torch.randint(schedule.steps, (count,), generator=generator))
+            noise = ranks.own(torch.randn((count, *clean.shape[1:]), generator=generator))
             sample = schedule.add_noise(clean, noise.to(clean), timestep.to(clean.device))
             camera = self._dropped(batch.camera_to_world, generator) if self.camera else None
             error = self.prior.predict_lora(self.lora, sample, batch.condition, camera).error
             # Summed, not averaged, over an image, so that half-precision gradients do not vanish; Adam is invariant.
-            loss = error.square().sum() / len(clean)
+            loss = error.square().sum() / count
             loss.backward()
-            if loss.isfinite():
+            found = error.detach().square().mean() / ranks.count
+            ranks.sum_([*(each.grad for each in weights if each.grad is not None), found])
+            if found.isfinite():
                 self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.error.copy_(error.detach().square().mean())
+            self.error.copy_(found)
 
     def _dropped(self, camera: Float[Tensor, "b 4 4"], generator: torch.Generator) -> Float[Tensor, "b 4 4"]:
         """The camera matrices, a random fraction of them set to zero."""
-        kept = torch.rand(len(camera), generator=generator) >= self.camera_dropout
+        kept = self.ranks.own(torch.rand(len(camera) * self.ranks.count, generator=generator)) >= self.camera_dropout
         return camera * kept.to(camera)[:, None, None]
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

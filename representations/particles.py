@@ -6,7 +6,8 @@ is rendered from particle (i + k) mod n, so all particles are rendered equally o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,8 +34,18 @@ class Ensemble(Representation):
         self.turn = nn.Buffer(torch.zeros((), dtype=torch.int64))
         """Index of the particle that renders the first view of the next step."""
         self.render_terms = particles[0].render_terms
+        self._first, self._stride = 0, 1
         self._fractions = {k: 1 / len(particles) for k in range(len(particles))}
         """Fraction of the last rendered images, by particle index."""
+
+    @contextmanager
+    def sharing(self, first: int, stride: int) -> Iterator[None]:
+        """Within the context, the cameras given to `render` are the views first, first + stride, ... of a step."""
+        self._first, self._stride = first, stride
+        try:
+            yield
+        finally:
+            self._first, self._stride = 0, 1
 
     def __getitem__(self, index: int) -> Representation:
         particle = self.particles[index]
@@ -45,7 +56,10 @@ class Ensemble(Representation):
         return len(self.particles)
 
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
-        """Render view i with particle (i + `turn`) mod n; `terms` are means over the views."""
+        """Render view i with particle (i + `turn`) mod n; `terms` are means over the views.
+
+        In the context `sharing`, the i-th of these cameras is view first + i * stride.
+        """
         views = self._views_by_particle(len(cameras))
         self._fractions = {k: len(index) / len(cameras) for k, index in views.items()}
         outputs = {
@@ -91,7 +105,7 @@ class Ensemble(Representation):
         return AdaptReport(*(sum(getattr(each, name) for each in reports) for name in ("added", "removed", "total")))
 
     def _views_by_particle(self, count: int) -> dict[int, Int64[Tensor, " v"]]:
-        particle = (torch.arange(count) + int(self.turn)) % len(self)
+        particle = (self._first + self._stride * torch.arange(count) + int(self.turn)) % len(self)
         return {k: (particle == k).nonzero()[:, 0] for k in particle.unique().tolist()}
 
 

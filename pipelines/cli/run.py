@@ -15,7 +15,9 @@ from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
 from ..config.precheck import check_named_files, check_words, refused_early
 from ..console import PROGRAM
+from ..errors import UserError
 from ..runs.folder import check_folder, choose_folder
+from ..runs.launching import joined, launched_rank
 from ..runs.resuming import readable_settings, resumed_config
 from ..settings.composing import compose_as, to_plain
 from ..settings.layers import DEFAULT_PRESET, given_layers, preset_layers
@@ -116,14 +118,23 @@ def started(options: argparse.Namespace) -> int:
 
 def _dispatch(options: argparse.Namespace) -> None:
     check_plugin_files(options.plugin)
+    rank, count = launched_rank()
+    if rank:
+        if not (options.list or options.settings):
+            _follow(options, rank, count)
+        return
     if options.list:
         print_choices(options.plugin)
         return
     if options.view:
+        if count > 1:
+            raise UserError(f"--view shows a run of one process, and torchrun started {count}; leave one of them out")
         check_view(options.port)
     with refused_early(options.plugin) as known:
         _check_early(options, known)
     plugins = load_plugins(options.plugin)
+
+    from steindreamer.distill.ranks import Ranks
 
     from ..config.run_config import SCHEMA
     from ..runs.runner import generate
@@ -133,10 +144,27 @@ def _dispatch(options: argparse.Namespace) -> None:
         put(_as_yaml(config), end="")
         return
     with ExitStack() as held:
+        held.enter_context(joined(rank, count))
+        ranks = Ranks(rank, count)
+        ranks.from_leader(to_plain(config))
         watch = None
         if options.view:
             watch = held.enter_context(open_view(config.prompt, options.port, folder, training=True))
-        generate(config, folder, resume=options.resume, overwrite=options.overwrite, watch=watch)
+        generate(config, folder, resume=options.resume, overwrite=options.overwrite, watch=watch, ranks=ranks)
+
+
+def _follow(options: argparse.Namespace, rank: int, count: int) -> None:
+    """Take part in the run of the leader, whose settings it sends."""
+    load_plugins(options.plugin)
+
+    from steindreamer.distill.ranks import Ranks
+
+    from ..config.run_config import SCHEMA
+    from ..runs.following import follow
+
+    with joined(rank, count):
+        ranks = Ranks(rank, count)
+        follow(compose_as(SCHEMA, [ranks.from_leader(None)]), ranks)
 
 
 def _asked_for(

@@ -20,6 +20,7 @@ from torch import Tensor
 from steindreamer.clock import seconds_now
 from steindreamer.distill import Distillation, Distiller
 from steindreamer.distill.priors.base import encode
+from steindreamer.distill.ranks import ALONE
 from steindreamer.distill.variance.draw_cost import DrawCost
 from steindreamer.distill.variance.moments import standard_error
 from steindreamer.representations import Representation
@@ -121,6 +122,7 @@ class StepMeasurement:
     def __init__(self, device: torch.device) -> None:
         """Start the clock, before the views are rendered."""
         self.device = device
+        self._ranks = ALONE
         self._within = self._view_seconds = self._draw_seconds = 0.0
         self._start = seconds_now(device)
 
@@ -129,6 +131,7 @@ class StepMeasurement:
     ) -> None:
         """Compare the gradients of the two independent draws of a distillation; the clock is stopped meanwhile."""
         assert distillation.seconds is not None
+        self._ranks = distiller.ranks
         self._view_seconds = seconds_now(self.device) - self._start - distillation.seconds
         self._draw_seconds = distillation.seconds / len(distillation.observations)
         self._within = _half_squared_difference(distiller, view, distillation, scene)
@@ -138,7 +141,9 @@ class StepMeasurement:
         """Stop the clock after the backward pass of the step."""
         seconds = self._view_seconds + seconds_now(self.device) - self._start
         gradient = tuple(torch.zeros_like(each) if each.grad is None else each.grad.clone() for each in _trained(scene))
-        return MeasuredStep(self._within, gradient, seconds, self._draw_seconds)
+        # The gradient is that of all processes, whose views are independent of each other.
+        shared = self._ranks.means({"within": self._within, "view": seconds, "draw": self._draw_seconds})
+        return MeasuredStep(self._ranks.count * shared["within"], gradient, shared["view"], shared["draw"])
 
 
 def _starts(config: StageConfig, fraction: float) -> list[int]:
@@ -157,7 +162,8 @@ def _half_squared_difference(
 
     The graph of the view is kept for the step's own backward pass, and the scene's buffers are restored.
     """
-    first, second = (each.weight * each.residual / len(each.residual) for each in distillation.observations)
+    count = len(distillation.clean) * distiller.ranks.count
+    first, second = (each.weight * each.residual / count for each in distillation.observations)
     restore = snapshot_buffers(scene)  # renderers would count the gradients for the densification
     encoded = encode(distiller.prior, view.image)
     pulled = torch.autograd.grad(

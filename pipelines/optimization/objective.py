@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steindreamer.distill import Distillation, Distiller, GeometryEstimator
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.representations import Cameras, RenderOutput, Representation
 
 from ..errors import SettingsError, UserError, nearest
@@ -56,6 +57,7 @@ class Objective:
         distillers: Mapping[str, Distiller],
         weights: Mapping[str, Any],
         estimator: GeometryEstimator | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Look up the regularizers by name.
 
@@ -64,11 +66,13 @@ class Objective:
             distillers: turn rendered images into a loss, by modality.
             weights: number or schedule per regularizer (`StageConfig.regularizers`); those of 0 are left out.
             estimator: used by the regularizers of `ESTIMATED`.
+            ranks: the processes that share the views of a step.
 
         Raises UserError for a regularizer that this scene does not have, ValueError if the estimator is missing.
         """
         self.representation = representation
         self.distillers = distillers
+        self.ranks = ranks
         self.weights = _schedules(weights, representation)
         self._on_images = REGULARIZERS | (estimated_regularizers(estimator) if estimator is not None else {})
         if missing := self.weights.keys() & ESTIMATED.keys() - self._on_images.keys():
@@ -105,11 +109,17 @@ class Objective:
         return total_loss(distillation, self.regularize(output, step.cameras, step.progress))
 
     def regularize(self, output: RenderOutput, cameras: Cameras, progress: float) -> dict[str, Weighted]:
-        """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return."""
-        values = self.regularize_images(output, cameras)
-        values |= {name: value for name, value in output.terms.items() if name in self.weights}
+        """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return.
+
+        With several processes, the gradients of all of them together are those of the regularizer over all views. Those
+        of the renderer (`RenderOutput.terms`) are averaged over the processes.
+        """
+        count, values = self.ranks.count, dict[str, Tensor]()
+        if self.weights.keys() & self._on_images.keys():
+            values |= self.regularize_images(*_of_all(output, cameras, self.ranks))
+        values |= {name: _share(value, count) for name, value in output.terms.items() if name in self.weights}
         if self.weights.keys() - values.keys():
-            values |= self.representation.regularizers()
+            values |= {name: _share(value, count) for name, value in self.representation.regularizers().items()}
         if missing := self.weights.keys() - values.keys():
             name = type(self.representation).__name__
             raise UserError(f"{name} declares the regularizer {_listed(missing)} but did not return it")
@@ -146,3 +156,17 @@ def _schedules(weights: Mapping[str, Any], representation: Representation) -> di
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def _share(value: Float[Tensor, ""], count: int) -> Float[Tensor, ""]:
+    """The same value, with the gradient divided by `count`."""
+    return value if count == 1 else value.detach() + (value - value.detach()) / count
+
+
+def _of_all(output: RenderOutput, cameras: Cameras, ranks: Ranks) -> tuple[RenderOutput, Cameras]:
+    """The views of all processes, of which those of this one keep their graph."""
+    if ranks.count == 1:
+        return output, cameras
+    images = (ranks.gather_around(each) for each in (output.rgb, output.opacity, output.depth, output.normal))
+    poses, intrinsics = ranks.gather(cameras.camera_to_world), ranks.gather(cameras.intrinsics)
+    return RenderOutput(*images), Cameras(poses, intrinsics, cameras.height, cameras.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor
 from steindreamer.distill import GeometryBuffers, Prior
 from steindreamer.distill.control_variates.coefficients import Gram
 from steindreamer.distill.priors.modalities import OVER_BACKGROUND, background_of, condition
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.distill.variance.pullback import Pullback
-from steindreamer.representations import Cameras, RenderOutput, Representation
+from steindreamer.representations import Cameras, Ensemble, RenderOutput, Representation
 from steindreamer.representations.background import Environment, composite
 
 from .modalities import conditioned_as, draw_modality, modality_image
@@ -54,6 +56,7 @@ class ViewRenderer:
         embedding: Any,
         config: StageConfig,
         environment: Environment | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Set up the renderer of a stage.
 
@@ -63,17 +66,19 @@ class ViewRenderer:
             embedding: the prompt, as `prior.embed` returned it.
             config: resolutions, shading and the fractions of the modalities; `config.views` is not used.
             environment: a learned background, which replaces the random colors.
+            ranks: the processes that share the views of a step.
         """
         self.representation = representation
         self.prior = prior
         self.embedding = embedding
         self.config = config
         self.environment = environment
+        self.ranks = ranks
 
     def __call__(
         self, views: ViewsConfig, progress: float, generator: torch.Generator, modality: str | None = None
     ) -> TrainingView:
-        """Render a batch of views from random cameras.
+        """Render a batch of views from random cameras: those of this process.
 
         Args:
             views: distribution of the cameras and background colors, and the number of views.
@@ -84,7 +89,8 @@ class ViewRenderer:
         config = self.config
         resolution = config.warmup_resolution if progress < config.warmup else config.resolution
         cameras, background = sample_views(views, resolution, generator, progress)
-        cameras, background = cameras.to(self.prior.device), background.to(self.prior.device)
+        cameras = self.ranks.own(cameras).to(self.prior.device)
+        background = self.ranks.own(background).to(self.prior.device)
         modality = modality or draw_modality(config.fractions, generator)
         render = self._rendering(cameras, background_of(modality, background), modality, progress, generator)
         output, image, behind = render()
@@ -100,18 +106,28 @@ class ViewRenderer:
         return TrainingView(cameras, output, image, geometry, conditions, lambda: render()[:2], modality)
 
     def gram(self, view: TrainingView) -> Gram:
-        """The map v -> J J^T v, with J = d encoded image / d parameters at the current parameters (Eq. 11)."""
+        """The map v -> J J^T v, with J = d encoded image / d parameters at the current parameters (Eq. 11).
+
+        The images are those of all processes, which must call it together.
+        """
         parameters = [p for p in self.representation.parameters() if p.requires_grad]
         pullback = Pullback(lambda: self.prior.encode(view.render_again()[1]), parameters)
 
         def gram(v: Tensor) -> Tensor:
             # These are not the gradients of the step; renderers would count them for the densification.
             restore = snapshot_buffers(self.representation)
-            product = pullback.gram(v)
+            direction = pullback.vjp(self.ranks.own(v))
+            self.ranks.sum_(direction)
+            product = pullback.jvp(direction)
             restore()
-            return product
+            return self.ranks.gather(product)
 
         return gram
+
+    def _sharing(self) -> AbstractContextManager[None]:
+        """Within the context, an ensemble renders this process's views with the particles that are due for them."""
+        scene, ranks = self.representation, self.ranks
+        return scene.sharing(ranks.rank, ranks.count) if isinstance(scene, Ensemble) else nullcontext()
 
     def _rendering(
         self,
@@ -130,10 +146,11 @@ class ViewRenderer:
 
         def render() -> tuple[RenderOutput, Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]:
             behind = background if environment is None else torch.zeros_like(background)
-            output = lit = self.representation.render(cameras, behind)
+            with self._sharing():
+                output = lit = self.representation.render(cameras, behind)
             if modality == "color":
                 random = torch.Generator().manual_seed(seed)
-                lit = replace(output, rgb=shade(output, cameras, behind, shading, progress, random))
+                lit = replace(output, rgb=shade(output, cameras, behind, shading, progress, random, self.ranks))
             image = modality_image(modality, lit, cameras, self.config)
             if environment is None:
                 return output, image, background

@@ -11,6 +11,7 @@ from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.representations import Cameras, RenderOutput
 
 
@@ -56,6 +57,7 @@ def shade(
     config: ShadingConfig,
     progress: float,
     generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Float[Tensor, "b 3 h w"]:
     """Render the shaded views in display sRGB in [0, 1] under a random lamp, over the same background.
 
@@ -70,15 +72,16 @@ def shade(
         config: the settings of the shading.
         progress: fraction of the stage that is done, in [0, 1].
         generator: source of the random numbers; not advanced if nothing is shaded.
+        ranks: the processes that share the views of a step; these are the views of this process.
     """
     if not config.enabled or progress < config.begin:
         return output.rgb
-    count, device = len(cameras), output.rgb.device
+    count, device = len(cameras) * ranks.count, output.rgb.device
 
     def uniform() -> Float[Tensor, "b 1 1 1"]:
-        return torch.rand(count, 1, 1, 1, generator=generator).to(device)
+        return ranks.own(torch.rand(count, 1, 1, 1, generator=generator)).to(device)
 
-    lamp = _lamp(cameras, config, generator)
+    lamp = _lamp(cameras, config, generator, ranks)
     is_shaded, is_white, mix = uniform() < config.shaded, uniform() < config.textureless, uniform()
     ambient, diffuse = (1 - mix, mix) if config.soft else (config.ambient, config.diffuse)
 
@@ -90,10 +93,11 @@ def shade(
     return torch.where(is_shaded, albedo * light + behind, output.rgb)
 
 
-def _lamp(cameras: Cameras, config: ShadingConfig, generator: torch.Generator) -> Float[Tensor, "b 3"]:
+def _lamp(cameras: Cameras, config: ShadingConfig, generator: torch.Generator, ranks: Ranks) -> Float[Tensor, "b 3"]:
     """Random world position of the lamp, per view."""
     low, high = config.light_distance
-    noise = torch.randn(len(cameras), 3, generator=generator).to(cameras.position)
-    distance = low + (high - low) * torch.rand(len(cameras), 1, generator=generator).to(cameras.position)
+    count = len(cameras) * ranks.count
+    noise = ranks.own(torch.randn(count, 3, generator=generator)).to(cameras.position)
+    distance = low + (high - low) * ranks.own(torch.rand(count, 1, generator=generator)).to(cameras.position)
     unit = cameras.position.norm(dim=1, keepdim=True)
     return F.normalize(cameras.position + config.light_jitter * unit * noise, dim=1) * unit * distance

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from steindreamer.distill import Distiller, GeometryEstimator, Prior
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.distill.variance.probe import (
     REFERENCE,
     EstimatorVariance,
@@ -32,6 +34,7 @@ from .oom_retry import retry_with_smaller_micro_batch
 from .optimizers import check_still_optimized, optimizer_groups, set_learning_rates
 from .render_step import TrainingView, ViewRenderer
 from .scene_buffers import snapshot_buffers
+from .shared_step import check_equal, statistics_summed, sum_gradients
 from .stage_config import StageConfig
 from .train_state import TrainState, not_finite_step
 from .views import ViewsConfig
@@ -40,6 +43,8 @@ Result = TypeVar("Result")
 
 MAX_CONSECUTIVE_SKIPS = 20
 """Maximum number of consecutive steps that may be skipped for non-finite values before the run ends."""
+CHECK_EVERY = 50
+"""Steps between comparisons of the scenes of several processes."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Stage:
         name: str = "coarse",
         offset: int = 0,
         estimator: GeometryEstimator | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Set up the stage before its first step.
 
@@ -91,10 +97,11 @@ class Stage:
             name: the stage's name in messages.
             offset: number of steps of the previous stages.
             estimator: for regularizers that compare rendered with estimated geometry; not needed without them.
+            ranks: the processes that share the views of each step.
 
         Raises UserError for a regularizer that this scene does not have, a modality that the prior does not know, or a
-        method or scene for which `reuse` or `ema` is not defined; ValueError if the estimator or the distiller of a
-        modality is missing.
+        method or scene for which `reuse` or `ema` is not defined, a number of views that the processes cannot share;
+        ValueError if the estimator or the distiller of a modality is missing.
         """
         check_modalities(name, config, prior)
         self.name = name
@@ -105,12 +112,16 @@ class Stage:
         self.embedding = embedding
         self.config = config
         self.generator = generator
+        self.ranks = ranks
         self._check_reuse_and_ema()
+        self._check_shared_views()
+        for each in self.distillers.values():
+            each.use_ranks(ranks)
         environment: Environment | None = None
         if config.environment:
             environment = Environment(EnvironmentConfig(), generator).to(prior.device)
-        self.renderer = ViewRenderer(representation, prior, embedding, config, environment)
-        self.objective = Objective(representation, self.distillers, config.regularizers, estimator)
+        self.renderer = ViewRenderer(representation, prior, embedding, config, environment, ranks)
+        self.objective = Objective(representation, self.distillers, config.regularizers, estimator, ranks)
         self.rates = config.rates_schedule
         self.optimizer = config.optimizer.build(optimizer_groups(representation, environment))
         learned = nn.ModuleDict(self.distillers)
@@ -192,6 +203,8 @@ class Stage:
                 self.representation.adapt(self.done, self.config.steps, self.optimizer, self.generator)
                 check_still_optimized(self.optimizer, self.representation)
             self.check_finite({f"representation.{k}": v for k, v in self.representation.named_parameters()})
+            if self.done % CHECK_EVERY == 0:
+                check_equal(self.ranks, list(self.representation.parameters()), self.total)
         if (average := self.state.average) is not None:
             average.update(self.done)
             if self.done == self.config.steps:
@@ -199,7 +212,12 @@ class Stage:
         return replace(info, notes=(*notes, *info.notes))
 
     def _retried(self, attempt: Callable[[], Result]) -> tuple[Result, list[str]]:
-        """The result of the first attempt that fits into memory, and a line about each failed one."""
+        """The result of the first attempt that fits into memory, and a line about each failed one.
+
+        Several processes exchange tensors within a step, so that one of them cannot repeat it: it fails at once.
+        """
+        if self.ranks.count > 1:
+            return attempt(), []
         return retry_with_smaller_micro_batch(attempt, self.prior, self.config.views.per_step, self.state.snapshot)
 
     def _reuse(self, reusable: ReusableStep) -> list[str]:
@@ -222,9 +240,17 @@ class Stage:
     def _backward_again(self, reusable: ReusableStep) -> str:
         """Compute the gradients of a further optimizer step; returns the name of the first that is not finite."""
         loss = self.objective.reuse(reusable)
+        self._differentiate(loss)
+        total = self.ranks.means({"total": float(loss.detach())})
+        return not_finite_step(total, self.representation)
+
+    def _differentiate(self, loss: Float[Tensor, ""]) -> None:
+        """Compute the gradients of the parameters: those of the losses of all processes together."""
         self.optimizer.zero_grad(set_to_none=True)
+        add_statistics = statistics_summed(self.ranks, self.representation)
         loss.backward()
-        return not_finite_step({"total": float(loss.detach())}, self.representation)
+        sum_gradients(self.ranks, [p for group in self.optimizer.param_groups for p in group["params"]])
+        add_statistics()
 
     def _backward(self) -> tuple[StepInfo, ReusableStep | None]:
         """The part of a step before the optimizer: compute the gradients of the parameters and update the distiller.
@@ -244,22 +270,25 @@ class Stage:
         regularizers = self.objective.regularize(view.output, view.cameras, progress)
         loss = total_loss(distillation, regularizers)
 
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self._differentiate(loss)
         measured = measurement.differentiated(self.representation) if measurement else None
         self.state.done += 1
         values = {name: float(term.value.detach()) for name, term in regularizers.items()}
         values.update(distillation.diagnostics)
         if count is not None or len(distillation.observations) > 1:
             values["draws"] = float(len(distillation.observations))
-        distilled = float(distillation.loss.detach())
+        distilled = float(distillation.loss.detach()) * self.ranks.count
+        values = self.ranks.means({**values, "loss": distilled})
+        distilled = values.pop("loss")
         if len(self.distillers) > 1:
             values[f"loss/{view.modality}"] = distilled
         if quantity := not_finite_step({"distillation": distilled, **values}, self.representation):
             return self._skip(quantity, values, view.modality), None
         self.state.consecutive_skips = 0
         if config.probe_every and self.done % config.probe_every == 0:
-            values |= self._measure_variance(view, progress)
+            if self.ranks.leads:
+                with self.ranks.alone():
+                    values |= self._measure_variance(view, progress)
         # The gradient is done, so the coefficients may now learn from this step, with the same parameters.
         distiller = self.distillers[view.modality]
         distiller.update(distillation, self.renderer.gram(view) if distiller.needs_gram else None)
@@ -339,6 +368,15 @@ class Stage:
                 for moment in ("noise", "level", "camera", "signal", "cosine"):
                     values[f"probe/{name}/{moment}"] = getattr(variance.parameters, moment)
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def _check_shared_views(self) -> None:
+        """Raises SettingsError for a number of views per step that the processes cannot share equally."""
+        views, count = self.config.views.per_step, self.ranks.count
+        if views % count:
+            raise SettingsError(
+                f"stages.{self.name}.views.per_step is {views}, which {count} processes cannot share equally; set a "
+                f"multiple of {count}"
+            )
 
     def _check_reuse_and_ema(self) -> None:
         """Raises SettingsError for a method or a scene for which `reuse` or `ema` is not defined."""

@@ -12,6 +12,7 @@ import torch
 
 from steindreamer.distill import Prior
 from steindreamer.distill.priors.modalities import OVER_BACKGROUND
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.representations import (
     REPRESENTATIONS,
     Buildable,
@@ -48,9 +49,16 @@ logger = logging.getLogger(__name__)
 class Pipeline:
     """Builds the stages of a configuration. All stages share the prior and the random number generator."""
 
-    def __init__(self, config: RunConfig, prior: Prior | None = None) -> None:
-        """Load the prior, unless it is given: built before from equal settings. Raises UserError."""
+    def __init__(self, config: RunConfig, prior: Prior | None = None, ranks: Ranks = ALONE) -> None:
+        """Load the prior. Raises UserError.
+
+        Args:
+            config: Resolved settings.
+            prior: The prior, if it was built before from equal settings; None: it is loaded.
+            ranks: The processes that share the views of each step.
+        """
         self.config = config
+        self.ranks = ranks
         self.stages = stages_of(config)
         for name in self.stages:
             _check_place(config, name)
@@ -117,6 +125,14 @@ class Pipeline:
             self._rehearse(stage)
             return stage
 
+    def followed(self, name: str) -> Stage:
+        """Build the stage called `name` in a process that follows another one, ready for `load_tensors`.
+
+        Raises UserError.
+        """
+        with _users_errors():
+            return self._blank_stage(name, self.generator, self.config.particles)
+
     def following(self, stage: Stage) -> Stage | None:
         """Build the stage after a finished one, converting the scene if needed; None after the last stage.
 
@@ -164,6 +180,7 @@ class Pipeline:
             name=name,
             offset=offset,
             estimator=self._estimator,
+            ranks=self.ranks,
         )
 
     def _blank_stage(self, name: str, generator: torch.Generator, particles: int = 1) -> Stage:
@@ -208,9 +225,10 @@ class Pipeline:
             self._blank_stage(name, torch.Generator().manual_seed(0)) for name in names[names.index(stage.name) + 1 :]
         )
         rehearsal = Rehearsal(self.prior, self._estimator, stage.config)
-        for each in (stage, *later):
-            is_complete = isinstance(self.config.representation_of(each.name).config, Buildable)
-            rehearsal.stage(each, self.config.methods[each.name], is_complete=is_complete)
+        with self.ranks.alone():  # the other processes do not take part
+            for each in (stage, *later):
+                is_complete = isinstance(self.config.representation_of(each.name).config, Buildable)
+                rehearsal.stage(each, self.config.methods[each.name], is_complete=is_complete)
 
     def _converted(self, scene: Representation, index: int, name: str, context: Conversion) -> Representation:
         """Convert a particle of a finished stage into a scene of the stage called `name`. Raises UserError."""

@@ -18,6 +18,7 @@ import torch
 from steindreamer.distill import Prior
 from steindreamer.distill.priors.base import ReadsPrompts
 from steindreamer.distill.priors.counting import CountingPrior
+from steindreamer.distill.ranks import ALONE, Ranks
 from steindreamer.distill.variance.probe import count_predictions
 from steindreamer.representations import Representation, RetexturedMesh, Savable, particles_of
 
@@ -33,6 +34,7 @@ from ..optimization.out_of_memory import ADVICE, is_out_of_memory
 from ..optimization.stage import Stage
 from .checkpoint import Checkpoint, restore_newest, write_checkpoint
 from .folder import asset_folder, check_folder, create_folder, slug, write_config
+from .following import Lead
 from .lock import owned
 from .manifest import Manifest, check_kinds
 from .memory_report import memory_lines
@@ -57,6 +59,7 @@ def generate(
     overwrite: bool = False,
     watch: Watch | None = None,
     prior: Prior | None = None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Distill `config.prompt` into `folder`.
 
@@ -67,6 +70,7 @@ def generate(
         overwrite: Replace an earlier run; when resuming, replace an asset made with other settings.
         watch: Called with every state of the scene, and with the last state again when a run is resumed.
         prior: The prior, if it was built before from the same settings `config.prior`; None: it is built.
+        ranks: The processes that share the views of each step; this is rank 0, the others call `follow`.
 
     Raises:
         UserError: A user-fixable problem, or another process writes to the folder.
@@ -80,7 +84,7 @@ def generate(
             else:
                 check_folder(folder, overwrite=overwrite)
             with ExitStack() as held:
-                run = _Run(config, folder, signals, held, watch=watch, prior=prior)
+                run = _Run(config, folder, signals, held, watch=watch, prior=prior, ranks=ranks)
                 return run.resume(overwrite) if resume else run.begin(overwrite)
     except Exception as error:
         if is_out_of_memory(error):
@@ -112,6 +116,7 @@ class _Run:
         *,
         watch: Watch | None,
         prior: Prior | None,
+        ranks: Ranks,
     ) -> None:
         """Set up a run. Raises UserError if another process owns the folder.
 
@@ -120,11 +125,10 @@ class _Run:
             folder: Folder of the run.
             signals: Signals received so far.
             held: Exit stack that is closed at the end of the run; it holds the lock and the watchdog.
-            watch: See `generate`.
-            prior: See `generate`.
+            watch, prior, ranks: See `generate`.
         """
         self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
-        self._prior = prior
+        self._prior, self._lead = prior, Lead(ranks)
         self._held, self._is_owner = held, False
         if folder.exists():
             self._own()
@@ -160,7 +164,8 @@ class _Run:
     @property
     def prior_calls(self) -> int:
         """Noise predictions of the steps so far, one per image and prompt."""
-        return self._earlier_calls + sum(counter.predictions for counter in self._counters)
+        own = sum(counter.predictions for counter in self._counters)
+        return self._earlier_calls + own * self._lead.ranks.count
 
     def _own(self) -> None:
         """Lock the folder. Raises UserError if another process owns it."""
@@ -169,7 +174,7 @@ class _Run:
             self._is_owner = True
 
     def _load(self) -> None:
-        self.pipeline = Pipeline(self.config, self._prior)
+        self.pipeline = Pipeline(self.config, self._prior, self._lead.ranks)
 
     def _open(self) -> None:
         """Open the resources that need the folder."""
@@ -211,6 +216,7 @@ class _Run:
         for line in self.pipeline.notes(stage.representation):
             logger.info(line)
         stage = self._run_stages(stage)
+        self._lead.end()
         if stage.skipped:
             logger.info(f"{stage.skipped} steps were skipped because of non-finite values")
         self._image(stage, "final")
@@ -258,12 +264,14 @@ class _Run:
     def _optimize(self, stage: Stage) -> Wish | None:
         """Take the remaining steps of a stage, unless the watch ends the run: returns its wish."""
         steps, output, training_log = stage.config.steps, self.config.output, self.training_log
-        with self.signals.wait(), ExitStack() as counted:
+        with self.signals.wait(), ExitStack() as held:
+            held.enter_context(self._lead.stage(stage))
             distillers = stage.distillers.values()
-            self._counters += [counted.enter_context(count_predictions(each)) for each in distillers]
+            self._counters += [held.enter_context(count_predictions(each)) for each in distillers]
             wish = self._consult(stage)
             while stage.done < steps and wish is None:
                 self.watchdog.feed(f"step {stage.total + 1}")
+                self._lead.step()
                 training_log.record(stage.step())
                 wish = self._consult(stage)
                 last, interrupted = stage.done == steps, self.signals.number

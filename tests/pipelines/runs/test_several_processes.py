@@ -1,0 +1,97 @@
+"""Runs that torchrun starts in several processes: one is killed, and the run continues with other numbers of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.runs.launching import launched_rank
+
+RUN = Path(__file__).parents[3] / "pipelines" / "run.py"
+STEPS = 6
+SETTINGS = [
+    "--prompt", "a red mug", "--prior", "world", "--no-refine", "prior.objects=1", "representation.count=200",
+    f"stages.coarse.steps={STEPS}", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
+    "stages.coarse.views.per_step=2", "export.enabled=false", "output.checkpoint_every=1", "output.preview_every=0",
+    "output.turntable_frames=0", "output.image_size=16", "output.log_every=1",
+]  # fmt: skip
+
+
+def start(processes: int, *arguments: str) -> subprocess.Popen[bytes]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if processes > 1 else []), str(RUN), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finished(run: subprocess.Popen[bytes]) -> str:
+    output = run.communicate(timeout=600)[0].decode()
+    assert run.returncode == 0, output[-3000:]
+    return output
+
+
+def worker_of(launcher: int, rank: int) -> int:
+    """The process of a rank, among the children of torchrun."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            parent = re.search(r"^PPid:\t(\d+)$", status.read_text(), re.M)
+            if parent and int(parent[1]) == launcher:
+                variables = (status.parent / "environ").read_bytes().split(b"\0")
+                if f"RANK={rank}".encode() in variables:
+                    return int(status.parent.name)
+        except OSError:  # it has ended
+            continue
+    raise AssertionError(f"torchrun has no process of rank {rank}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc, which is missing")
+def test_a_run_whose_process_is_killed_continues_with_other_numbers_of_processes(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    output = finished(start(2, *SETTINGS, "--out", str(whole)))
+    assert output.count("done in") == 1, "only one process reports"
+
+    run = start(2, *SETTINGS, "--out", str(broken))
+    wanted = broken / "checkpoints" / "000002.json"
+    while not wanted.exists() and run.poll() is None:
+        time.sleep(0.02)
+    os.kill(worker_of(run.pid, 1), signal.SIGKILL)
+    run.communicate(timeout=600)
+    assert run.returncode != 0 and not (broken / "summary.json").exists()
+
+    finished(start(1, "--resume", "--out", str(broken)))
+    first, second = (load_file(folder / "checkpoints" / f"{STEPS:06d}.safetensors") for folder in (whole, broken))
+    assert first.keys() == second.keys() and first["generator"].equal(second["generator"])
+    for name, expected in first.items():
+        if name.startswith("representation."):
+            assert (second[name] - expected).norm() <= 1e-3 * expected.norm().clamp(min=1e-6), name
+    for folder in (whole, broken):
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_errors_of_the_settings_end_all_processes(tmp_path: Path) -> None:
+    run = start(2, *SETTINGS, "stages.coarse.views.per_step=3", "--out", str(tmp_path / "run"))
+    output = run.communicate(timeout=600)[0].decode()
+    assert run.returncode != 0
+    assert "stages.coarse.views.per_step is 3, which 2 processes cannot share equally" in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "one"}, {"WORLD_SIZE": "0"}])
+def test_variables_that_do_not_fit_together_are_named(variables: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="torchrun sets RANK from 0"):
+        launched_rank(variables)
+    assert launched_rank({}) == (0, 1)
