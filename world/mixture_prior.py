@@ -98,7 +98,7 @@ class SceneMixtureEmbedding:
     textures: Float[Tensor, "k v 3"]
     """Colors that are added and subtracted, with root mean square `contrast`."""
     tints: Float[Tensor, "k v 3"]
-    """The same for the unconditional mixture; constant on the object."""
+    """Colors, constant on the object, that distinguish the components of the unconditional mixture; likewise."""
 
 
 class SceneMixturePrior(ExactPrior[SceneMixtureEmbedding]):

@@ -1,0 +1,360 @@
+"""Calls of the prior to a given quality where the noise dominates the variance of the gradient, by method.
+
+    python benchmarks/noise_dominated.py [--rows NAME ...] [--methods NAME ...] [--tuning N] [--seeds N]
+
+Gaussians are distilled from the prior `mixture`, whose best scene is known: quality is the PSNR to it over held-out
+views. A row is a guidance scale and a spread of the prior's images, which sets how much of the variance is due to the
+noise. Every method is run with several budgets of calls. Its learning rate falls to a tenth during a run, whatever the
+budget, and is chosen for each budget on seeds of its own. Runs are appended to results/noise_dominated.jsonl, those in
+the file are not repeated, and results/noise_dominated.md is written from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from textwrap import fill
+from typing import Any
+
+import torch
+from scipy.stats import t as student_t
+
+from steindreamer.distill.variance.probe import EstimatorVariance
+from steindreamer.pipelines.config.run_config import load_config
+from steindreamer.pipelines.optimization.stage import Stage
+from steindreamer.pipelines.runs.pipeline import Pipeline
+from steindreamer.world.truth import held_out_psnr
+
+RESULTS = Path(__file__).parent / "results"
+RUNS, TABLE = RESULTS / "noise_dominated.jsonl", RESULTS / "noise_dominated.md"
+SIZE = 16
+"""Pixels per side of the prior's images; twice as many are rendered."""
+STEPS = 160
+"""Steps of SDS with the full budget, one view each."""
+BUDGETS = (0.35, 0.6, 1.0)
+"""Fractions of the full budget of calls."""
+RATES = (2.0, 4.0, 8.0, 16.0)
+"""Factors on the learning rates at the start of a run."""
+PROMPTS = ("a red mug", "a yellow duck", "a brown chair")
+CLAIM = 0.6
+"""Fraction of SDS's calls in which SSD is expected to reach SDS's quality."""
+TUPLES = 60
+"""Draws of a probe."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A distribution of the gradient's variance."""
+
+    guidance: float
+    spread: float
+
+    @property
+    def name(self) -> str:
+        return f"CFG {self.guidance:g}, spread {self.spread:g}"
+
+
+ROWS = {
+    row.name: row for row in (*(Row(scale, 2.0) for scale in (1.0, 7.5, 30.0, 100.0)), Row(1.0, 1.0), Row(7.5, 1.0))
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a method spends its calls."""
+
+    method: str
+    settings: tuple[str, ...] = ()
+    draws: int = 1
+    """Predictions of a step, in units of SDS's."""
+
+
+METHODS = {
+    "SDS": Way("sds"),
+    "SSD (`spectral`)": Way("ssd"),
+    "SSD (`spectral`, `low_rank`)": Way("ssd", ("method.control_variates.terms=[spectral,low_rank]",)),
+    "SSD (`spectral`, `learned`)": Way("ssd", ("method.control_variates.terms=[spectral,learned]",)),
+    "antithetic pairs": Way("sds", ("method.antithetic=true",), draws=2),
+    "SDS, reuse 4": Way("sds", ("stages.coarse.reuse=4",)),
+}
+REFERENCE, DEFAULT = "SDS", "SSD (`spectral`)"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What determines a run."""
+
+    row: str
+    method: str
+    budget: float
+    rate: float
+    seed: int
+    steps: int
+
+
+def build(key: Key) -> Stage:
+    """The coarse stage of a run."""
+    way, row = METHODS[key.method], ROWS[key.row]
+    config = load_config(
+        None,
+        representation="gaussians",
+        method=way.method,
+        prior="mixture",
+        prompt=PROMPTS[key.seed % len(PROMPTS)],
+        seed=key.seed,
+        refine=False,
+        overrides=[
+            f"prior.spread={row.spread}",
+            f"prior.image_size={SIZE}",
+            f"prior.seed={key.seed}",
+            f"method.guidance_scale={row.guidance}",
+            "representation.count=1000",
+            f"stages.coarse.steps={round(key.steps * key.budget / way.draws)}",
+            f"stages.coarse.rates={{from: {key.rate}, to: {key.rate / 10}}}",
+            f"stages.coarse.resolution={2 * SIZE}",
+            "stages.coarse.warmup=0",
+            "stages.coarse.views.per_step=1",
+            "stages.coarse.probe_every=0",
+            *way.settings,
+        ],
+    )
+    return Pipeline(config).first()
+
+
+def quality(stage: Stage) -> float:
+    """PSNR in dB to the best scene over held-out views."""
+    return held_out_psnr(stage.representation, stage.embedding.base, views=8, size=2 * SIZE)
+
+
+def noise_fraction(variance: EstimatorVariance) -> float:
+    """Fraction of the variance of the gradient that reaches the scene that is due to the noise."""
+    return variance.parameters.within / variance.parameters.total
+
+
+def run(key: Key, *, probe: bool) -> dict[str, Any]:
+    """Train one scene; with `probe`, the variance of its method and of SDS is measured at three quarters."""
+    way, stage = METHODS[key.method], build(key)
+    seconds, found = 0.0, {}
+    while stage.done < stage.config.steps:
+        start = time.process_time()
+        stage.step()
+        seconds += time.process_time() - start
+        if probe and stage.done == 3 * stage.config.steps // 4:
+            measured = stage.probe({"own": stage.distiller}, TUPLES, torch.Generator().manual_seed(key.seed))
+            sds, own = measured["sds"], measured["own"]
+            found = {
+                "noise_fraction": noise_fraction(sds),
+                "within": own.parameters.within / sds.parameters.within,
+                "total": own.parameters.total / sds.parameters.total,
+            }
+    calls = stage.done * way.draws * (1 if ROWS[key.row].guidance == 1 else 2)
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores (1 thread), torch {torch.__version__}"
+    return {
+        "date": str(datetime.date.today()),
+        "hardware": hardware,
+        **asdict(key),
+        "calls": calls,
+        "cpu_seconds": round(seconds, 2),
+        "psnr": round(quality(stage), 3),
+        **{name: round(value, 4) for name, value in found.items()},
+    }
+
+
+class Runs:
+    """The runs of a file, each made at its first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.known: dict[Key, dict[str, Any]] = {}
+        for record in map(json.loads, lines):
+            self.known[Key(**{name: record[name] for name in Key.__dataclass_fields__})] = record
+
+    def __call__(self, key: Key, *, probe: bool = False) -> dict[str, Any]:
+        found = self.known.get(key)
+        if found is None or (probe and "within" not in found):
+            found = self.known[key] = run(key, probe=probe)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+            print(json.dumps(found), flush=True)
+        return found
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The runs of one method in one row, with the rate that was best on the tuning seeds of each budget."""
+
+    rates: dict[float, float]
+    """By budget."""
+    runs: dict[float, list[dict[str, Any]]]
+    """By budget, one for each reporting seed."""
+
+    def psnr(self, budget: float) -> list[float]:
+        """By seed."""
+        return [each["psnr"] for each in self.runs[budget]]
+
+
+def tuned(
+    runs: Runs, row: str, method: str, tuning: Sequence[int], seeds: Sequence[int], steps: int, rates: Sequence[float]
+) -> Tuned:
+    """Choose the rate of every budget, then run the reporting seeds."""
+    best, found = {}, {}
+    for budget in BUDGETS:
+        by_rate = {
+            rate: mean(runs(Key(row, method, budget, rate, seed, steps))["psnr"] for seed in tuning) for rate in rates
+        }
+        best[budget] = max(by_rate, key=by_rate.__getitem__)
+        found[budget] = [
+            runs(Key(row, method, budget, best[budget], seed, steps), probe=budget == BUDGETS[-1]) for seed in seeds
+        ]
+    return Tuned(best, found)
+
+
+def calls_to(quality: float, curve: Mapping[float, float]) -> float:
+    """Fraction of the budget at which a curve of quality by budget reaches a value; inf if it does not.
+
+    Linear between the budgets in their logarithm; the smallest budget if that is enough already.
+    """
+    budgets = sorted(curve)
+    if curve[budgets[0]] >= quality:
+        return budgets[0]
+    for low, high in pairwise(budgets):
+        if curve[high] >= quality:
+            fraction = (quality - curve[low]) / (curve[high] - curve[low])
+            return math.exp(math.log(low) + fraction * math.log(high / low))
+    return math.inf
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half of the 95% confidence interval of the mean; nan for one value."""
+    if len(values) < 2:
+        return math.nan
+    return float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
+def table(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
+    """Lines of a Markdown table, rows by fraction of the noise."""
+    budgets = ", ".join(f"{budget:.0%}" for budget in BUDGETS)
+    yield (
+        "| prior | method | noise fraction (SDS) | within / SDS | total / SDS | rates | "
+        f"PSNR at {budgets} of the calls | "
+        "gain at 100%, dB | calls to SDS's final quality | CPU s at 100% |"
+    )
+    yield "|---" * 10 + "|"
+    for row, methods in sorted(results.items(), key=lambda item: noise_of(item[1])):
+        reference = methods[REFERENCE]
+        for method, found in methods.items():
+            full = found.runs[BUDGETS[-1]]
+            gain = [a - b for a, b in zip(found.psnr(1.0), reference.psnr(1.0), strict=True)]
+            reached = calls_to(mean(reference.psnr(1.0)), {budget: mean(found.psnr(budget)) for budget in BUDGETS})
+            yield (
+                "| "
+                + " | ".join(
+                    [
+                        row,
+                        method,
+                        f"{noise_of(methods):.2f}",
+                        f"{mean(each['within'] for each in full):.2f}",
+                        f"{mean(each['total'] for each in full):.2f}",
+                        ", ".join(f"{rate:g}" for rate in found.rates.values()),
+                        ", ".join(f"{mean(found.psnr(budget)):.2f}" for budget in BUDGETS),
+                        "" if method == REFERENCE else f"{mean(gain):+.2f} ± {interval(gain):.2f}",
+                        _percent(reached),
+                        f"{mean(each['cpu_seconds'] for each in full):.1f}",
+                    ]
+                )
+                + " |"
+            )
+
+
+def noise_of(methods: Mapping[str, Tuned]) -> float:
+    """The noise's fraction of the variance of SDS in a row, mean over the seeds."""
+    return mean(each["noise_fraction"] for each in methods[REFERENCE].runs[BUDGETS[-1]])
+
+
+def verdicts(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
+    """Whether the default SSD reaches SDS's quality in the claimed fraction of its calls, by row."""
+    yield "| prior | noise fraction | PSNR of SSD at 60% less that of SDS at 100%, dB | reached |"
+    yield "|---|---|---|---|"
+    for row, methods in sorted(results.items(), key=lambda item: noise_of(item[1])):
+        if DEFAULT in methods:
+            pairs = zip(methods[DEFAULT].psnr(CLAIM), methods[REFERENCE].psnr(1.0), strict=True)
+            gaps = [own - sds for own, sds in pairs]
+            reached = "yes" if mean(gaps) >= 0 else "no"
+            yield f"| {row} | {noise_of(methods):.2f} | {mean(gaps):+.2f} ± {interval(gaps):.2f} | {reached} |"
+
+
+def report(results: Mapping[str, Mapping[str, Tuned]], runs: Iterable[Mapping[str, Any]], command: str) -> str:
+    """The page."""
+    runs = list(runs)
+    seconds, hardware = sum(each["cpu_seconds"] for each in runs), sorted({each["hardware"] for each in runs})
+    dates = sorted({each["date"] for each in runs})
+    count = len(next(iter(next(iter(results.values())).values())).runs[BUDGETS[-1]])
+    about = f"""
+        Gaussians from the prior `mixture` at {SIZE} px, coarse stage only, one view a step, {STEPS} steps of SDS at
+        100%. Quality is the PSNR to the best scene over eight held-out views. The rates fall to a tenth during a run.
+        The rate of each method and budget is the best of {", ".join(f"{rate:g}" for rate in RATES)} on other seeds than
+        the {count} that are reported, each with its own object, prior and noise. All methods have equal calls:
+        antithetic pairs take half the steps. The noise fraction is that of SDS's gradient at three quarters of its run;
+        `within` is the variance over the noise of the method relative to SDS, `total` includes cameras and timesteps,
+        both at the method's own scene. ± is the 95% interval over the seeds, of differences between runs of the same
+        seed. Calls to SDS's final quality are interpolated between the budgets; `<` and `>` are their ends.
+    """
+    lines = [
+        "# Calls to a given quality where the noise dominates",
+        "",
+        f"{dates[0]} to {dates[-1]}, {'; '.join(hardware)}; {len(runs)} runs, {seconds:.0f} s of CPU time for their "
+        f"steps. `{command}`.",
+        "",
+        fill(" ".join(about.split()), 120),
+        "",
+        *table(results),
+        "",
+        f"## SSD in {CLAIM:.0%} of the calls",
+        "",
+        *verdicts(results),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _percent(fraction: float) -> str:
+    if fraction <= BUDGETS[0]:
+        return f"< {fraction:.0%}"
+    return f"{fraction:.0%}" if math.isfinite(fraction) else "> 100%"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--tuning", type=int, default=1, help="number of seeds on which the rates are chosen")
+    parser.add_argument("--seeds", type=int, default=4, help="number of other seeds, which are reported")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of SDS, with the full budget")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="JSONL")
+    parser.add_argument("--result", type=Path, default=TABLE, metavar="MD")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    runs, results = Runs(given.runs), {}
+    tuning, seeds = range(given.tuning), range(given.tuning, given.tuning + given.seeds)
+    for row in given.rows:
+        results[row] = {}
+        for method in dict.fromkeys([REFERENCE, *given.methods]):
+            results[row][method] = tuned(runs, row, method, tuning, seeds, given.steps, given.rates)
+            command = f"python benchmarks/noise_dominated.py --tuning {given.tuning} --seeds {given.seeds}"
+            given.result.write_text(report(results, runs.known.values(), command), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
