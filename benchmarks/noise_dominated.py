@@ -43,12 +43,12 @@ STEPS = 160
 """Steps of SDS with the full budget, one view each."""
 BUDGETS = (0.35, 0.6, 1.0)
 """Fractions of the full budget of calls."""
-RATES = (2.0, 4.0, 8.0, 16.0)
+RATES = (4.0, 8.0, 16.0)
 """Factors on the learning rates at the start of a run."""
 PROMPTS = ("a red mug", "a yellow duck", "a brown chair")
 CLAIM = 0.6
 """Fraction of SDS's calls in which SSD is expected to reach SDS's quality."""
-TUPLES = 60
+TUPLES = 40
 """Draws of a probe."""
 
 
@@ -64,8 +64,14 @@ class Row:
         return f"CFG {self.guidance:g}, spread {self.spread:g}"
 
 
+CONTRAST = 0.1
+"""Contrast of the prior's textures over its spread; the default of both."""
 ROWS = {
-    row.name: row for row in (*(Row(scale, 2.0) for scale in (1.0, 7.5, 30.0, 100.0)), Row(1.0, 1.0), Row(7.5, 1.0))
+    row.name: row
+    for row in (
+        *(Row(scale, 2.0) for scale in (1.0, 7.5, 30.0, 100.0)),
+        *(Row(7.5, spread) for spread in (0.5, 1.0)),
+    )
 }
 
 
@@ -115,6 +121,7 @@ def build(key: Key) -> Stage:
         refine=False,
         overrides=[
             f"prior.spread={row.spread}",
+            f"prior.contrast={CONTRAST * row.spread}",
             f"prior.image_size={SIZE}",
             f"prior.seed={key.seed}",
             f"method.guidance_scale={row.guidance}",
@@ -339,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tuning", type=int, default=1, help="number of seeds on which the rates are chosen")
-    parser.add_argument("--seeds", type=int, default=4, help="number of other seeds, which are reported")
+    parser.add_argument("--seeds", type=int, default=3, help="number of other seeds, which are reported")
     parser.add_argument("--steps", type=int, default=STEPS, help="of SDS, with the full budget")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="JSONL")

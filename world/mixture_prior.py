@@ -14,8 +14,9 @@ object:
 **The best scene.** Both densities are unchanged if an image is reflected at the base. At the base their scores are
 therefore odd functions of the noise, whose mean is zero: SDS's expected gradient vanishes at every camera, timestep and
 guidance scale, exactly. That this stationary point is the maximum of the expected log-density does not follow from the
-symmetry. It holds while the textures are weak relative to V, since the prompt's components differ from the base in many
-directions, each with little probability. The tests check it numerically, along textures and tints.
+symmetry. It holds, on average over the timesteps, while the textures are weak relative to V, since the prompt's
+components differ from the base in many directions, each with little probability. At the smallest timesteps alone the
+components may be maxima of their own. The tests check it numerically, along textures and tints.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ class SceneMixtureConfig:
     variations: Annotated[int, Interval(ge=1, le=100)] = 16
     """Number of textures. The prompt's mixture has twice as many components, the unconditional one six times as
     many."""
-    contrast: Annotated[float, Interval(gt=0, le=1)] = 0.05
-    """Root mean square of the textures and tints, for colors in [0, 1]."""
+    contrast: Annotated[float, Interval(gt=0, le=1)] = 0.1
+    """Root mean square of the textures and tints, for colors in [0, 1]. Above a tenth of `spread`, the object without
+    texture may cease to be the best scene."""
     spread: Annotated[float, Interval(gt=0, le=10)] = 1.0
     """Standard deviation of a pixel around the mean of its component, for pixels in [-1, 1]."""
     basis: Literal["cosine", "haar"] = "haar"
