@@ -187,15 +187,16 @@ def eyes(scene: Scene) -> dict[str, GeometryEstimator]:
 
 
 def ssd(*terms: str) -> SSDConfig:
-    """SSD with these terms."""
-    return SSDConfig(timesteps=TIMESTEPS, control_variates=ControlVariateConfig(list(terms)))
+    """SSD with these terms, whose coefficients follow the data from the first steps."""
+    variates = ControlVariateConfig(list(terms), prior_observations=0.1)
+    return SSDConfig(timesteps=TIMESTEPS, control_variates=variates)
 
 
 def estimators(scene: Scene) -> dict[str, tuple[MethodConfig, GeometryEstimator | None]]:
     """Methods and their estimators, by row of the table."""
     out: dict[str, tuple[MethodConfig, GeometryEstimator | None]] = {
         "`noise`: SDS with a fitted coefficient": (ssd("noise"), None),
-        "`spectral`": (SSDConfig(timesteps=TIMESTEPS), None),
+        "`spectral`": (ssd("spectral"), None),
     }
     for eye, estimator in eyes(scene).items():
         for term in ("depth", "normal"):
@@ -414,8 +415,8 @@ def report(columns: Mapping[str, Sequence[Mapping[str, float]]], scenes: int, st
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=len(PROMPTS))
-    parser.add_argument("--steps", type=int, default=40, help="of four views, fitted on and then measured")
+    parser.add_argument("--scenes", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30, help="of four views, fitted on and then measured")
     parser.add_argument("--result", type=Path, default=RESULT, metavar="MD")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -52,7 +52,7 @@ def test_a_small_grid_runs_and_is_not_repeated(script: Any, tmp_path: Path, monk
     pairs = [record for record in records if record["method"] == "antithetic pairs" and record["budget"] == 1]
     assert {record["calls"] for record in pairs} == {10}
     text = table.read_text()
-    assert "| CFG 1, spread 2 | antithetic pairs |" in text and "SSD in 60% of the calls" in text
+    assert "| CFG 1, spread 2 | antithetic pairs |" in text and "reached in 60%" in text
 
     monkeypatch.setattr(script, "run", None)
     script.main(words)
