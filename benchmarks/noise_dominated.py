@@ -207,8 +207,9 @@ class Tuned:
     """By budget, one for each reporting seed."""
 
     def psnr(self, budget: float) -> list[float]:
-        """By seed."""
-        return [each["psnr"] for each in self.runs[budget]]
+        """By seed, with at most this budget: a method need not spend all of it."""
+        curves = [[each["psnr"] for each in self.runs[lower]] for lower in BUDGETS if lower <= budget]
+        return max(curves, key=mean)
 
 
 def tuned(
@@ -327,25 +328,26 @@ def report(results: Mapping[str, Mapping[str, Tuned]], runs: Iterable[Mapping[st
     """The page."""
     runs = list(runs)
     seconds, hardware = sum(each["cpu_seconds"] for each in runs), sorted({each["hardware"] for each in runs})
-    dates = sorted({each["date"] for each in runs})
+    dates = [each["date"] for each in runs]
+    when = " to ".join(sorted({min(dates), max(dates)}))
     count = len(next(iter(next(iter(results.values())).values())).runs[BUDGETS[-1]])
     about = f"""
         Gaussians from the prior `mixture` at {SIZE} px, coarse stage only, one view a step, {STEPS} steps of SDS at
         100%. Quality is the PSNR to the best scene over eight held-out views. The rates fall to a tenth during a run.
         The rate of each method and budget is the best of {", ".join(f"{rate:g}" for rate in RATES)} on other seeds than
-        the {count} that are reported, each with its own object, prior and noise. All methods have equal calls:
-        antithetic pairs take half the steps. The noise fraction is that of SDS's gradient at three quarters of its run,
-        as `pipelines/probe.py` measures it; `within` is the variance over the noise of the method relative to SDS,
-        `total` includes cameras and timesteps, both at the method's own scene. If variance alone limited a run, calls
-        would fall to `total`: that is the bound. ± is the 95% interval over the seeds, of differences between runs of
-        the same seed. Calls to SDS's final quality are interpolated between the budgets, in brackets the range over the
-        seeds; `<` and `>` are the ends of the budgets. This prior is nearly Gaussian, which flatters antithetic pairs.
+        the {count} that are reported, each with its own object, prior and noise. A budget that yields less than a
+        smaller one counts as that one. All methods have equal calls: antithetic pairs take half the steps. The noise
+        fraction is that of SDS's gradient at three quarters of its run, as `pipelines/probe.py` measures it; `within`
+        is the variance over the noise of the method relative to SDS, `total` includes cameras and timesteps, both at
+        the method's own scene. If variance alone limited a run, calls would fall to `total`: that is the bound. ± is
+        the 95% interval over the seeds, of differences between runs of the same seed. Calls to SDS's final quality are
+        interpolated between the budgets, in brackets the range over the seeds; `<` and `>` are the ends of the budgets.
+        This prior is nearly Gaussian, which flatters antithetic pairs.
     """
     lines = [
         "# Calls to a given quality where the noise dominates",
         "",
-        f"{dates[0]} to {dates[-1]}, {'; '.join(hardware)}; {len(runs)} runs, {seconds:.0f} s of CPU time for their "
-        f"steps. `{command}`.",
+        f"{when}, {'; '.join(hardware)}; {len(runs)} runs, {seconds:.0f} s of CPU time for their steps. `{command}`.",
         "",
         fill(" ".join(about.split()), 120),
         "",
