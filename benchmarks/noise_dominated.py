@@ -275,7 +275,8 @@ def table(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
     """Lines of a Markdown table of all methods."""
     budgets = ", ".join(f"{budget:.0%}" for budget in BUDGETS)
     yield (
-        f"| prior | method | within / SDS | total / SDS | rates | PSNR at {budgets} of the calls | gain at 100%, dB | "
+        "| prior | method | within/SDS per call | total/SDS per call | rates | "
+        f"PSNR at {budgets} of the calls | gain at 100%, dB | "
         "calls to SDS's final quality | CPU s at 100% |"
     )
     yield "|---" * 9 + "|"
@@ -286,8 +287,8 @@ def table(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
             cells = [
                 row,
                 method,
-                f"{mean(each['within'] for each in full):.2f}",
-                f"{mean(each['total'] for each in full):.2f}",
+                f"{METHODS[method].draws * mean(each['within'] for each in full):.2f}",
+                f"{METHODS[method].draws * mean(each['total'] for each in full):.2f}",
                 ", ".join(f"{rate:g}" for rate in found.rates.values()),
                 ", ".join(f"{mean(found.psnr(budget)):.2f}" for budget in BUDGETS),
                 "" if method == REFERENCE else difference(found.psnr(1.0), reference.psnr(1.0)),
@@ -337,12 +338,12 @@ def report(results: Mapping[str, Mapping[str, Tuned]], runs: Iterable[Mapping[st
         The rate of each method and budget is the best of {", ".join(f"{rate:g}" for rate in RATES)} on other seeds than
         the {count} that are reported, each with its own object, prior and noise. A budget that yields less than a
         smaller one counts as that one. All methods have equal calls: antithetic pairs take half the steps. The noise
-        fraction is that of SDS's gradient at three quarters of its run, as `pipelines/probe.py` measures it; `within`
-        is the variance over the noise of the method relative to SDS, `total` includes cameras and timesteps, both at
-        the method's own scene. If variance alone limited a run, calls would fall to `total`: that is the bound. ± is
-        the 95% interval over the seeds, of differences between runs of the same seed. Calls to SDS's final quality are
-        interpolated between the budgets, in brackets the range over the seeds; `<` and `>` are the ends of the budgets.
-        This prior is nearly Gaussian, which flatters antithetic pairs.
+        fraction is that of SDS's gradient at three quarters of its run, as `pipelines/probe.py` measures it; within/SDS
+        per call is the variance over the noise relative to SDS, doubled for pairs, and total/SDS per call includes
+        cameras and timesteps, both at the method's own scene. If variance alone limited a run, calls would fall to
+        total/SDS per call: that is the bound. ± is the 95% interval over the seeds, of differences between runs of the
+        same seed. Calls to SDS's final quality are interpolated between the budgets, in brackets the range over the
+        seeds; `<` and `>` are the ends of the budgets. This prior is nearly Gaussian, which flatters antithetic pairs.
     """
     lines = [
         "# Calls to a given quality where the noise dominates",
