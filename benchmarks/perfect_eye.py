@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -174,16 +175,14 @@ def degraded(estimator: GeometryEstimator) -> GeometryEstimator:
     return estimate
 
 
+EYES = ("true, whatever the noise", "best given the noisy image", "the same, degraded", "shipped")
+
+
 def eyes(scene: Scene) -> dict[str, GeometryEstimator]:
     """The estimators by name."""
     shipped: Any = load_estimator(EstimatorConfig(), torch.device("cpu"))
     best = mean_geometry(scene)
-    return {
-        "true, whatever the noise": true_geometry(scene),
-        "best given the noisy image": best,
-        "the same, degraded": degraded(best),
-        "shipped": shipped,
-    }
+    return dict(zip(EYES, (true_geometry(scene), best, degraded(best), shipped), strict=True))
 
 
 def ssd(*terms: str) -> SSDConfig:
@@ -192,16 +191,30 @@ def ssd(*terms: str) -> SSDConfig:
     return SSDConfig(timesteps=TIMESTEPS, control_variates=variates)
 
 
+TERMS = ("depth", "normal")
+NOISE, SPECTRAL = "`noise`: SDS with a fitted coefficient", "`spectral`"
+
+
+def alone(term: str, eye: str) -> str:
+    """Name of the measurement of a Stein term with an estimator, as the only term."""
+    return f"{term}, {eye}"
+
+
+def beside(term: str, eye: str) -> str:
+    """Name of the measurement of a Stein term with an estimator, beside `noise`."""
+    return f"noise, {alone(term, eye)}"
+
+
 def estimators(scene: Scene) -> dict[str, tuple[MethodConfig, GeometryEstimator | None]]:
-    """Methods and their estimators, by row of the table."""
+    """Methods and their estimators, by name of the measurement."""
     out: dict[str, tuple[MethodConfig, GeometryEstimator | None]] = {
-        "`noise`: SDS with a fitted coefficient": (ssd("noise"), None),
-        "`spectral`": (ssd("spectral"), None),
+        NOISE: (ssd("noise"), None),
+        SPECTRAL: (ssd("spectral"), None),
     }
     for eye, estimator in eyes(scene).items():
-        for term in ("depth", "normal"):
-            out[f"`{term}`, {eye}"] = ssd(term), estimator
-            out[f"`noise`, `{term}`, {eye}"] = ssd("noise", term), estimator
+        for term in TERMS:
+            out[alone(term, eye)] = ssd(term), estimator
+            out[beside(term, eye)] = ssd("noise", term), estimator
     return out
 
 
@@ -370,17 +383,38 @@ def measure(prompt: str, seed: int, guidance_scale: float, steps: int) -> dict[s
     return out
 
 
-def interval(values: Sequence[float]) -> str:
-    """Mean and half of the 95% confidence interval."""
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of its 95% confidence interval; nan for one value."""
     if len(values) < 2:
-        return f"{values[0]:.3f}"
-    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):.3f} ± {half:.3f}"
+        return values[0], math.nan
+    return mean(values), float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
+def ratio(values: Sequence[float]) -> str:
+    """Geometric mean of variances and its 95% confidence interval."""
+    center, half = interval([math.log(value) for value in values])
+    low, high = math.exp(center - half), math.exp(center + half)
+    digits = 1 if math.exp(center) > 2 else 3
+    return f"{math.exp(center):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def change(values: Sequence[float], reference: Sequence[float]) -> str:
+    """Mean change of a variance in percent of the paired reference, and its 95% confidence interval."""
+    center, half = interval([100 * (value / other - 1) for value, other in zip(values, reference, strict=True)])
+    return f"{center:+.1f}% ± {half:.1f}"
 
 
 def report(columns: Mapping[str, Sequence[Mapping[str, float]]], scenes: int, steps: int, seconds: float) -> str:
     """The page."""
-    rows = list(next(iter(columns.values()))[0])
+    found = {name: {row: [each[row] for each in column] for row in column[0]} for name, column in columns.items()}
+    values = found.values()
+    about = f"""
+        Variance over the noise relative to SDS (1) on the exact prior `world` with eight objects at {SIZE} px, over
+        {scenes} scenes, each with a prompt, objects and cameras of its own: geometric mean and its 95% interval. A
+        scene is the prompt's second object, blurred, with the geometry of that object. The coefficients are fitted on
+        {steps} steps of four views and measured on as many others. The bound for every scalar phi is derived in the
+        docstring of the script; it and the best constant are measured at other timesteps and noises than the rest.
+    """
     return "\n".join(
         [
             "# The paper's control variate with a perfect estimator",
@@ -389,23 +423,37 @@ def report(columns: Mapping[str, Sequence[Mapping[str, float]]], scenes: int, st
             f"{torch.__version__}, {seconds:.0f} s of CPU time. `python benchmarks/perfect_eye.py --scenes {scenes} "
             f"--steps {steps}`.",
             "",
-            f"Variance over the noise relative to SDS (1) on the exact prior `world` with eight objects at {SIZE} px,",
-            f"mean and 95% interval over {scenes} scenes (prompt, objects and cameras each their own). A scene is the",
-            "prompt's second object, blurred, with the geometry of that object. The coefficients are fitted on",
-            f"{steps} steps of four views and measured on as many others. Below them, what theory allows: the best",
-            "constant phi, and the bound for every scalar phi that the docstring of the script derives.",
+            fill(" ".join(about.split()), 120),
             "",
-            "| term | " + " | ".join(columns) + " |",
-            "|---" * (len(columns) + 1) + "|",
+            "| without an estimator | " + " | ".join(found) + " |",
+            "|---" * (len(found) + 1) + "|",
             *(
-                f"| {row} | {' | '.join(interval([each[row] for each in column]) for column in columns.values())} |"
-                for row in [*(row for row in rows if row not in (CONSTANT, BOUND)), CONSTANT, BOUND]
+                f"| {row} | {' | '.join(ratio(each[row]) for each in values)} |"
+                for row in (NOISE, SPECTRAL, CONSTANT, BOUND)
+            ),
+            "| change from the best constant to the bound | "
+            + " | ".join(change(each[BOUND], each[CONSTANT]) for each in values)
+            + " |",
+            "",
+            "| term and its estimator | "
+            + " | ".join(f"{name}, alone | {name}, beside `noise`: change of its variance" for name in found)
+            + " |",
+            "|---" * (2 * len(found) + 1) + "|",
+            *(
+                f"| `{term}`, {eye} | "
+                + " | ".join(
+                    f"{ratio(each[alone(term, eye)])} | {change(each[beside(term, eye)], each[NOISE])}"
+                    for each in values
+                )
+                + " |"
+                for term in TERMS
+                for eye in EYES
             ),
             "",
             "## The best scalar phi, exactly",
             "",
-            "Variance relative to SDS with the best constant phi, and with the best scalar phi, from Stein's equation",
-            "with Hermite polynomials up to degree 30). For one Gaussian they are equal.",
+            "Variance relative to SDS with the best constant phi, and with the best scalar phi (Stein's equation, by",
+            "Hermite polynomials up to degree 30). For one Gaussian they are equal.",
             "",
             *flat_table(),
             "",

@@ -101,5 +101,6 @@ def test_a_small_run_writes_the_page(script: Any, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(script, "GUIDANCE_SCALES", (1.0,))
     script.main(["--scenes", "1", "--steps", "1", "--result", str(tmp_path / "eye.md")])
     lines = (tmp_path / "eye.md").read_text().splitlines()
-    terms = [line.split("|")[1].strip() for line in lines if line.startswith("| `")]
-    assert len(terms) == 18 and "`noise`, `depth`, best given the noisy image" in terms
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| `")}
+    assert len(rows) == 2 + 2 * 4
+    assert "`depth`, true, whatever the noise" in rows and rows["`normal`, shipped"].count("|") == 4
