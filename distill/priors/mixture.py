@@ -138,7 +138,8 @@ def natural_variances(basis: SeparableBasis, components: int, generator: torch.G
 
     Each component has more power along rows or along columns.
     """
-    return _leaning(components, *basis.squared_frequency.shape, generator) * natural_power(basis) + FLOOR
+    height, width = basis.squared_frequency.shape
+    return _leaning(components, height, width, generator) * natural_power(basis) + FLOOR
 
 
 def _leaning(components: int, height: int, width: int, generator: torch.Generator) -> Float[Tensor, "k 1 h w"]:
