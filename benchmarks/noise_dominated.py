@@ -1,6 +1,6 @@
 """Calls of the prior to a given quality where the noise dominates the variance of the gradient, by method.
 
-    python benchmarks/noise_dominated.py [--rows NAME ...] [--methods NAME ...] [--tuning N] [--seeds N]
+    python benchmarks/noise_dominated.py [--rows NAME ...] [--methods NAME ...] [--tuning N] [--seeds N] [--table]
 
 Gaussians are distilled from the prior `mixture`, whose best scene is known: quality is the PSNR to it over held-out
 views. A row is a guidance scale and a spread of the prior's images, which sets how much of the variance is due to the
@@ -83,6 +83,7 @@ class Way:
     settings: tuple[str, ...] = ()
     draws: int = 1
     """Predictions of a step, in units of SDS's."""
+    rates: tuple[float, ...] = RATES
 
 
 METHODS = {
@@ -91,7 +92,7 @@ METHODS = {
     "SSD (`spectral`, `low_rank`)": Way("ssd", ("method.control_variates.terms=[spectral,low_rank]",)),
     "SSD (`spectral`, `learned`)": Way("ssd", ("method.control_variates.terms=[spectral,learned]",)),
     "antithetic pairs": Way("sds", ("method.antithetic=true",), draws=2),
-    "SDS, reuse 4": Way("sds", ("stages.coarse.reuse=4",)),
+    "SDS, reuse 4": Way("sds", ("stages.coarse.reuse=4",), rates=(1.0, 2.0, 4.0)),
 }
 REFERENCE, DEFAULT = "SDS", "SSD (`spectral`)"
 
@@ -178,10 +179,10 @@ def run(key: Key, *, probe: bool) -> dict[str, Any]:
 
 
 class Runs:
-    """The runs of a file, each made at its first use."""
+    """The runs of a file, each made at its first use unless `frozen`, which raises KeyError."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, frozen: bool = False) -> None:
+        self.path, self.frozen = path, frozen
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         self.known: dict[Key, dict[str, Any]] = {}
         for record in map(json.loads, lines):
@@ -190,6 +191,8 @@ class Runs:
     def __call__(self, key: Key, *, probe: bool = False) -> dict[str, Any]:
         found = self.known.get(key)
         if found is None or (probe and "within" not in found):
+            if self.frozen:
+                raise KeyError(key)
             found = self.known[key] = run(key, probe=probe)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
@@ -213,10 +216,17 @@ class Tuned:
 
 
 def tuned(
-    runs: Runs, row: str, method: str, tuning: Sequence[int], seeds: Sequence[int], steps: int, rates: Sequence[float]
+    runs: Runs,
+    row: str,
+    method: str,
+    tuning: Sequence[int],
+    seeds: Sequence[int],
+    steps: int,
+    rates: Sequence[float] | None,
 ) -> Tuned:
-    """Choose the rate of every budget, then run the reporting seeds."""
+    """Choose the rate of every budget among `rates`, or those of the method, then run the reporting seeds."""
     best, found = {}, {}
+    rates = rates or METHODS[method].rates
     for budget in BUDGETS:
         by_rate = {
             rate: mean(runs(Key(row, method, budget, rate, seed, steps))["psnr"] for seed in tuning) for rate in rates
@@ -335,15 +345,16 @@ def report(results: Mapping[str, Mapping[str, Tuned]], runs: Iterable[Mapping[st
     about = f"""
         Gaussians from the prior `mixture` at {SIZE} px, coarse stage only, one view a step, {STEPS} steps of SDS at
         100%. Quality is the PSNR to the best scene over eight held-out views. The rates fall to a tenth during a run.
-        The rate of each method and budget is the best of {", ".join(f"{rate:g}" for rate in RATES)} on other seeds than
-        the {count} that are reported, each with its own object, prior and noise. A budget that yields less than a
-        smaller one counts as that one. All methods have equal calls: antithetic pairs take half the steps. The noise
-        fraction is that of SDS's gradient at three quarters of its run, as `pipelines/probe.py` measures it; within/SDS
-        per call is the variance over the noise relative to SDS, doubled for pairs, and total/SDS per call includes
-        cameras and timesteps, both at the method's own scene. If variance alone limited a run, calls would fall to
-        total/SDS per call: that is the bound. ± is the 95% interval over the seeds, of differences between runs of the
-        same seed. Calls to SDS's final quality are interpolated between the budgets, in brackets the range over the
-        seeds; `<` and `>` are the ends of the budgets. This prior is nearly Gaussian, which flatters antithetic pairs.
+        The rate of each method and budget is the best of {", ".join(f"{rate:g}" for rate in RATES)} (with reuse, of 1,
+        2, 4) on other seeds than the {count} that are reported, each with its own object, prior and noise. A budget
+        that yields less than a smaller one counts as that one. All methods have equal calls: antithetic pairs take half
+        the steps. The noise fraction is that of SDS's gradient at three quarters of its run, as `pipelines/probe.py`
+        measures it; within/SDS per call is the variance over the noise relative to SDS, doubled for pairs, and
+        total/SDS per call includes cameras and timesteps, both at the method's own scene. If variance alone limited a
+        run, calls would fall to total/SDS per call: that is the bound. ± is the 95% interval over the seeds, of
+        differences between runs of the same seed. Calls to SDS's final quality are interpolated between the budgets, in
+        brackets the range over the seeds; `<` and `>` are the ends of the budgets. This prior is nearly Gaussian, which
+        flatters antithetic pairs.
     """
     lines = [
         "# Calls to a given quality where the noise dominates",
@@ -377,17 +388,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tuning", type=int, default=1, help="number of seeds on which the rates are chosen")
     parser.add_argument("--seeds", type=int, default=3, help="number of other seeds, which are reported")
     parser.add_argument("--steps", type=int, default=STEPS, help="of SDS, with the full budget")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--rates", type=float, nargs="+", help="default: those of each method")
+    parser.add_argument("--table", action="store_true", help="only tabulate the methods whose runs are in the file")
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="JSONL")
     parser.add_argument("--result", type=Path, default=TABLE, metavar="MD")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    runs, results = Runs(given.runs), {}
+    runs = Runs(given.runs, frozen=given.table)
+    results: dict[str, dict[str, Tuned]] = {}
     tuning, seeds = range(given.tuning), range(given.tuning, given.tuning + given.seeds)
     for row in given.rows:
-        results[row] = {}
         for method in dict.fromkeys([REFERENCE, *given.methods]):
-            results[row][method] = tuned(runs, row, method, tuning, seeds, given.steps, given.rates)
+            try:
+                found = tuned(runs, row, method, tuning, seeds, given.steps, given.rates)
+            except KeyError:
+                if not given.table:
+                    raise
+                if method == REFERENCE:
+                    break
+                continue
+            results.setdefault(row, {})[method] = found
             command = f"python benchmarks/noise_dominated.py --tuning {given.tuning} --seeds {given.seeds}"
             given.result.write_text(report(results, runs.known.values(), command), encoding="utf-8")
 

@@ -57,3 +57,5 @@ def test_a_small_grid_runs_and_is_not_repeated(script: Any, tmp_path: Path, monk
     monkeypatch.setattr(script, "run", None)
     script.main(words)
     assert table.read_text() == text
+    script.main([*words, "--methods", "antithetic pairs", "SDS, reuse 4", "--table"])
+    assert table.read_text() == text, "there are no runs with reuse"
