@@ -5,8 +5,9 @@
 Gaussians are distilled from the prior `mixture`, whose best scene is known: quality is the PSNR to it over held-out
 views. A row is a guidance scale and a spread of the prior's images, which sets how much of the variance is due to the
 noise. Every method is run with several budgets of calls. Its learning rate falls to a tenth during a run, whatever the
-budget, and is chosen for each budget on seeds of its own. Runs are appended to results/noise_dominated.jsonl, those in
-the file are not repeated, and results/noise_dominated.md is written from the file.
+budget. For each budget, the best two on a tuning seed are run on the reported seeds, and the better one counts. Runs
+are appended to results/noise_dominated.jsonl, those in the file are not repeated, and results/noise_dominated.md is
+written from the file.
 """
 
 from __future__ import annotations
@@ -202,12 +203,20 @@ class Runs:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The runs of one method in one row, with the rate that was best on the tuning seeds of each budget."""
+    """The runs of one method in one row, at the best rate of each budget."""
 
     rates: dict[float, float]
     """By budget."""
+    compared: dict[float, int]
+    """By budget: number of rates that were run on the reporting seeds."""
     runs: dict[float, list[dict[str, Any]]]
     """By budget, one for each reporting seed."""
+    probed: list[dict[str, Any]]
+    """Runs with the full budget whose variance was measured, one for each reporting seed."""
+
+    def probe(self, name: str) -> float:
+        """Mean of a measured variance."""
+        return mean(each[name] for each in self.probed)
 
     def psnr(self, budget: float) -> list[float]:
         """By seed, with at most this budget: a method need not spend all of it."""
@@ -224,18 +233,26 @@ def tuned(
     steps: int,
     rates: Sequence[float] | None,
 ) -> Tuned:
-    """Choose the rate of every budget among `rates`, or those of the method, then run the reporting seeds."""
-    best, found = {}, {}
+    """Choose the rate of every budget among `rates`, or those of the method, by runs on the reporting seeds."""
+    best, compared, found = {}, {}, {}
     rates = rates or METHODS[method].rates
     for budget in BUDGETS:
-        by_rate = {
-            rate: mean(runs(Key(row, method, budget, rate, seed, steps))["psnr"] for seed in tuning) for rate in rates
-        }
-        best[budget] = max(by_rate, key=by_rate.__getitem__)
-        found[budget] = [
-            runs(Key(row, method, budget, best[budget], seed, steps), probe=budget == BUDGETS[-1]) for seed in seeds
-        ]
-    return Tuned(best, found)
+
+        def key(rate: float, seed: int, budget: float = budget) -> Key:
+            return Key(row, method, budget, rate, seed, steps)
+
+        trial = {rate: mean(runs(key(rate, seed))["psnr"] for seed in tuning) for rate in rates}
+        first, *others = sorted(trial, key=trial.__getitem__, reverse=True)
+        probed = [runs(key(first, seed), probe=budget == 1.0) for seed in seeds]
+        if not runs.frozen:
+            for rate in others[:1]:
+                _ = [runs(key(rate, seed)) for seed in seeds]
+        finalists = [rate for rate in rates if all(key(rate, seed) in runs.known for seed in seeds)]
+        found_by_rate = {rate: [runs.known[key(rate, seed)] for seed in seeds] for rate in finalists}
+        compared[budget] = len(finalists)
+        best[budget] = max(finalists, key=lambda rate: mean(each["psnr"] for each in found_by_rate[rate]))
+        found[budget] = found_by_rate[best[budget]]
+    return Tuned(best, compared, found, probed)
 
 
 def calls_to(quality: float, curve: Mapping[float, float]) -> float:
@@ -297,9 +314,12 @@ def table(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
             cells = [
                 row,
                 method,
-                f"{METHODS[method].draws * mean(each['within'] for each in full):.2f}",
-                f"{METHODS[method].draws * mean(each['total'] for each in full):.2f}",
-                ", ".join(f"{rate:g}" for rate in found.rates.values()),
+                f"{METHODS[method].draws * found.probe('within'):.2f}",
+                f"{METHODS[method].draws * found.probe('total'):.2f}",
+                ", ".join(
+                    f"{rate:g}" + (f" ({found.compared[budget]})" if found.compared[budget] > 1 else "")
+                    for budget, rate in found.rates.items()
+                ),
                 ", ".join(f"{mean(found.psnr(budget)):.2f}" for budget in BUDGETS),
                 "" if method == REFERENCE else difference(found.psnr(1.0), reference.psnr(1.0)),
                 reached(found, reference),
@@ -310,7 +330,7 @@ def table(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
 
 def noise_of(methods: Mapping[str, Tuned]) -> float:
     """The noise's fraction of the variance of SDS in a row, mean over the seeds."""
-    return mean(each["noise_fraction"] for each in methods[REFERENCE].runs[BUDGETS[-1]])
+    return methods[REFERENCE].probe("noise_fraction")
 
 
 def verdicts(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
@@ -328,7 +348,7 @@ def verdicts(results: Mapping[str, Mapping[str, Tuned]]) -> Iterator[str]:
                 row,
                 difference(own.psnr(1.0), sds.psnr(1.0)),
                 reached(own, sds),
-                f"{mean(each['total'] for each in own.runs[1.0]):.0%}",
+                f"{own.probe('total'):.0%}",
                 difference(own.psnr(CLAIM), sds.psnr(1.0)),
                 "yes" if mean(own.psnr(CLAIM)) >= mean(sds.psnr(1.0)) else "no",
             ]
@@ -345,8 +365,9 @@ def report(results: Mapping[str, Mapping[str, Tuned]], runs: Iterable[Mapping[st
     about = f"""
         Gaussians from the prior `mixture` at {SIZE} px, coarse stage only, one view a step, {STEPS} steps of SDS at
         100%. Quality is the PSNR to the best scene over eight held-out views. The rates fall to a tenth during a run.
-        The rate of each method and budget is the best of {", ".join(f"{rate:g}" for rate in RATES)} (with reuse, of 1,
-        2, 4) on other seeds than the {count} that are reported, each with its own object, prior and noise. A budget
+        For each method and budget, the best of {", ".join(f"{rate:g}" for rate in RATES)} (with reuse of 1, 2, 4) on
+        another seed is run on the {count} seeds that are reported; where a 2 in brackets follows the rate, the second
+        best was run on them too, and the better one counts. Every seed has its own object, prior and noise. A budget
         that yields less than a smaller one counts as that one. All methods have equal calls: antithetic pairs take half
         the steps. The noise fraction is that of SDS's gradient at three quarters of its run, as `pipelines/probe.py`
         measures it; within/SDS per call is the variance over the noise relative to SDS, doubled for pairs, and
