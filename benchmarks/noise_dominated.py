@@ -235,6 +235,7 @@ def tuned(
 ) -> Tuned:
     """Choose the rate of every budget among `rates`, or those of the method, by runs on the reporting seeds."""
     best, compared, found = {}, {}, {}
+    probed: list[dict[str, Any]] = []
     rates = rates or METHODS[method].rates
     for budget in BUDGETS:
 
