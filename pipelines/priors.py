@@ -17,6 +17,7 @@ from steindreamer.distill.priors.diffusion.layouts import OTHER_FILES
 from steindreamer.distill.priors.diffusion.model_sources import MODELS, is_hub_id, local_path
 from steindreamer.distill.priors.diffusion.prior import Precision, ViewEmbedding
 from steindreamer.registry import Registry
+from steindreamer.world.mixture_prior import SceneMixtureConfig
 from steindreamer.world.prior import WorldPriorConfig
 from steindreamer.world.wording import model_wording
 
@@ -158,6 +159,7 @@ PRIORS: Registry[type[PriorConfig]] = Registry(
     "prior",
     {
         "world": WorldPriorConfig,
+        "mixture": SceneMixtureConfig,
         "tiny": TinyPriorConfig,
         "diffusers": DiffusersPriorConfig,
         "stable-diffusion": DiffusersPriorConfig,

@@ -112,19 +112,41 @@ def image_like_mixture(basis: SeparableBasis, components: int, generator: torch.
     The means overlap and have low frequencies only, so that responsibilities are soft and depend on the image. Each
     component has more power along rows or along columns. Mean pixel variance is about 1.
     """
-    floor = 0.01
     frequency = basis.squared_frequency
     channels, height, width = len(basis.channels), *frequency.shape
-    channel_power = 0.4 ** torch.arange(channels, dtype=torch.float32)[:, None, None]
-    power = channel_power * (1 + frequency) ** -0.95
-    power = power / power.mean() * (1 - floor)
+    power = natural_power(basis)
     fraction = 0.4 * torch.exp(-frequency / 60) + 0.06 * torch.exp(-frequency / 400)
     means = torch.randn(components, channels, height, width, generator=generator) * power.sqrt() * fraction
-    lean = 0.02 * (2 * torch.rand(components, 1, 1, 1, generator=generator) - 1)
-    direction = torch.linspace(-1, 1, height)[:, None] - torch.linspace(-1, 1, width)
-    variances = torch.exp(lean * direction) * power * (1 - 0.5 * fraction**2) + floor
+    variances = _leaning(components, height, width, generator) * power * (1 - 0.5 * fraction**2) + FLOOR
     log_weights = (0.3 * torch.randn(components, generator=generator)).log_softmax(0)
     return GaussianMixture(basis.to_image(means), variances, log_weights, basis)
+
+
+FLOOR = 0.01
+"""Variance of the white floor, as a fraction of the mean pixel variance."""
+
+
+def natural_power(basis: SeparableBasis) -> Float[Tensor, "c h w"]:
+    """The power-law spectrum of natural images in a basis, without the white floor; its mean is 1 - `FLOOR`."""
+    channel_power = 0.4 ** torch.arange(len(basis.channels), dtype=torch.float32)[:, None, None]
+    power = channel_power * (1 + basis.squared_frequency) ** -0.95
+    return power / power.mean() * (1 - FLOOR)
+
+
+def natural_variances(basis: SeparableBasis, components: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+    """Covariances of a mixture with the spectrum of natural images and a white floor; mean pixel variance about 1.
+
+    Each component has more power along rows or along columns.
+    """
+    height, width = basis.squared_frequency.shape
+    return _leaning(components, height, width, generator) * natural_power(basis) + FLOOR
+
+
+def _leaning(components: int, height: int, width: int, generator: torch.Generator) -> Float[Tensor, "k 1 h w"]:
+    """Factors that give each component more power along rows or along columns."""
+    lean = 0.02 * (2 * torch.rand(components, 1, 1, 1, generator=generator) - 1)
+    direction = torch.linspace(-1, 1, height)[:, None] - torch.linspace(-1, 1, width)
+    return torch.exp(lean * direction)
 
 
 @dataclass(frozen=True)

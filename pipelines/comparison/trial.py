@@ -17,6 +17,7 @@ import torch
 
 from steindreamer.distill.variance.probe import EstimatorVariance
 from steindreamer.representations import Representation, TriangleMesh, particles_of
+from steindreamer.world.mixture_prior import SceneMixtureEmbedding
 from steindreamer.world.prior import WorldEmbedding
 from steindreamer.world.truth import chamfer_millimeters, held_out_psnr, mean_normal_error, view_consistency
 from steindreamer.world.views import shade
@@ -250,8 +251,8 @@ def _build_score(trial: Trial, stage: Stage) -> Score:
     truth = _truth(stage)
     if truth is None:
         raise UserError(
-            "the score psnr needs the ground-truth object: use --prior world with prior.objects=1, or choose --score "
-            "world, or --clip with a model"
+            "the score psnr needs the ground-truth object: use --prior world with prior.objects=1, or --prior mixture, "
+            "or choose --score world, or --clip with a model"
         )
     return psnr_score(truth, trial.views, trial.size)
 
@@ -269,8 +270,13 @@ def _distances(scene: Representation, truth: TriangleMesh, trial: Trial) -> dict
 
 
 def _truth(stage: Stage) -> TriangleMesh | None:
-    """Return the object of the prior, lit as in its color images, if it holds exactly one, else None."""
+    """Return the object of the prior, lit as in its color images, if it holds exactly one, else None.
+
+    For the prior `mixture` it is the best scene.
+    """
     embedding = stage.embedding
+    if isinstance(embedding, SceneMixtureEmbedding):
+        return embedding.base
     if isinstance(embedding, WorldEmbedding) and len(embedding.objects) == 1:
         return shade(embedding.objects[0])
     return None

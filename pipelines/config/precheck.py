@@ -54,13 +54,15 @@ def check_words(prior: str, settings: Any, prompt: str, negative_prompt: str = "
     from steindreamer.world.wording import UnknownPromptError, Wording, model_wording
 
     wording = None
-    if prior == "world":
+    if prior in ("world", "mixture"):
         wording = Wording(strict=settings.strict_words)
     elif prior == "tiny" and not settings.model:
         shipped = importlib.resources.files("steindreamer.assets") / TINY
         wording = model_wording(shipped, strict=settings.strict_words)
     if wording is None:
         return  # the run reports what is wrong
+    if prior == "mixture":
+        negative_prompt = ""  # refused by the prior, whatever it says
     try:
         wording.read_both(prompt, negative_prompt)
     except UnknownPromptError as error:

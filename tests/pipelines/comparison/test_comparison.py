@@ -85,6 +85,13 @@ def test_a_comparison_spends_equal_calls_and_measures_all_the_way(finished: Path
     assert all(float(row["view_consistency"]) in (0, 0.5, 1) for row in measured), "of two views"
 
 
+def test_the_true_object_of_the_mixture_is_its_best_scene(tmp_path: Path) -> None:
+    words = [{"world": "mixture", "4": "0"}.get(word, word) for word in TINY]
+    assert compare(["--methods", "sds", *words, "--out", str(tmp_path)]) == 0
+    measured = rows(tmp_path / "measurements.csv")
+    assert len(measured) == 3 and all(5 < float(row["psnr"]) < 30 for row in measured)
+
+
 def test_the_page_is_complete_in_itself_and_holds_the_tables(finished: Path) -> None:
     page = (finished / "compare.html").read_text()
     for heading in (

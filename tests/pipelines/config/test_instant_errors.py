@@ -160,12 +160,13 @@ def test_what_the_outline_refuses_the_program_refuses_in_the_same_words() -> Non
 
 def test_shipped_priors_refuse_the_words_that_are_refused_at_once() -> None:
     prompts = ["a giraffe", "a red", "mug giraffe", "???", "rotes Haus", "a red mug", "a rocket ship", "two ducks!", ""]
-    for name in ("tiny", "world"):
+    for name in ("tiny", "world", "mixture"):
         settings: Any = CHOICES["prior"][name]()
         prior = settings.build(torch.device("cpu"))
         refused = 0
         for prompt in prompts:
-            for texts in ((prompt, ""), ("a red mug", prompt)):
+            # `mixture` takes no negative prompt.
+            for texts in ((prompt, ""), ("a red mug", prompt))[: 1 if name == "mixture" else 2]:
                 try:
                     check_words(name, settings, *texts)
                 except UserError as error:
@@ -173,11 +174,11 @@ def test_shipped_priors_refuse_the_words_that_are_refused_at_once() -> None:
                     with pytest.raises(ValueError) as caught:
                         prior.embed(*texts)
                     assert str(caught.value) == str(error)
-        assert refused >= 5
+        assert refused >= 4
 
 
-@pytest.mark.parametrize("name", ["tiny", "world"])
-def test_both_priors_ignore_words_that_they_do_not_know(name: str) -> None:
+@pytest.mark.parametrize("name", ["tiny", "world", "mixture"])
+def test_shipped_priors_ignore_words_that_they_do_not_know(name: str) -> None:
     kind: Any = CHOICES["prior"][name]
     prompt = "a hyperrealistic toadstool with white dots, side view"
     check_words(name, kind(), prompt)
