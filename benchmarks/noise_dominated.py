@@ -147,7 +147,7 @@ def quality(stage: Stage) -> float:
 
 def noise_fraction(variance: EstimatorVariance) -> float:
     """Fraction of the variance of the gradient that reaches the scene that is due to the noise."""
-    return variance.parameters.within / variance.parameters.total
+    return variance.parameters.noise / variance.parameters.total
 
 
 def run(key: Key, *, probe: bool) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def run(key: Key, *, probe: bool) -> dict[str, Any]:
             sds, own = measured["sds"], measured["own"]
             found = {
                 "noise_fraction": noise_fraction(sds),
-                "within": own.parameters.within / sds.parameters.within,
+                "within": own.parameters.noise / sds.parameters.noise,
                 "total": own.parameters.total / sds.parameters.total,
             }
     calls = stage.done * way.draws * (1 if ROWS[key.row].guidance == 1 else 2)

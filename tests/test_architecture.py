@@ -39,9 +39,9 @@ ROOT_MODULES = {
         "ops",
         "backends",
     },
-    "distill": {"distiller", "residual", "learned_score", "geometry_buffers", "basis"},
+    "distill": {"distiller", "residual", "learned_score", "geometry_buffers", "basis", "ranks"},
     "pipelines": {
-        *("run", "batch", "compare", "probe", "finish", "retexture", "command", "console", "foreign_code"),
+        *("run", "batch", "compare", "probe", "finish", "retexture", "command", "console", "progress", "foreign_code"),
         *("engines", "errors", "plain_text", "streams", "files", "devices", "priors", "geometry_models"),
     },
 }

@@ -159,7 +159,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _share(value: Float[Tensor, ""], count: int) -> Float[Tensor, ""]:
-    """The same value, with the gradient divided by `count`."""
+    """An equal value, with the gradient divided by `count`."""
     return value if count == 1 else value.detach() + (value - value.detach()) / count
 
 

@@ -1,4 +1,4 @@
-"""What the processes that share a step exchange after its backward pass: gradients and statistics of the renderer."""
+"""Exchange of gradients and of the renderer's statistics between the processes that share a step."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from ..errors import UserError
 
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others, such as for the leader's export. A process that dies ends all at once."""
+"""Longest time that a process waits for the others, such as for the leader's export. If one dies, all end at once."""
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:

@@ -39,7 +39,7 @@ def test_methods_have_equal_calls(script: Any) -> None:
 
 
 def test_a_small_grid_runs_and_is_not_repeated(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "TUPLES", 4)
+    monkeypatch.setattr(script, "TUPLES", 8)
     monkeypatch.setattr(script, "BUDGETS", (0.6, 1.0))
     runs, table = tmp_path / "runs.jsonl", tmp_path / "table.md"
     words = ["--rows", "CFG 1, spread 2", "--methods", "antithetic pairs", "--seeds", "1", "--steps", "10"]
