@@ -291,9 +291,8 @@ class Distiller(nn.Module, Generic[Condition]):
             times = [_of_all_times(each, ranks) for each in TimestepDraw(timestep, weight).split(draws, len(clean))]
         buffers = geometry
         if ranks.count > 1 and noise is None:
-            buffers = GeometryBuffers(
-                *(None if each is None else ranks.gather(each) for each in vars(geometry).values())
-            )
+            known = {name: ranks.gather(each) for name, each in vars(geometry).items() if each is not None}
+            buffers = GeometryBuffers(**known)
         drawn = [
             ranks.own(self.draw_noise(whole, each.timestep, buffers, generator)) if own is None else own
             for each, own in zip(times, given, strict=True)
@@ -483,5 +482,5 @@ def _of_all(observation: Observation, ranks: Ranks) -> Observation:
         ranks.gather(observation.weight),
         ranks.gather(observation.timestep),
         sample,
-        importance if isinstance(importance, float) else ranks.gather(importance),
+        ranks.gather(importance) if isinstance(importance, Tensor) else importance,
     )

@@ -61,7 +61,7 @@ class Ranks:
         """The rows of this process, of anything that slices along its first axis, such as tensors and cameras."""
         return rows if self.count == 1 else rows[self.rank :: self.count]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType]
 
-    def gather(self, rows: Shaped[Tensor, r * shape], dim: int = 0) -> Shaped[Tensor, b * rest]:
+    def gather(self, rows: Shaped[Tensor, ...], dim: int = 0) -> Shaped[Tensor, ...]:
         """The rows of all processes in the order of the views, without a graph. Every process has equally many.
 
         Args:
@@ -76,7 +76,7 @@ class Ranks:
         dist.all_gather(parts, as_numbers)
         return torch.stack(parts, 1).flatten(0, 1).to(mine.dtype).movedim(0, dim)
 
-    def gather_around(self, rows: Shaped[Tensor, r * shape]) -> Shaped[Tensor, b * shape]:
+    def gather_around(self, rows: Shaped[Tensor, "r ..."]) -> Shaped[Tensor, "b ..."]:
         """The rows of all processes, where those of this process keep their graph."""
         if self.count == 1:
             return rows

@@ -167,6 +167,7 @@ def _of_all(output: RenderOutput, cameras: Cameras, ranks: Ranks) -> tuple[Rende
     """The views of all processes, of which those of this one keep their graph."""
     if ranks.count == 1:
         return output, cameras
-    images = (ranks.gather_around(each) for each in (output.rgb, output.opacity, output.depth, output.normal))
+    rgb, opacity = ranks.gather_around(output.rgb), ranks.gather_around(output.opacity)
+    depth, normal = ranks.gather_around(output.depth), ranks.gather_around(output.normal)
     poses, intrinsics = ranks.gather(cameras.camera_to_world), ranks.gather(cameras.intrinsics)
-    return RenderOutput(*images), Cameras(poses, intrinsics, cameras.height, cameras.width)
+    return RenderOutput(rgb, opacity, depth, normal), Cameras(poses, intrinsics, cameras.height, cameras.width)

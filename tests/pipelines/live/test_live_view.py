@@ -179,7 +179,7 @@ def test_the_largest_timestep_applies_from_the_next_step_on(view: LiveView, capl
     for value in (0.3, float("nan"), 2.0, "text", 0.0):
         view._commands.put(("timestep", value))  # pyright: ignore
     assert view(stage) is None
-    times = stage.distiller.draw_timestep(torch.zeros(500, 1, 1, 1), 0.0, torch.Generator().manual_seed(0))
+    (times,) = stage.distiller.draw_timestep(torch.zeros(500, 1, 1, 1), 0.0, torch.Generator().manual_seed(0))
     assert 200 < int(times.timestep.max()) < 300
     assert [line.split(" in the view")[0] for line in caplog.messages if "timestep" in line] == [
         "step 0: largest timestep 0.98 -> 0.3 of the schedule",
