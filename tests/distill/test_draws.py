@@ -103,7 +103,7 @@ def step(distiller: Distiller, image: Tensor, geometry: GeometryBuffers, seed: i
 
 
 def with_draws(name: str, draws: int, estimator: GeometryEstimator) -> Distiller:
-    settings: dict[str, Any] = {"timesteps": TimestepConfig()} if name == "sdi" else {}
+    settings: dict[str, Any] = {"timesteps": TimestepConfig()} if name in ("sdi", "cfd") else {}
     return METHODS[name](draws=draws, **settings).build(TwoModes(), estimator)
 
 

@@ -69,7 +69,7 @@ def pipeline(finished: Path) -> Pipeline:
 @pytest.fixture
 def known(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resuming neither loads the prior nor tries the components again."""
-    monkeypatch.setattr(runner, "Pipeline", lambda config, prior: pipeline)
+    monkeypatch.setattr(runner, "Pipeline", lambda config, prior, ranks: pipeline)
     monkeypatch.setattr(pipeline, "_rehearse", lambda stage: None)
 
 
