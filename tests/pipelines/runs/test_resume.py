@@ -37,7 +37,6 @@ STAGED = [
 ]  # fmt: skip
 SMALL = {
     "gaussians": ["representation.count=400"],
-    "nerf": ["representation.samples=32", "representation.radiance.hash_grid={levels: 2, log2_size: 10}"],
     "mesh": ["representation.resolution=20", "representation.color.grid={levels: 2, log2_size: 10}"],
 }
 
@@ -113,7 +112,6 @@ def test_killed_and_resumed_equals_left_alone(tmp_path: Path) -> None:
     [
         # The first is at the conversion: after the last checkpoint of one stage, before the first of the next.
         ("gaussians", [("coarse", 15), ("geometry", 20), ("texture", 35)]),
-        ("nerf", [("coarse", 5)]),
         ("mesh", [("geometry", 20)]),
     ],
 )
