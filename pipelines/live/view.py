@@ -7,6 +7,7 @@ import logging
 import math
 import queue
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +18,13 @@ import viser
 from PIL import Image
 from viser.uplot import Scale, Series
 
-from steindreamer.representations import Representation, particles_of
+from steindreamer.representations import Cameras, Representation, particles_of
 
 from ..errors import in_one_line
 from ..optimization.stage import Stage
 from ..runs.training_log import read_records
 from ..runs.watching import Wish
+from .edited_settings import edited_settings
 from .guarded_server import start_server, stop_server
 from .looks import LOOKS, camera_of, draw
 from .training_cameras import show_training_cameras
@@ -31,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 LEAST_HEIGHT, LARGEST_HEIGHT = 64, 1024
 """Heights of an image in pixels that can be chosen."""
-LARGEST_GUIDANCE = 1000.0
 INITIAL_POSITION = (1.5, 0.85, 2.6)
 MOVING_HEIGHT = 160
 """Height of the image in pixels while a camera moves."""
@@ -68,10 +69,6 @@ class _Control:
     steps: int = 0
     """Steps that are still taken before the pause."""
     wish: Wish | None = None
-    guidance_scale: float | None = None
-    """Guidance scale that was set in the view; None: that of the settings."""
-    largest_timestep: float | None = None
-    """Largest timestep as a fraction of the schedule that was set in the view; None: that of the settings."""
 
 
 class LiveView:
@@ -164,12 +161,11 @@ class LiveView:
             self._pause.on_click(lambda _: self._commands.put(("pause", 0.0)))
             for command, button in buttons.items():
                 button.on_click(lambda _, command=command: self._commands.put((command, 0.0)))
-            self._guidance = gui.add_number(
-                "Guidance scale", 0.0, min=-LARGEST_GUIDANCE, max=LARGEST_GUIDANCE, step=0.5
-            )
-            self._guidance.on_update(lambda _: self._commands.put(("guidance", self._guidance.value)))
-            self._timestep = gui.add_number("Largest timestep (fraction)", 0.0, min=0.0, max=1.0, step=0.01)
-            self._timestep.on_update(lambda _: self._commands.put(("timestep", self._timestep.value)))
+            self._edited = edited_settings(gui)
+            for command, edited in self._edited.items():
+                edited.number.on_update(
+                    lambda _, command=command, edited=edited: self._commands.put((command, edited.number.value))
+                )
             self._cameras = gui.add_checkbox("Training cameras", False)
             self._cameras.on_update(lambda _: self._commands.put(("cameras", float(self._cameras.value))))
         gui.add_button("Screenshot").on_click(self._order_screenshot)
@@ -182,14 +178,8 @@ class LiveView:
             return
         self._stage = stage
         self._offer_particles(stage.representation)
-        if self._control.guidance_scale is None:
-            self._guidance.value = stage.distiller.guidance_scale
-        else:
-            self._set_guidance(stage, self._control.guidance_scale)
-        if self._control.largest_timestep is None:
-            self._timestep.value = stage.distiller.timesteps.maximum_at(stage.progress)
-        else:
-            self._set_largest_timestep(stage, self._control.largest_timestep)
+        for edited in self._edited.values():
+            edited.enter(stage)
         self._show_cameras(stage)
 
     def _offer_particles(self, scene: Representation) -> None:
@@ -207,48 +197,12 @@ class LiveView:
             elif command == "step":
                 control.paused, control.steps = True, 1
                 self._pause.label = "Resume"
-            elif command == "guidance":
-                self._set_guidance(stage, value)
-            elif command == "timestep":
-                self._set_largest_timestep(stage, value)
+            elif command in self._edited:
+                self._edited[command].set(stage, value)
             elif command == "cameras":
                 self._show_cameras(stage)
             else:
                 control.wish = Wish.STOP if command == "stop" else Wish.EXPORT
-
-    def _set_guidance(self, stage: Stage, scale: float) -> None:
-        old = stage.distiller.guidance_scale
-        if not isinstance(scale, int | float) or not abs(scale) <= LARGEST_GUIDANCE or scale == old:
-            return  # a browser may send any value
-        try:
-            for distiller in stage.distillers.values():
-                distiller.set_guidance_scale(scale)
-        except ValueError as error:
-            logger.warning(f"the guidance scale stays {old:g}: {error}")
-            self._guidance.value = old
-            return
-        self._control.guidance_scale = scale
-        logger.warning(
-            f"step {stage.total}: guidance scale {old:g} -> {scale:g} in the view; config.yaml does not contain it, "
-            "and a resumed run does not use it"
-        )
-
-    def _set_largest_timestep(self, stage: Stage, fraction: float) -> None:
-        old = stage.distiller.timesteps.maximum_at(stage.progress)
-        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1 or fraction == old:
-            return  # a browser may send any value
-        try:
-            for distiller in stage.distillers.values():
-                distiller.set_largest_timestep(fraction)
-        except ValueError as error:
-            logger.warning(f"the largest timestep stays {old:g}: {error}")
-            self._timestep.value = old
-            return
-        self._control.largest_timestep = fraction
-        logger.warning(
-            f"step {stage.total}: largest timestep {old:g} -> {fraction:g} of the schedule in the view; config.yaml "
-            "does not contain it, and a resumed run does not use it"
-        )
 
     def _show_cameras(self, stage: Stage) -> None:
         """Show or hide the training cameras, as the checkbox says."""
@@ -260,47 +214,53 @@ class LiveView:
         if event.client_id is not None:
             self._screenshots.put(event.client_id)
 
-    def _send_screenshots(self, scene: Representation) -> None:
-        """Send the ordered screenshots: the view of the client as PNG, at the largest height."""
-        while not self._screenshots.empty():
-            client = self.server.get_clients().get(self._screenshots.get())
-            if client is None or not client.camera.update_timestamp:
-                continue
-            source, particles = client.camera, particles_of(scene)
-            pose, position = np.array(source.wxyz), np.array(source.position)
-            camera = camera_of(pose, position, float(source.fov), float(source.aspect), LARGEST_HEIGHT)
-            if camera is None:
-                continue
-            particle = int(min(max(self._particle.value, 1), len(particles))) - 1
-            content = io.BytesIO()
-            Image.fromarray(draw(particles[particle], camera, self._look.value)).save(content, "PNG")
-            client.send_file_download(f"{self._look.value}.png", content.getvalue(), save_immediately=True)
-
     def _draw(self, scene: Representation, *, is_idle: bool) -> None:
-        """Send an image to every client whose image is out of date.
+        """Send the ordered screenshots, and an image to every client whose image is out of date.
 
         Args:
             scene: The scene.
             is_idle: Whether no step waits for it.
         """
-        self._send_screenshots(scene)
         clients = self.server.get_clients()
         self._shown = {number: self._shown.get(number, _Shown()) for number in clients}
+        while not self._screenshots.empty():
+            client = clients.get(self._screenshots.get())
+            if client is not None:
+                self._undisturbed(lambda client=client: self._send_screenshot(client, scene))
         for number, client in clients.items():
-            try:
-                self._draw_for(client, self._shown[number], scene, is_idle)
-            except Exception as error:  # whatever a browser sends or however it ends, the run goes on
-                message = f"no image for the browser: {type(error).__name__}: {in_one_line(error)}"
-                if message not in self._warned:
-                    self._warned.add(message)
-                    logger.warning(message)
+            shown = self._shown[number]
+            self._undisturbed(lambda client=client, shown=shown: self._draw_for(client, shown, scene, is_idle))
+
+    def _undisturbed(self, send: Callable[[], None]) -> None:
+        """Send something to a browser. Whatever it sends or however it ends, the run goes on."""
+        try:
+            send()
+        except Exception as error:
+            message = f"no image for the browser: {type(error).__name__}: {in_one_line(error)}"
+            if message not in self._warned:
+                self._warned.add(message)
+                logger.warning(message)
+
+    def _send_screenshot(self, client: viser.ClientHandle, scene: Representation) -> None:
+        """Send the client's view as a PNG file, at the largest height."""
+        particles = particles_of(scene)
+        camera = _camera_of(client, LARGEST_HEIGHT)
+        if camera is None:
+            return
+        content = io.BytesIO()
+        image = draw(particles[self._particle_index(len(particles))], camera, self._look.value)
+        Image.fromarray(image).save(content, "PNG")
+        client.send_file_download(f"{self._look.value}.png", content.getvalue(), save_immediately=True)
+
+    def _particle_index(self, count: int) -> int:
+        """Index of the chosen particle; a browser may send any value."""
+        return int(min(max(self._particle.value, 1), count)) - 1
 
     def _draw_for(self, client: viser.ClientHandle, shown: _Shown, scene: Representation, is_idle: bool) -> None:
         source, now = client.camera, time.perf_counter()
         if not source.update_timestamp:  # the browser has not sent its camera yet
             return
-        pose, position = np.array(source.wxyz), np.array(source.position)
-        view = (*pose.tolist(), *position.tolist(), float(source.fov), float(source.aspect))
+        view = (*np.array(source.wxyz).tolist(), *np.array(source.position).tolist(), source.fov, source.aspect)
         if view != shown.camera:
             shown.camera, shown.moved = view, now
         is_moving = now - shown.moved < SETTLED
@@ -308,13 +268,13 @@ class LiveView:
         # A browser may send any value.
         height = int(min(max(self._height.value, LEAST_HEIGHT), LARGEST_HEIGHT))
         height = min(MOVING_HEIGHT, height) if is_moving else height
-        particle = int(min(max(self._particle.value, 1), len(particles))) - 1
+        particle = self._particle_index(len(particles))
         wanted = (view, height, self._look.value, particle, self._version)
         if wanted == shown.drawn:
             return
         if not is_idle and not is_moving and (now - shown.at) * LARGEST_FRACTION < shown.seconds:
             return
-        camera = camera_of(pose, position, float(source.fov), float(source.aspect), height)
+        camera = _camera_of(client, height)
         if camera is None:
             return
         image = draw(particles[particle], camera, self._look.value)
@@ -354,6 +314,15 @@ class LiveView:
                 self._charts[name] = self.server.gui.add_uplot(
                     data, series, title=name, scales={"x": Scale(time=False)}, aspect=2.0
                 )
+
+
+def _camera_of(client: viser.ClientHandle, height: int) -> Cameras | None:
+    """The camera of a client for images of this height; None if it has sent no usable one."""
+    source = client.camera
+    if not source.update_timestamp:
+        return None
+    pose, position = np.array(source.wxyz), np.array(source.position)
+    return camera_of(pose, position, float(source.fov), float(source.aspect), height)
 
 
 def _reset_camera(event: viser.GuiEvent[Any]) -> None:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from steindreamer.distill.ranks import Ranks
 
 from ..config.run_config import RunConfig
-from ..errors import UserError
 from ..optimization.stage import Stage
 from .pipeline import Pipeline
 
@@ -47,14 +46,11 @@ def follow(config: RunConfig, ranks: Ranks) -> None:
         config: The leader's settings.
         ranks: The processes of the run, of which this one is not the first.
 
-    Raises UserError as `generate` does, and if the leader ends early.
+    Raises UserError as `generate` does.
     """
     pipeline = Pipeline(config, ranks=ranks)
-    try:
-        while name := ranks.from_leader(None):
-            stage = pipeline.followed(name)
-            stage.load_tensors(ranks.tensors_from_leader(None))
-            while ranks.from_leader(None):
-                stage.step()
-    except RuntimeError as error:  # torch.distributed reports a closed connection so
-        raise UserError(f"rank {ranks.rank} lost its connection to the other processes") from error
+    while name := ranks.from_leader(None):
+        stage = pipeline.followed(name)
+        stage.load_tensors(ranks.tensors_from_leader(None))
+        while ranks.from_leader(None):
+            stage.step()

@@ -33,12 +33,17 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int
 def joined(rank: int, count: int) -> Iterator[None]:
     """Join the processes of a run within the context, each with a GPU of its own if there are GPUs.
 
-    Only the leader handles signals: it saves the state, and lets the others end. Raises UserError if there are fewer
-    GPUs than processes on this machine.
+    Only the leader handles signals: it saves the state, and lets the others end. Raises UserError without the address
+    of the leader, if there are fewer GPUs than processes on this machine, and when another process ends early.
     """
     if count == 1:
         yield
         return
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE={count} asks for {count} processes, but the environment lacks {' and '.join(missing)}; start the "
+            "run by torchrun, or unset RANK and WORLD_SIZE for a run of one process"
+        )
     import torch
     import torch.distributed as dist
 
@@ -59,5 +64,17 @@ def joined(rank: int, count: int) -> Iterator[None]:
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise UserError(
+            f"process {rank} lost its connection to the others, of which one has ended; continue with --resume"
+        ) from error
+    dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error says that another process has ended. Gloo has no class of its own for that."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or any(word in str(error) for word in ("gloo", "Connection", "peer"))

@@ -156,7 +156,7 @@ def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCa
     assert [view(stage), view(stage)] == [None, Wish.WAIT]
     put(("pause", 0.0))
     assert [view(stage), view(stage)] == [None, None]
-    assert view._guidance.value == stage.distiller.guidance_scale
+    assert view._edited["guidance"].number.value == stage.distiller.guidance_scale
     put(("guidance", 3.5))
     for garbage in (float("nan"), 1e9, "text", None):
         put(("guidance", garbage))  # pyright: ignore
@@ -175,7 +175,7 @@ def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCa
 def test_the_largest_timestep_applies_from_the_next_step_on(view: LiveView, caplog: pytest.LogCaptureFixture) -> None:
     stage = Pipeline(config()).first()
     assert view(stage) is None
-    assert view._timestep.value == stage.distiller.timesteps.maximum_at(0.0)
+    assert view._edited["timestep"].number.value == stage.distiller.timesteps.maximum_at(0.0)
     for value in (0.3, float("nan"), 2.0, "text", 0.0):
         view._commands.put(("timestep", value))  # pyright: ignore
     assert view(stage) is None
@@ -223,6 +223,13 @@ def test_a_screenshot_is_the_view_at_full_height(view: LiveView, monkeypatch: py
         view._order_screenshot(SimpleNamespace(client_id=client))  # pyright: ignore
     view(stage)
     assert [*files] == ["rgb.png"]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("closed during the download")
+
+    browser.send_file_download = fail  # pyright: ignore
+    view._order_screenshot(SimpleNamespace(client_id=7))  # pyright: ignore
+    assert view(stage) is None, "the run goes on"
     assert Image.open(io.BytesIO(files["rgb.png"])).size == (96, 64)
 
 

@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from steindreamer.pipelines.errors import UserError
-from steindreamer.pipelines.runs.launching import launched_rank
+from steindreamer.pipelines.runs.launching import joined, launched_rank
 
 RUN = Path(__file__).parents[3] / "pipelines" / "run.py"
 STEPS = 6
@@ -95,3 +96,26 @@ def test_variables_that_do_not_fit_together_are_named(variables: dict[str, str])
     with pytest.raises(UserError, match="torchrun sets RANK from 0"):
         launched_rank(variables)
     assert launched_rank({}) == (0, 1)
+
+
+def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers set RANK and WORLD_SIZE too."""
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with pytest.raises(UserError, match="lacks MASTER_ADDR; start the run by torchrun"), joined(0, 2):
+        raise AssertionError("it did not join anything")
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [("[gloo/transport/tcp] Connection closed by peer", UserError), ("mat1 and mat2 do not fit", RuntimeError)],
+)
+def test_only_a_lost_connection_is_called_one(
+    message: str, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    with pytest.raises(told) as found, joined(0, 2):
+        raise RuntimeError(message)
+    assert type(found.value) is told
