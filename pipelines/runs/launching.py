@@ -41,8 +41,8 @@ def joined(rank: int, count: int) -> Iterator[None]:
         return
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(
-            f"WORLD_SIZE={count} asks for {count} processes, but the environment lacks {' and '.join(missing)}; start the "
-            "run by torchrun, or unset RANK and WORLD_SIZE for a run of one process"
+            f"WORLD_SIZE={count} asks for {count} processes, but the environment lacks {' and '.join(missing)}; start "
+            "the run by torchrun, or unset RANK and WORLD_SIZE for a run of one process"
         )
     import torch
     import torch.distributed as dist
