@@ -107,15 +107,15 @@ def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [("[gloo/transport/tcp] Connection closed by peer", UserError), ("mat1 and mat2 do not fit", RuntimeError)],
 )
 def test_only_a_lost_connection_is_called_one(
-    message: str, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+    message: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
-    with pytest.raises(told) as found, joined(0, 2):
+    with pytest.raises(expected) as found, joined(0, 2):
         raise RuntimeError(message)
-    assert type(found.value) is told
+    assert type(found.value) is expected
