@@ -7,7 +7,9 @@ from typing import no_type_check
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numba import njit, prange
+from torch import Tensor
 
 from steindreamer.representations.jit import EXACT
 
@@ -66,9 +68,7 @@ def fuse(views: Views, level: float, grid: Grid, *, truncation: float, votes: in
     """
     cameras = views.cameras
     outline = (views.opacity[:, 0] * (0.5 / level)).clamp(max=1)
-    rays = torch.nn.functional.normalize(cameras.rays(), dim=1)
-    facing = (views.normal * rays).sum(1).neg()
-    facing = torch.where(facing > 1e-3, facing, torch.ones_like(facing)).clamp_min(0.2)
+    facing = _facing(views) if use_depth else torch.zeros(1, 1, 1)
     out = np.empty(grid.shape, np.float32)
     _fuse_kernel(
         grid.origin.astype(np.float32),
@@ -84,6 +84,14 @@ def fuse(views: Views, level: float, grid: Grid, *, truncation: float, votes: in
         out,
     )
     return out
+
+
+def _facing(views: Views) -> Float[Tensor, "v h w"]:
+    """Cosine between the surface normal and the direction to the camera, at least 0.2; 1 where it is not positive."""
+    rays = views.cameras.rays()
+    # F.normalize is ten times slower over a channel axis.
+    facing = -(views.normal * rays).sum(1) * rays.square().sum(1).rsqrt()
+    return torch.where(facing > 1e-3, facing, 1.0).clamp_min(0.2)
 
 
 @njit(parallel=True, **EXACT)

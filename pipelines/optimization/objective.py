@@ -117,7 +117,7 @@ class Objective:
         count, values = self.ranks.count, dict[str, Tensor]()
         if self.weights.keys() & self._on_images.keys():
             values |= self.regularize_images(*_of_all(output, cameras, self.ranks))
-        values |= {name: _share(value, count) for name, value in output.terms.items() if name in self.weights}
+        values |= {name: _share(output.terms[name], count) for name in self.weights if name in output.terms}
         if self.weights.keys() - values.keys():
             values |= {name: _share(value, count) for name, value in self.representation.regularizers().items()}
         if missing := self.weights.keys() - values.keys():

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..base import RenderOutput
@@ -17,6 +17,7 @@ from ..cameras import Cameras
 from ..triangle_mesh import TriangleMesh, vertex_normals
 from .canvas import Canvas, read_canvas
 from .rasterization.dispatch import Backend
+from .regularizers import texture_variation
 from .render import draw_mesh
 from .textured import TextureConfig, TexturedMesh, chart_of_texels
 
@@ -161,13 +162,14 @@ class RetexturedMesh(TexturedMesh):
         if factors not in ((0, 4), (len(tensors["vertices"]), 4)):
             raise ValueError(f"'factors' would be {factors}, but there are {len(tensors['vertices'])} vertices")
 
-    def _neighbors(self) -> tuple[list[Bool[Tensor, "_ _"]], int]:
-        """Pairs of painted texels of one chart. The mean is over all pairs of the atlas, so that the smoothness of a
-        texel does not depend on how many are painted.
+    def regularizers(self) -> dict[str, Float[Tensor, ""]]:
+        """Regularizers on the texture, by name.
+
+        texture_smoothness   sum of the absolute differences of neighboring painted texels of the same chart, divided by
+                             the number of pairs in the whole atlas, so that the smoothness of a texel does not
+                             depend on how many are painted
         """
-        found, count = super()._neighbors()
-        painted = []
-        for axis, same in enumerate(found):
-            one, other = (self.painted.narrow(axis, start, same.shape[axis]) for start in (0, 1))
-            painted.append(same & one & other)
-        return painted, count
+        texture = self.texture
+        total, _ = texture_variation(texture, self.charts.where(self.painted, 0))
+        _, count = texture_variation(texture.detach(), self.charts)
+        return {"texture_smoothness": total / count.clamp(min=1)}

@@ -29,9 +29,19 @@ def signed_distance(points: Float[Tensor, "n 3"], mesh: TriangleMesh) -> Float[T
         >>> signed_distance(torch.tensor([[0.1, 0.2, 0.2], [-1.0, 0.2, 0.2]]), tetrahedron)
         tensor([-0.1000,  1.0000])
     """
-    if len(mesh.faces) == 0:
-        raise ValueError("the signed distance to a mesh without faces is undefined")
-    triangles = mesh.vertices.detach()[mesh.faces].double().cpu().contiguous().numpy()
-    out = np.empty(len(points))
-    signed_distances(build_tree(triangles), points.detach().double().cpu().contiguous().numpy(), out)
-    return torch.from_numpy(out).to(points)
+    return SignedDistance(mesh)(points)
+
+
+class SignedDistance:
+    """`signed_distance` to one mesh, whose search tree is built once. Raises ValueError if the mesh has no faces."""
+
+    def __init__(self, mesh: TriangleMesh) -> None:
+        if len(mesh.faces) == 0:
+            raise ValueError("the signed distance to a mesh without faces is undefined")
+        self._tree = build_tree(mesh.vertices.detach()[mesh.faces].double().cpu().contiguous().numpy())
+
+    def __call__(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Signed distances of the points in meters, on their device."""
+        out = np.empty(len(points))
+        signed_distances(self._tree, points.detach().double().cpu().contiguous().numpy(), out)
+        return torch.from_numpy(out).to(points)

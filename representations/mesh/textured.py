@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
-from jaxtyping import Bool, Float, Int32, Int64
+from jaxtyping import Float, Int32, Int64
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ..ops import exponential_decay, logit
 from ..triangle_mesh import TriangleMesh, vertex_normals
 from .rasterization import rasterize
 from .rasterization.dispatch import Backend
+from .regularizers import texture_variation
 from .render import draw_mesh
 
 
@@ -76,7 +77,6 @@ class TexturedMesh(Representation):
         self.charts = nn.Buffer(chart_of_texels(mesh.uvs.detach(), mesh.faces, mesh.texture.shape[1:]))
         """Index from 1 of the chart that covers each texel; 0: none."""
         self.texture_logits = nn.Parameter(logit(mesh.texture.detach()).contiguous())
-        self._known_neighbors: tuple[Tensor, list[Tensor], int] | None = None
 
     @classmethod
     def from_mesh(
@@ -152,28 +152,8 @@ class TexturedMesh(Representation):
 
         texture_smoothness   mean absolute difference of neighboring texels of the same chart (total variation)
         """
-        texture, (neighbors, count) = self.texture, self._neighbors()
-        total = torch.zeros((), device=texture.device)
-        for axis, same in enumerate(neighbors, start=1):
-            size = texture.shape[axis] - 1
-            first, second = (texture.narrow(axis, start, size) for start in (0, 1))
-            total = total + ((first - second).abs() * same).sum()
-        return {"texture_smoothness": total / max(count, 1)}
-
-    def _neighbors(self) -> tuple[list[Bool[Tensor, "_ _"]], int]:
-        """Whether each texel and the next one along y, and along x, are of one chart, and 3 times the number of pairs.
-
-        Computed again only if `charts` has new memory: after `load_tensors`, by itself or by a scene that holds this
-        one, or on another device. The alias that is kept holds the memory, so its address is not given out again.
-        """
-        charts = self.charts.detach()
-        if self._known_neighbors is None or self._known_neighbors[0].data_ptr() != charts.data_ptr():
-            found: list[Tensor] = []
-            for axis in (0, 1):
-                one, other = (charts.narrow(axis, start, charts.shape[axis] - 1) for start in (0, 1))
-                found.append((one == other) & (one > 0))
-            self._known_neighbors = charts, found, 3 * sum(int(same.sum()) for same in found)
-        return self._known_neighbors[1:]
+        total, count = texture_variation(self.texture, self.charts)
+        return {"texture_smoothness": total / count.clamp(min=1)}
 
     @torch.no_grad()
     def mesh(self) -> TriangleMesh:

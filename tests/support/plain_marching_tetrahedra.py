@@ -58,10 +58,9 @@ def _faces(inside: Bool[Tensor, " n"], numbers: Int64[Tensor, " e"], grid: Tetra
     for axis, base in enumerate(_crossed_segments(inside, grid)):
         case = (inside[base[:, None, None] + corners[axis]] * bits).sum(-1)
         vertices = base[:, None, None] + edges[axis]
-        for place in range(2):
-            segment, tetrahedron = (counts[case] > place).nonzero(as_tuple=True)
-            triangle = triangles[case[segment, tetrahedron], place]
-            faces.append(vertex_of_edge[vertices[segment, tetrahedron].gather(1, triangle)])
+        segment, tetrahedron, place = (counts[case][..., None] > torch.arange(2)).nonzero(as_tuple=True)
+        triangle = triangles[case[segment, tetrahedron], place]
+        faces.append(vertex_of_edge[vertices[segment, tetrahedron].gather(1, triangle)])
     return torch.cat(faces)
 
 

@@ -14,10 +14,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import _normal_kernels as normals
+from ..compiled import face_array
+from ..smooth_normals import smooth_normals
 from . import _silhouette_kernels as silhouettes
 from . import _values_kernels as kernels
-from .fragments import Fragments, face_array, rasterize_screen
+from .fragments import Fragments, rasterize_screen
 from .raster import Raster
 from .silhouettes import Crossings, mix, outermost
 from .topology import outline_edges
@@ -38,7 +39,7 @@ class CpuRaster(Raster):
         return _Values.apply(self.screen, attributes.float().contiguous(), self.pixels, self._fragments, self.faces)
 
     def normals(self, vertices: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
-        return _Normals.apply(vertices.float().contiguous(), self.faces)
+        return smooth_normals(vertices.float(), self.faces)
 
     def antialias(
         self, layers: Float[Tensor, "b h w c"], vertices: Float[Tensor, "v 3"]
@@ -86,25 +87,3 @@ class _Values(torch.autograd.Function):
         arguments = [*ctx.constants, *inputs, g_screen.numpy(), g_attributes.numpy()]
         kernels.values_backward_kernel(*arguments)
         return g_screen.sum(0), g_attributes.sum(0), None, None, None
-
-
-class _Normals(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vertices: Tensor, faces: Tensor) -> Tensor:
-        out, length = torch.empty_like(vertices), np.empty(len(vertices), np.float32)
-        ctx.constants = (face_array(faces), length)
-        normals.normals_kernel(vertices.detach().numpy(), ctx.constants[0], out.numpy(), length)
-        ctx.save_for_backward(vertices, out)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, g_out: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        vertices, out = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
-        faces, length = ctx.constants
-        g_sums, g_vertices = np.empty_like(vertices), np.empty_like(vertices)
-        arguments = [vertices, faces, out, length, g_out.contiguous().numpy(), g_sums, g_vertices]
-        normals.normals_backward_kernel(*arguments)
-        return torch.from_numpy(g_vertices), None

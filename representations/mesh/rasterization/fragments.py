@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from ...cameras import Cameras
+from ..compiled import face_array
 from .kernels import interpolate_kernel, rasterize_kernel, resolve_kernel
 
 NEAR = 0.01
@@ -135,8 +136,3 @@ def _arrays(
 
 def _floats(values: Float[Tensor, "_ _"]) -> np.ndarray:
     return values.detach().float().cpu().contiguous().numpy()
-
-
-def face_array(faces: Int64[Tensor, "f 3"]) -> np.ndarray:
-    """The faces as a contiguous int32 array for the kernels."""
-    return faces.to("cpu", torch.int32).contiguous().numpy()

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import permutations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from ._connectivity_kernels import faces_kernel
 from .grid import EDGES, EDGES_OF_TETRAHEDRON, TetrahedralGrid
 
 
@@ -50,7 +52,8 @@ class SurfaceBand:
         chosen = (inside[begin] != inside[end]).nonzero()[:, 0]
         vertex_of_edge = torch.empty_like(begin)
         vertex_of_edge[chosen] = torch.arange(len(chosen), device=inside.device)
-        return torch.stack([begin[chosen], end[chosen]], 1), self._faces(inside, vertex_of_edge)
+        find_faces = self._faces_compiled if inside.device.type == "cpu" else self._faces
+        return torch.stack([begin[chosen], end[chosen]], 1), find_faces(inside, vertex_of_edge, len(chosen))
 
     def _contains(self, inside: Bool[Tensor, " n"]) -> bool:
         """Whether all nodes outside the band have the signs for which the band was found."""
@@ -92,12 +95,15 @@ class SurfaceBand:
             for base, edges in zip(self._segments, grid.tables[1], strict=True)
         ]
 
-    def _faces(self, inside: Bool[Tensor, " n"], vertex_of_edge: Int64[Tensor, " e"]) -> Int64[Tensor, "f 3"]:
+    def _faces(
+        self, inside: Bool[Tensor, " n"], vertex_of_edge: Int64[Tensor, " e"], vertices: int
+    ) -> Int64[Tensor, "f 3"]:
         """Triangles between the vertices.
 
         Args:
             inside: Whether each node is inside the surface.
             vertex_of_edge: The vertex on every crossing edge of the band.
+            vertices: Number of vertices.
         """
         corners = self.grid.tables[0].to(inside.device)
         triangles, counts = (table.to(inside.device) for table in _cases())
@@ -111,11 +117,24 @@ class SurfaceBand:
             crossed = ((inner > 0) & (inner < len(around))).nonzero()[:, 0]
             case = (inside[base[crossed][:, None, None] + corners[axis]] * bits).sum(-1)
             edges = places[crossed]
-            for place in range(2):
-                segment, tetrahedron = (counts[case] > place).nonzero(as_tuple=True)
-                triangle = triangles[case[segment, tetrahedron], place]
-                faces.append(vertex_of_edge[edges[segment, tetrahedron].gather(1, triangle).long()])
+            drawn = counts[case][..., None] > torch.arange(2, device=inside.device)
+            segment, tetrahedron, place = drawn.nonzero(as_tuple=True)
+            triangle = triangles[case[segment, tetrahedron], place]
+            faces.append(vertex_of_edge[edges[segment, tetrahedron].gather(1, triangle).long()])
         return torch.cat(faces)
+
+    def _faces_compiled(
+        self, inside: Bool[Tensor, " n"], vertex_of_edge: Int64[Tensor, " e"], vertices: int
+    ) -> Int64[Tensor, "f 3"]:
+        """`_faces` in CPU memory."""
+        tables = [table.numpy() for table in (vertex_of_edge, *_cases())]
+        # Of a tetrahedron's edges, three are crossed by one triangle or four by two, and an edge is in at most six.
+        faces = np.empty((3 * vertices, 3), np.int64)
+        found = 0
+        for base, places, corners in zip(self._segments, self._edge_places, self.grid.tables[0], strict=True):
+            arguments = [table.numpy() for table in (inside, base, corners, places)]
+            found += faces_kernel(*arguments, *tables, faces[found:])
+        return torch.from_numpy(faces[:found])
 
 
 def _edge_ends(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...fields import ColorField
 from ...triangle_mesh import TriangleMesh
 from ..sampling import sample_surface
-from ..signed_distance import signed_distance
+from ..signed_distance import SignedDistance, signed_distance
 from .grid import TetrahedralGrid, interpolate_lattice
 from .marching_tetrahedra import marching_tetrahedra
 
@@ -50,11 +50,12 @@ def nodes_on_surface(
         ValueError: No node is inside the mesh.
     """
     mesh = TriangleMesh(mesh.vertices.detach().cpu(), mesh.faces.cpu())
+    distance = SignedDistance(mesh)
     positions = grid.positions
-    sdf = node_distances(mesh, grid)
+    sdf = node_distances(distance, grid)
     moved = grid.border
     for side in (1.0, -1.0):
-        must_contain = _points_beside(mesh, positions, sdf, grid, side, generator)
+        must_contain = _points_beside(mesh, distance, positions, sdf, grid, side, generator)
         for _ in range(ROUNDS):
             missed = must_contain[_is_missed(must_contain, positions, sdf, grid, side)]
             nodes, places = _nearest_nodes(missed, grid, ~moved & (side * sdf >= 0))
@@ -62,14 +63,14 @@ def nodes_on_surface(
                 break
             offsets = (places - positions[nodes]).clamp(-reach, reach)
             positions[nodes] += offsets
-            sdf[nodes] = signed_distance(positions[nodes], mesh)
+            sdf[nodes] = distance(positions[nodes])
             moved[nodes] = True
     if not bool((sdf < 0).any()):
         raise ValueError("the mesh has no inside: its faces must point outward and leave no large holes")
     return positions, sdf
 
 
-def node_distances(mesh: TriangleMesh, grid: TetrahedralGrid) -> Float[Tensor, " n"]:
+def node_distances(distance: SignedDistance, grid: TetrahedralGrid) -> Float[Tensor, " n"]:
     """Signed distances of the nodes to a mesh: exact up to `EXACT` cells from the surface, and estimated farther away.
 
     Distances on a coarse lattice are interpolated. A signed distance changes by at most the distance of two points, so
@@ -78,7 +79,7 @@ def node_distances(mesh: TriangleMesh, grid: TetrahedralGrid) -> Float[Tensor, "
     """
     side = grid.resolution
     knots = torch.arange(-(-side // SPACING) + 1) * SPACING * grid.cell - grid.extent
-    at_knots = signed_distance(torch.cartesian_prod(knots, knots, knots), mesh).reshape([len(knots)] * 3)
+    at_knots = distance(torch.cartesian_prod(knots, knots, knots)).reshape([len(knots)] * 3)
     where = (torch.arange(side) + torch.tensor([[0.0], [0.5]])) / SPACING
     weights = (1 - (where[:, :, None] - torch.arange(len(knots))).abs()).clamp_min(0)
     sdf, size = interpolate_lattice(weights, at_knots), interpolate_lattice(weights, at_knots.abs())
@@ -89,12 +90,13 @@ def node_distances(mesh: TriangleMesh, grid: TetrahedralGrid) -> Float[Tensor, "
     both_signs = sdf.abs() < size - 1e-3 * grid.cell
     near = (both_signs | (size <= (EXACT + error) * grid.cell)).reshape(-1)
     sdf = sdf.reshape(-1)
-    sdf[near] = signed_distance(grid.positions[near], mesh)
+    sdf[near] = distance(grid.positions[near])
     return sdf
 
 
 def _points_beside(
     mesh: TriangleMesh,
+    exact: SignedDistance,
     positions: Float[Tensor, "n 3"],
     sdf: Float[Tensor, " n"],
     grid: TetrahedralGrid,
@@ -117,7 +119,7 @@ def _points_beside(
         distance, unknown = _interpolated(candidates, sdf, near_displaced, grid)
         unsettled = unknown | (-side * distance <= 0.9 * depth)
         left, candidates = left[unsettled], candidates[unsettled]
-        fits = -side * signed_distance(candidates, mesh) > 0.9 * depth
+        fits = -side * exact(candidates) > 0.9 * depth
         points.append(candidates[fits])
         left = left[~fits]
     return torch.cat(points)

@@ -17,7 +17,7 @@ from steindreamer.representations.mesh.regularizers import (
     laplacian,
     robust_normal_consistency,
 )
-from steindreamer.representations.mesh.signed_distance import signed_distance
+from steindreamer.representations.mesh.signed_distance import SignedDistance, signed_distance
 from steindreamer.representations.mesh.tetrahedra import TetrahedralGrid
 from steindreamer.representations.mesh.tetrahedra import conversion as conversion_module
 from steindreamer.representations.mesh.tetrahedra.conversion import EXACT, node_distances
@@ -200,7 +200,7 @@ def test_node_distances_against_exact_ones(shape: str, striped_torus: TriangleMe
         "open": open_box,
     }[shape]()
     grid = TetrahedralGrid(26, 1.05)
-    found, exact = node_distances(mesh, grid), signed_distance(grid.positions, mesh)
+    found, exact = node_distances(SignedDistance(mesh), grid), signed_distance(grid.positions, mesh)
     close = exact.abs() < EXACT * grid.cell
     assert close.any() and torch.equal(found[close], exact[close])
     assert torch.equal(found < 0, exact < 0)

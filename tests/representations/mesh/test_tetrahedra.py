@@ -253,3 +253,13 @@ def test_a_moving_surface_equals_the_reference(monkeypatch: pytest.MonkeyPatch) 
         assert torch.equal(zero_crossings(grid.positions, sdf, ends), vertices)
     # Small movements keep the band.
     assert 2 < len(finds) < 8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_compiled_faces_equal_those_of_the_reference(seed: int) -> None:
+    grid = TetrahedralGrid(9)
+    band, inside = SurfaceBand(grid), random_sdf(grid, seed) < 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SurfaceBand, "_faces_compiled", SurfaceBand._faces)
+        expected = band.topology(inside)
+    assert all(torch.equal(a, b) for a, b in zip(band.topology(inside), expected, strict=True))

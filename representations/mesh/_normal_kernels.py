@@ -10,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from ...jit import EXACT
+from ..jit import EXACT
 
 
 @njit(inline="always", **EXACT)
