@@ -34,7 +34,7 @@ class MeshingConfig:
     """Fraction of the surface's area, in [0, 1), below which disconnected parts are dropped."""
     face_budget: Annotated[int, Interval(ge=12, le=MAX_FACES)] = 20_000
     """Maximum number of triangles."""
-    tolerance: Annotated[float, Interval(ge=0, le=0.1)] = 0.002
+    tolerance: Annotated[float, Interval(ge=0, le=0.1)] = 0.0005
     """Deviation, as a fraction of the bounding box's diagonal, up to which the surface is simplified below
     `face_budget`; 99 % of the surface stays within it. 0: the whole budget is used."""
     texture_size: Annotated[int, Interval(ge=16, le=8192)] = 1024
