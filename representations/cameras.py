@@ -131,6 +131,20 @@ class Cameras:
         scale = torch.tensor([width / self.width, height / self.height, 1.0], device=self.intrinsics.device)
         return Cameras(self.camera_to_world, self.intrinsics * scale[:, None], height, width)
 
+    def cropped(self, left: Float[Tensor, " b"], top: Float[Tensor, " b"], size: Float[Tensor, " b"]) -> Cameras:
+        """Return cameras whose whole image, with as many pixels, is a part of this one.
+
+        Args:
+            left: Left edge of each part, as a fraction of the width.
+            top: Upper edge of each part, as a fraction of the height.
+            size: Width and height of each part, as a fraction of those of the image; positive.
+        """
+        corner = torch.stack([left * self.width, top * self.height], 1).to(self.intrinsics)
+        intrinsics = self.intrinsics.clone()
+        intrinsics[:, :2, 2] -= corner
+        intrinsics[:, :2] /= size.to(intrinsics)[:, None, None]
+        return Cameras(self.camera_to_world, intrinsics, self.height, self.width)
+
     @property
     def position(self) -> Float[Tensor, "b 3"]:
         """Camera positions in the world, meters."""

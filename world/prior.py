@@ -80,6 +80,8 @@ class WorldPrior(ExactPrior[WorldEmbedding]):
 
     modalities = MODALITIES
     """It knows them all; color is lit by the default `Light`."""
+    crops = True
+    """It renders its objects with any cameras."""
 
     def __init__(self, config: WorldPriorConfig | None = None, schedule: NoiseSchedule | None = None) -> None:
         """Build the prior. Raises ValueError for settings out of range."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..noise.schedule import NoiseSchedule, NoisySample
 from .base import CameraBatch, Condition, Denoiser, Embedding, LoRAPrediction, LoRAPrior, NoiseRequest, Prior
-from .modalities import condition, known_modalities
+from .modalities import condition, known_modalities, knows_parts_of_images
 
 
 class CountingPrior(Generic[Embedding, Condition]):
@@ -41,6 +41,10 @@ class CountingPrior(Generic[Embedding, Condition]):
     @property
     def modalities(self) -> tuple[str, ...]:
         return known_modalities(self.prior)
+
+    @property
+    def crops(self) -> bool:
+        return knows_parts_of_images(self.prior)
 
     def condition(
         self, embedding: Embedding, cameras: CameraBatch, background: Float[Tensor, "b 3"], modality: str = "color"

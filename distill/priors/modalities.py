@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .base import CameraBatch, Condition, MultimodalPrior, Prior
-from .camera_features import CAMERA_FEATURES, camera_features
+from .camera_features import CAMERA_FEATURES, CROP_FEATURES, camera_features, crop_features
 
 Modality = Literal["color", "albedo", "normal", "depth"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -100,6 +100,11 @@ def known_modalities(prior: Prior[Any, Any]) -> tuple[str, ...]:
     return tuple(prior.modalities) if isinstance(prior, MultimodalPrior) else ("color",)
 
 
+def knows_parts_of_images(prior: Prior[Any, Any]) -> bool:
+    """Whether a prior's images may show any part of the object; False if it has no attribute `crops` that is true."""
+    return bool(getattr(prior, "crops", False))
+
+
 def condition(
     prior: Prior[Any, Condition],
     embedding: Any,
@@ -121,14 +126,25 @@ def condition(
     return prior.condition(embedding, cameras, behind)
 
 
-def view_feature_names(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Names of the features that a network of these modalities is conditioned on: the camera's, then one per modality.
+def view_feature_names(modalities: Sequence[str], *, crops: bool = False) -> tuple[str, ...]:
+    """Names of the features that a network is conditioned on: the camera's, then one per modality.
 
     A network of color alone is conditioned on the camera only.
+
+    Args:
+        modalities: the modalities that the network knows.
+        crops: whether it also knows parts of images, see `camera_features.CROP_FEATURES`.
     """
+    camera = (*CAMERA_FEATURES, *CROP_FEATURES) if crops else CAMERA_FEATURES
     if tuple(modalities) == ("color",):
-        return CAMERA_FEATURES
-    return (*CAMERA_FEATURES, *(_PREFIX + modality for modality in modalities))
+        return camera
+    return (*camera, *(_PREFIX + modality for modality in modalities))
+
+
+def knows_crops(names: Sequence[str]) -> bool:
+    """Whether a network with these features was trained on parts of images."""
+    first = len(CAMERA_FEATURES)
+    return tuple(names[first : first + len(CROP_FEATURES)]) == CROP_FEATURES
 
 
 def modalities_of(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -136,9 +152,11 @@ def modalities_of(names: Sequence[str] | None) -> tuple[str, ...]:
 
     Raises ValueError for features that are not those of `view_feature_names`.
     """
-    modalities = tuple(str(name).removeprefix(_PREFIX) for name in list(names or ())[len(CAMERA_FEATURES) :])
+    given = list(names or ())
+    crops = knows_crops(given)
+    modalities = tuple(str(name).removeprefix(_PREFIX) for name in given[_camera_entries(crops) :])
     valid = len(set(modalities)) == len(modalities) and set(modalities) <= set(MODALITIES)
-    if names is None or not valid or list(names) != list(view_feature_names(modalities)):
+    if names is None or not valid or given != list(view_feature_names(modalities, crops=crops)):
         described = (
             f"{list(CAMERA_FEATURES)}, then any of {list(view_feature_names(MODALITIES)[len(CAMERA_FEATURES) :])}"
         )
@@ -160,16 +178,22 @@ def view_features(
         background: sRGB in [0, 1] of the encoded image; see `background_of`.
         modality: one for all images, or one per image.
     """
-    known = modalities_of(names)
+    known, crops = modalities_of(names), knows_crops(names)
     wanted = [modality] * len(background) if isinstance(modality, str) else list(modality)
     for each in dict.fromkeys(wanted):
         _check_modality(each, known)
-    features = camera_features(cameras, background)
-    if len(names) == len(CAMERA_FEATURES):
+    features = camera_features(cameras, background, largest_zoom=1.0 if crops else None)
+    if crops:
+        features = torch.cat([features, crop_features(cameras).to(features)], 1)
+    if len(names) == _camera_entries(crops):
         return features
     one_hot = torch.zeros(len(wanted), len(known))
     one_hot[torch.arange(len(wanted)), torch.tensor([known.index(each) for each in wanted])] = 1
     return torch.cat([features, one_hot.to(features)], 1)
+
+
+def _camera_entries(crops: bool) -> int:
+    return len(CAMERA_FEATURES) + (len(CROP_FEATURES) if crops else 0)
 
 
 def _check_modality(modality: str, known: Sequence[str]) -> None:

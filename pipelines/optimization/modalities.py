@@ -1,4 +1,4 @@
-"""Modalities of a stage's steps: which one a step distills, and the image of it that the prior gets."""
+"""Images of a stage's steps: the modality that a step distills, the image that the prior gets, and what it knows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steindreamer.distill import Prior
-from steindreamer.distill.priors.modalities import encode, encode_normal_as_color, known_modalities
+from steindreamer.distill.priors.modalities import (
+    encode,
+    encode_normal_as_color,
+    known_modalities,
+    knows_parts_of_images,
+)
 from steindreamer.representations import Cameras, RenderOutput
 
 from ..errors import SettingsError
@@ -69,3 +74,12 @@ def check_modalities(stage: str, config: StageConfig, prior: Prior) -> None:
             advice += f", or give it normal maps as color images (stages.{stage}.normals_as_color=true)"
         advice += "; --prior world supports all"
         raise SettingsError(f"stages.{stage}.modalities asks for '{modality}', but {knows}: {advice}")
+
+
+def check_crops(stage: str, config: StageConfig, prior: Prior) -> None:
+    """Check that the prior knows parts of images if a stage shows them. Raises SettingsError, naming the setting."""
+    if config.views.crop_fraction and not knows_parts_of_images(prior):
+        raise SettingsError(
+            f"stages.{stage}.views.crop_fraction={config.views.crop_fraction:g} shows parts of images, but "
+            f"{type(prior).__name__} only knows whole ones: set it to 0; --prior world knows both"
+        )

@@ -28,7 +28,7 @@ from ..errors import SettingsError, UserError
 from ..foreign_code import culprit
 from .average import ParameterAverage
 from .draw_count import MEASURED_DRAWS, DrawCount, StepMeasurement
-from .modalities import check_modalities
+from .modalities import check_crops, check_modalities
 from .objective import Objective, ReusableStep, total_loss
 from .oom_retry import retry_with_smaller_micro_batch
 from .optimizers import check_still_optimized, optimizer_groups, set_learning_rates
@@ -104,6 +104,7 @@ class Stage:
         ValueError if the estimator or the distiller of a modality is missing.
         """
         check_modalities(name, config, prior)
+        check_crops(name, config, prior)
         self.name = name
         self.offset = offset
         self.representation = representation

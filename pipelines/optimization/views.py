@@ -52,9 +52,14 @@ class ViewsConfig:
     """Standard deviation of the noise added to the unit vector that is upward in the image (threestudio: 0.02)."""
     random_background: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Probability of a random background color; otherwise it is white."""
+    crop_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Fraction of the views that show only a part of the image, enlarged to all of its pixels, for details that are
+    small at the prior's resolution. The prior must be exact, or trained on such parts."""
+    crop_size: list[Annotated[float, Interval(ge=0.1, le=1)]] = field(default_factory=lambda: [0.5, 0.5])
+    """Range of the side of these parts, as a fraction of the image's side."""
 
     def __post_init__(self) -> None:
-        for key in ("elevation", "overhead", "below", "distance", "field_of_view"):
+        for key in ("elevation", "overhead", "below", "distance", "field_of_view", "crop_size"):
             bounds = getattr(self, key)
             if len(bounds) != 2 or not bounds[0] <= bounds[1]:
                 raise ValueError(f"{key} is {list(bounds)}; give [smallest, largest]")
@@ -98,7 +103,22 @@ def sample_views(
     # Drawn last, so that the other views and colors of a seed do not depend on it.
     if config.look != "center" or config.camera_perturb or config.center_perturb or config.up_perturb:
         cameras = _moved(cameras, config, field_of_view, generator)
+    if config.crop_fraction:
+        size = torch.where(torch.rand(count, generator=generator) < config.crop_fraction, uniform(config.crop_size), 1)
+        cameras = random_crops(cameras, size, generator)
     return cameras, background
+
+
+def random_crops(cameras: Cameras, size: Float[Tensor, " b"], generator: torch.Generator) -> Cameras:
+    """Parts of the images at random places, enlarged to all pixels.
+
+    Args:
+        cameras: The cameras.
+        size: Side of each part as a fraction of the image's side, in (0, 1].
+        generator: Source of the places, which are uniform.
+    """
+    left, top = ((1 - size) * torch.rand(len(cameras), generator=generator) for _ in range(2))
+    return cameras.cropped(left, top, size)
 
 
 def _moved(

@@ -59,6 +59,15 @@ def test_resized_keeps_the_view() -> None:
     torch.testing.assert_close(2 * a, b)
 
 
+def test_a_cropped_image_is_a_part_of_the_whole() -> None:
+    whole = Cameras.orbit([20.0, 70.0], [10.0, -5.0], height=16, width=32)
+    part = whole.cropped(torch.tensor([0.25, 0.5]), torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.5]))
+    enlarged = whole.resized(32, 64).rays()
+    assert (part.height, part.width) == (16, 32)
+    torch.testing.assert_close(part.rays()[0], enlarged[0, :, 16:, 16:48])
+    torch.testing.assert_close(part.rays()[1], enlarged[1, :, :16, 32:])
+
+
 def test_bad_orbit_is_refused() -> None:
     with pytest.raises(ValueError, match="distance > 0"):
         Cameras.orbit([0.0], [0.0], distance=-1.0)

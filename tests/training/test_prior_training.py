@@ -488,6 +488,36 @@ def test_views_must_be_the_networks(cache: ViewCache) -> None:
             Trainer(SETTINGS, shape, cache, 1)
 
 
+def test_views_of_parts_of_the_image(cache: ViewCache) -> None:
+    """They show what the enlarged image shows there, and only a network that is told so is trained on them."""
+    parts = replace(FEW, crop_fraction=0.5, cameras_per_set=20, varied_light=False)
+    cameras = parts.cameras_of_set(0)
+    cropped = cameras.intrinsics[:, 0, 0] > 1.1 * cameras.intrinsics[:, 0, 0].min()
+    assert 4 < cropped.sum() < 16
+    assert torch.equal(cameras.camera_to_world, replace(parts, crop_fraction=0.0).cameras_of_set(0).camera_to_world)
+    drawn = draw_batch(ViewCache.render(parts), 8, (0,))
+    assert drawn.features(view_feature_names(MODALITIES, crops=True)).shape == (8, 14 + 9 + 4)
+    with pytest.raises(ValueError, match="set crops=True"):
+        Trainer(SETTINGS, SMALL, ViewCache(parts, []), 1)
+
+
+def test_the_distilled_network_is_told_which_part_it_sees(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TinyPrior(replace(SMALL, crops=True), build_tokenizer(vocabulary(FEW.kinds))).eval()
+    save_tiny_prior(tmp_path, model, build_tokenizer(vocabulary(FEW.kinds)), FEW.kinds)
+    prior = DiffusersPrior(str(tmp_path), torch.device("cpu"), cache_text=False)
+    whole = Cameras.orbit([0.0], [20.0], height=SIZE)
+    part = whole.cropped(*(torch.tensor([value]) for value in (0.5, 0.25, 0.5)))
+    assert prior.crops
+    sample = prior.schedule.add_noise(torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 3, SIZE, SIZE), torch.tensor([500]))
+    embedding = prior.embed("a green mug")
+    seen = [
+        noise_pair(prior, sample, prior.condition(embedding, views, torch.ones(1, 3)))[0] for views in (whole, part)
+    ]
+    assert (seen[0] - seen[1]).abs().max() > 1e-4
+
+
 def test_a_network_for_larger_patches_begins_as_the_smaller_one_on_averages(generator: torch.Generator) -> None:
     """At twice the size and patch it answers what the source answers to the averaged image, repeated."""
     with torch.random.fork_rng():

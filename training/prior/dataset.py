@@ -73,6 +73,10 @@ class ViewSettings:
     size: int = 64
     """Size of the views, in pixels per side."""
     modalities: tuple[str, ...] = MODALITIES
+    crop_fraction: float = 0.0
+    """Fraction of the cameras that see a random part of the image, enlarged to all pixels."""
+    crop_size: tuple[float, float] = (0.4, 0.7)
+    """Range of the side of these parts, as a fraction of the image's side."""
     varied_light: bool = True
     """Light every object with its own `random_light`, which is often harsh, instead of the mild default light."""
 
@@ -355,13 +359,18 @@ def _cameras(settings: ViewSettings, rng: np.random.Generator) -> Cameras:
     elevation = rng.uniform(*settings.elevation, count)
     overhead = rng.random(count) < settings.overhead_fraction
     elevation[overhead] = rng.uniform(*settings.overhead, int(overhead.sum()))
-    return Cameras.orbit(
+    cameras = Cameras.orbit(
         _tensor(azimuth),
         _tensor(elevation),
         distance=_tensor(rng.uniform(*settings.distance, count)),
         field_of_view=settings.field_of_view,
         height=settings.size,
     )
+    if settings.crop_fraction:
+        cropped = rng.random(count) < settings.crop_fraction
+        size = np.where(cropped, rng.uniform(*settings.crop_size, count), 1.0)
+        cameras = cameras.cropped(*(_tensor((1 - size) * rng.random(count)) for _ in range(2)), _tensor(size))
+    return cameras
 
 
 def _check_folder(folder: Path, settings: ViewSettings) -> None:
@@ -416,6 +425,7 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", type=int, default=defaults.sets_per_caption, help="of 8 objects, per caption")
     parser.add_argument("--size", type=int, default=defaults.size, help="pixels per side")
     parser.add_argument("--modalities", default=",".join(defaults.modalities), help="separated by commas")
+    parser.add_argument("--crops", type=float, default=0.0, metavar="FRACTION", help="of views of a part of the image")
     parser.add_argument("--plain-light", action="store_true", help="the world's own mild light on every object")
     parser.add_argument("--seed", type=int, default=defaults.seed)
 
@@ -430,6 +440,7 @@ def view_settings(given: argparse.Namespace) -> ViewSettings:
         seed=given.seed,
         size=given.size,
         modalities=tuple(given.modalities.split(",")),
+        crop_fraction=given.crops,
         varied_light=not given.plain_light,
     )
 

@@ -72,6 +72,8 @@ class PriorShape:
     size: int = 64
     """Size of the images, in pixels per side."""
     modalities: tuple[str, ...] = MODALITIES
+    crops: bool = False
+    """Whether the network is told which part of the image it sees."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.size % self.patch or any(count < 1 or count % _HEAD for count in self.channels):
@@ -85,7 +87,7 @@ class TinyPrior(nn.Module):
 
     def __init__(self, shape: PriorShape, tokenizer: Any) -> None:
         super().__init__()
-        self.patch, self.features = shape.patch, view_feature_names(shape.modalities)
+        self.patch, self.features = shape.patch, view_feature_names(shape.modalities, crops=shape.crops)
         pixels, plain = 3 * shape.patch**2, len(shape.channels) - 1
         # diffusers expects the numbers of heads in `attention_head_dim`, whose annotation is a single number.
         heads: Any = tuple(count // _HEAD for count in shape.channels)

@@ -84,6 +84,8 @@ class Trainer:
     ) -> None:
         """Create the network. Raises ValueError if the views have another image size or other modalities."""
         views = cache.settings
+        if views.crop_fraction and not shape.crops:
+            raise ValueError("the views show parts of images, of which the network is not told: set crops=True")
         if (shape.size, shape.modalities) != (views.size, views.modalities):
             raise ValueError(
                 f"the network is for {shape.size} pixels and {', '.join(shape.modalities)}, "
@@ -269,7 +271,9 @@ def main(arguments: list[str] | None = None) -> None:
         warm_start=given.warm_start,
     )
     channels = tuple(int(count) for count in given.channels.split(","))
-    shape = PriorShape(given.patch, channels, size=views.size, modalities=views.modalities)
+    shape = PriorShape(
+        given.patch, channels, size=views.size, modalities=views.modalities, crops=views.crop_fraction > 0
+    )
     finished = train(
         given.run,
         given.steps,

@@ -178,6 +178,11 @@ class DiffusersPrior:
         return self.family.modalities
 
     @property
+    def crops(self) -> bool:
+        """Whether the model was trained on parts of images, and is told which part it sees."""
+        return self.family.crops
+
+    @property
     def description(self) -> str:
         """Description of the weights, by which they can be found again, and of how they are used."""
         precision = str(self._dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ from analytic_scene import RenderedScene, sphere
 from small_world import TwoModes
 
 from steindreamer.distill.priors.base import MultimodalPrior
-from steindreamer.distill.priors.camera_features import CAMERA_FEATURES, camera_features
+from steindreamer.distill.priors.camera_features import CAMERA_FEATURES, CROP_FEATURES, camera_features, crop_features
 from steindreamer.distill.priors.counting import counting
 from steindreamer.distill.priors.modalities import (
     background_of,
@@ -21,11 +21,14 @@ from steindreamer.distill.priors.modalities import (
     encode_normal,
     encode_normal_as_color,
     known_modalities,
+    knows_crops,
+    knows_parts_of_images,
     modalities_of,
     view_feature_names,
     view_features,
 )
 from steindreamer.representations import Cameras, TriangleMesh, render_mesh
+from steindreamer.world.prior import WorldPrior
 
 CAMERAS = Cameras.orbit([0.0, 130.0, -50.0], [0.0, 40.0, 80.0], distance=3.0, height=8)
 
@@ -198,3 +201,27 @@ def test_a_prior_that_says_is_given_the_modality_and_its_background(wrap: Callab
     assert modality == "depth" and not background.any()
     with pytest.raises(ValueError, match="no modality 'normal': available: color, depth"):
         condition(prior, None, CAMERAS, white, "normal")
+
+
+def test_features_of_a_part_of_the_image() -> None:
+    whole = Cameras.orbit([0.0], [10.0], distance=3.2, height=16)
+    values = dict(zip(CROP_FEATURES, crop_features(whole)[0].tolist(), strict=True))
+    assert values == pytest.approx({name: float("cos" in name) for name in CROP_FEATURES}, abs=1e-3)
+    # The left half of the upper half: its center is a quarter to the left of the middle, and a quarter above.
+    part = whole.cropped(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([0.5]))
+    values = dict(zip(CROP_FEATURES, crop_features(part)[0].tolist(), strict=True))
+    expected = {"crop log zoom": 1, "crop sin x": -1, "crop cos x": 0, "crop sin 2 x": 0, "crop cos 2 x": -1}
+    expected |= {"crop sin y": -1, "crop cos y": 0, "crop sin 2 y": 0, "crop cos 2 y": -1}
+    assert values == pytest.approx(expected, abs=1e-3)
+
+
+def test_networks_that_know_parts_of_images() -> None:
+    for modalities in (("color",), ("color", "normal")):
+        names = view_feature_names(modalities, crops=True)
+        assert knows_crops(names) and modalities_of(names) == modalities
+        assert not knows_crops(view_feature_names(modalities))
+    part = CAMERAS.cropped(*(torch.full((3,), value) for value in (0.5, 0.0, 0.5)))
+    features = view_features(view_feature_names(("color", "normal"), crops=True), part, torch.ones(3, 3), "normal")
+    assert torch.equal(features[:, len(CAMERA_FEATURES) : -2], crop_features(part))
+    assert features[:, CAMERA_FEATURES.index("zoom")].tolist() == [1, 1, 1] and features[:, -1].tolist() == [1, 1, 1]
+    assert not knows_parts_of_images(TwoModes()) and WorldPrior.crops

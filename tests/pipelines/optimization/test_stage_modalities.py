@@ -93,7 +93,7 @@ class MultiPrior(ColorPrior):
 
 def made(prior: ColorPrior | None = None, method: str = "ssd", seed: int = 0, **settings: Any) -> tuple[Stage, Wall]:
     prior, scene = prior or MultiPrior(), Wall()
-    config = StageConfig(steps=400, resolution=16, warmup_resolution=16, views=ViewsConfig(), **settings)
+    config = StageConfig(**{"steps": 400, "resolution": 16, "warmup_resolution": 16, **settings})
     distillers = {name: METHODS[method]().build(prior, None) for name in config.fractions}
     return Stage(scene, distillers, prior, None, config, torch.Generator().manual_seed(seed)), scene
 
@@ -248,6 +248,15 @@ def test_what_a_prior_does_not_know_is_an_error_that_names_the_setting(settings:
     with pytest.raises(SettingsError, match=message) as caught:
         made(ColorPrior(), **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_of_images_need_a_prior_that_knows_them() -> None:
+    message = r"^stages\.coarse\.views\.crop_fraction=0\.5 shows parts of images, but MultiPrior only knows whole ones"
+    with pytest.raises(SettingsError, match=message):
+        made(MultiPrior(), views=ViewsConfig(crop_fraction=0.5))
+    prior = MultiPrior()
+    prior.crops = True
+    made(prior, views=ViewsConfig(crop_fraction=0.5))[0].step()
 
 
 def test_a_prior_without_color_says_so() -> None:

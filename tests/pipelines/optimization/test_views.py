@@ -1,5 +1,6 @@
 """Training views stay in their ranges and are reproducible."""
 
+import math
 from typing import Any
 
 import pytest
@@ -132,6 +133,28 @@ def test_perturbations_have_the_given_size_and_leave_the_rest_alone(look: Any) -
 def test_perturbed_cameras_stay_outside_the_unit_ball(generator: torch.Generator) -> None:
     cameras, _ = sample_views(ViewsConfig(per_step=500, distance=[1.01, 1.2], camera_perturb=0.3), 16, generator)
     assert cameras.position.norm(dim=1).min() >= 1 - 1e-6
+
+
+def test_crops_are_parts_of_the_views(generator: torch.Generator) -> None:
+    config = ViewsConfig(per_step=400, crop_fraction=0.75, crop_size=[0.4, 0.6])
+    cameras, _ = sample_views(config, 32, generator)
+    enlargement = cameras.intrinsics[:, 1, 1] / 32 / (0.5 / math.tan(math.radians(20)))
+    cropped = enlargement > 1.01
+    assert 0.65 < cropped.float().mean() < 0.85
+    assert 1 / 0.6 <= enlargement[cropped].min() < 1.75 and 2.4 < enlargement.max() <= 1 / 0.4 + 1e-4
+    # The edges of the whole image, in pixels of the part.
+    for axis in (0, 1):
+        center = cameras.intrinsics[:, axis, 2]
+        assert (center - 16 * enlargement <= 1e-3).all() and (center + 16 * enlargement >= 32 - 1e-3).all()
+        assert (center[~cropped] == 16).all() and center[cropped].min() < 10 and center[cropped].max() > 22
+
+
+def test_crops_leave_the_other_random_numbers_alone() -> None:
+    plain, cropped = (
+        sample_views(ViewsConfig(crop_fraction=fraction), 32, torch.Generator().manual_seed(0))
+        for fraction in (0.0, 1.0)
+    )
+    assert torch.equal(plain[0].camera_to_world, cropped[0].camera_to_world) and torch.equal(plain[1], cropped[1])
 
 
 def test_azimuths_widen_from_the_front(generator: torch.Generator) -> None:

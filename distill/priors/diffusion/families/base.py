@@ -76,6 +76,8 @@ class Family(ABC):
     """Class in diffusers of the autoencoder in the folder `vae`; None: the denoiser works on pixels in [-1, 1]."""
     camera_conditioned: ClassVar[bool] = False
     """Whether `view` provides the camera, so that the prompt need not name the view."""
+    crops: bool = False
+    """Whether it was trained on parts of images, and `view` tells it which part it sees."""
     modalities: tuple[str, ...] = ("color",)
     """The modalities of the images that it was trained on, encoded as by `modalities.encode`; `("normal",)` for a model
     of normal maps."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...base import CameraBatch
-from ...modalities import background_of, modalities_of, view_features
+from ...modalities import background_of, knows_crops, modalities_of, view_features
 from .base import Family, FamilyOptions, TextEncoder
 
 _LARGEST_PATCH = 64
@@ -40,6 +40,7 @@ class CameraConditioned(Family):
                 "with"
             ) from None
         self._features = tuple(features or ())
+        self.crops = knows_crops(self._features)
         self._patch = _patch_size(index)
         self._kinds = _kinds(index)
 
