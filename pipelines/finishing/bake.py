@@ -16,9 +16,9 @@ from steindreamer.representations.mesh.painted import PaintedMesh, SurfaceMaps
 
 from ..meshing.bake import ambient_occlusion, to_bytes
 from ..meshing.maps import LEAST_DETAIL, vertex_tangents
+from ..meshing.normals import corner_normals
 from ..meshing.texels import Texels, rasterize_uvs
 from .config import FinishConfig
-from .normals import corner_normals
 
 Image = UInt8[np.ndarray, "s s 3"]
 _AO_VIEWS, _AO_SIZE = 64, 256
