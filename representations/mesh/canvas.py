@@ -102,8 +102,10 @@ def read_canvas(path: Path, *, yaw: float = 0.0, part: str = "", mask: str = "",
         groups = _groups(mesh, chosen, materials, named=bool(part))
         if mask and len(groups) > 1:
             raise ValueError(f"it has {len(groups)} textures, and a mask fits one: {_listed_groups(mesh, groups)}")
-        pictures = [_picture(mesh, group, chosen, texture_size, Path(mask) if mask else None) for group in groups]
-        regions, size = arrange([(each.shape[0], each.shape[1]) for each, _ in pictures])
+        textures = [
+            _texture_to_paint(mesh, group, chosen, texture_size, Path(mask) if mask else None) for group in groups
+        ]
+        regions, size = arrange([(each.shape[0], each.shape[1]) for each, _ in textures])
         if size[0] * size[1] > MAX_TEXELS:
             raise ValueError(
                 f"its {len(groups)} textures have {size[0] * size[1] / 1e6:.0f} million texels together; at most "
@@ -125,8 +127,8 @@ def read_canvas(path: Path, *, yaw: float = 0.0, part: str = "", mask: str = "",
             for group, region in zip(groups, regions, strict=True)
         ),
         _faces_of(mesh, members),
-        sheet_of([texture for texture, _ in pictures], regions, size),
-        sheet_of([painted for _, painted in pictures], regions, size),
+        sheet_of([texture for texture, _ in textures], regions, size),
+        sheet_of([painted for _, painted in textures], regions, size),
         _factors(mesh, members),
     )
 
@@ -142,7 +144,7 @@ def _document(path: Path) -> tuple[bytes, list[bool]]:
     return glb(tree, binary), [key in section for section, _, key in sections]
 
 
-def _picture(
+def _texture_to_paint(
     mesh: PaintedMesh, members: list[int], chosen: list[int], texture_size: int, mask: Path | None
 ) -> tuple[UInt8[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
     """One texture, and whether each of its texels is painted.
