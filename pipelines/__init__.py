@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .priors import PRIORS as PRIORS
     from .priors import list_priors as list_priors
     from .priors import register_prior as register_prior
+    from .runs.library import retexture as retexture
     from .runs.library import text_to_3d as text_to_3d
     from .runs.result import Result as Result
     from .runs.runner import generate as generate
@@ -29,6 +30,7 @@ _HOME = {
     "load_config": "config.run_config",
     "main": "cli.main",
     "register_prior": "priors",
+    "retexture": "runs.library",
     "text_to_3d": "runs.library",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "load_config",
     "main",
     "register_prior",
+    "retexture",
     "text_to_3d",
 ]
 

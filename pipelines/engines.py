@@ -22,6 +22,8 @@ mask, smoothness (Unity's mask map)."""
 FileFormat: TypeAlias = Literal["glb", "gltf", "obj", "stl", "usdz", "fbx"]
 """A format in which finished assets are written."""
 
+USUAL_SIDE = (0.01, 100.0)
+"""Longest side of an asset in meters; others are nearly always in centimeters, inches or without a unit."""
 _TEXTURES: Mapping[str, str] = MappingProxyType(
     {
         "base_color": "T_{name}_BC",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from steindreamer.pipelines import list_priors as list_priors
     from steindreamer.pipelines import load_config as load_config
     from steindreamer.pipelines import register_prior as register_prior
+    from steindreamer.pipelines import retexture as retexture
     from steindreamer.pipelines import text_to_3d as text_to_3d
     from steindreamer.representations import REPRESENTATIONS as REPRESENTATIONS
     from steindreamer.representations import list_representations as list_representations
@@ -61,6 +62,7 @@ _HOME = {
     "register_method": "distill",
     "register_prior": "pipelines",
     "register_representation": "representations",
+    "retexture": "pipelines",
     "text_to_3d": "pipelines",
 }
 """Subpackage that each public name is imported from."""
@@ -86,6 +88,7 @@ __all__ = [
     "register_method",
     "register_prior",
     "register_representation",
+    "retexture",
     "text_to_3d",
 ]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..command import Parser
+from ..config.retexturing import ONLY_TEXTURE, RETEXTURED_MESH
 from ..streams import repair_streams
 from .run import add_options, started
 
@@ -14,7 +15,7 @@ EPILOGUE = """\
 settings (key=value):
   yaw=90                    rotation about +Y that brings the front of the mesh to +Z
   start=texture             begin with the texture of the file instead of gray
-  texture_size=2048         size of the texture of a file that has none
+  texture_size=2048         size of the texture of materials that have none
   stages.texture.steps=300  and every other setting of a run; --settings shows them
 
 examples:
@@ -23,11 +24,10 @@ examples:
   retexture.py car.glb --prompt "a blue car" --mask hood.png --out runs/hood
   retexture.py --resume --out runs/hood          after Ctrl-C, a crash or a power cut
 
-The run's folder holds asset/asset.glb: the file with another base color
-texture. Triangles, texture coordinates, names and everything else are kept.
+The run's folder holds asset/asset.glb: the file with other base color
+textures. Triangles, texture coordinates, names and everything else are kept.
+Of an OBJ file, asset/obj/ holds the file itself with other images.
 """
-_REPRESENTATION = "retextured_mesh"
-_ONLY_TEXTURE = {"stages": {"coarse": {"steps": 0}, "geometry": {"steps": 0}, "texture": {"representation": None}}}
 _SHORT = {"yaw": "initial_yaw", "start": "start", "texture_size": "texture_size"}
 """Settings of the representation by the names that they have here."""
 
@@ -41,7 +41,7 @@ def parser(prog: str = "retexture.py") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    out.add_argument("file", nargs="?", metavar="FILE", help="a .glb or .gltf file with texture coordinates")
+    out.add_argument("file", nargs="?", metavar="FILE", help="a .glb, .gltf or .obj file with texture coordinates")
     out.add_argument("--prompt", help="what the object is to look like")
     out.add_argument("--part", metavar="NAME", help="paint only the faces of this node, mesh or material")
     out.add_argument("--mask", type=Path, metavar="IMAGE", help="paint only where this image of the texture is white")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "retexture.py") -> 
     given = {"initial_mesh": options.file, "part": options.part, "mask": options.mask and str(options.mask)}
     scene = {key: value for key, value in given.items() if value is not None}
     if not options.resume:
-        options.representation, options.base = _REPRESENTATION, (_ONLY_TEXTURE,)
+        options.representation, options.base = RETEXTURED_MESH, (ONLY_TEXTURE,)
     if scene:
         options.named = {"representation": scene}
     return started(options)

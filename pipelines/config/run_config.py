@@ -143,6 +143,7 @@ def load_config(
     method: str | None = None,
     prior: str | None = None,
     overrides: Sequence[str] = (),
+    base: Sequence[Mapping[str, Any]] = (),
     **settings: Any,
 ) -> RunConfig:
     """Compose a run's configuration.
@@ -151,6 +152,7 @@ def load_config(
         preset: a shipped preset's name, the path of a YAML file, or None for the bare defaults.
         representation, method, prior: names that win over the preset's; a prior may also be a model.
         overrides: `section.key=value` strings, as on the command line.
+        base: sections with values that replace those of the preset, but not the other arguments.
         settings: top-level values such as `prompt="a red mug"` or `seed=3`.
 
     Raises SettingsError for unknown names and keys (with the nearest match), wrong types and out-of-range values.
@@ -163,7 +165,7 @@ def load_config(
     """
     chosen = {"representation": representation, "method": method, "prior": prior}
     return compose(
-        [*preset_layers(preset), *given_layers(overrides, settings)],
+        [*preset_layers(preset), *base, *given_layers(overrides, settings)],
         {section: name for section, name in chosen.items() if name is not None},
     )
 

@@ -22,7 +22,8 @@ from steindreamer.representations.mesh.formats.neighbors import IMAGES
 
 from .gltf_builder import GltfBuilder, png
 
-_NAME = "base_color"
+BASE_COLOR = "base_color"
+"""Name of a new image."""
 _PLAIN = {"metallicFactor": 0.0, "roughnessFactor": 0.8}
 """Surface of a mesh without a material."""
 
@@ -47,14 +48,14 @@ def with_base_color(
     old = next((image_sources(tree["textures"][each])[0] for each in textures.values() if each is not None), None)
     if old is None:
         builder = GltfBuilder(tree, binary)
-        _add_texture(tree, indices, builder.texture(_NAME, image))
+        _add_texture(tree, indices, builder.texture(BASE_COLOR, image))
         return builder
     view = tree["images"][old]["bufferView"]
-    raw = _with_alpha(image, bytes(GltfAccessors(document).view(view)[0]))
+    raw = with_alpha(image, bytes(GltfAccessors(document).view(view)[0]))
     changed = {each for each in textures.values() if each is not None}
     if _is_shared(tree, old, changed, indices):
         builder = GltfBuilder(tree, binary)
-        new = builder.add("images", {"name": _NAME, "mimeType": "image/png", "bufferView": builder.view(raw)})
+        new = builder.add("images", {"name": BASE_COLOR, "mimeType": "image/png", "bufferView": builder.view(raw)})
         for index in indices:
             texture = tree["textures"][textures[index]]
             section, _, key = base_color(tree["materials"][index])
@@ -146,7 +147,7 @@ def _drop_unused_extensions(tree: dict[str, Any]) -> None:
             tree.pop(key, None)
 
 
-def _with_alpha(image: UInt8[np.ndarray, "h w 3"], old: bytes) -> bytes:
+def with_alpha(image: UInt8[np.ndarray, "h w 3"], old: bytes) -> bytes:
     """The image as a PNG, with the alpha channel of the old image file if that has one."""
     with Image.open(io.BytesIO(old), formats=IMAGES) as before:
         if not before.has_transparency_data:

@@ -16,12 +16,13 @@ from steindreamer.representations.mesh.painted import PaintedMesh, SurfaceMaps
 
 from ..meshing.bake import ambient_occlusion, to_bytes
 from ..meshing.maps import LEAST_DETAIL, vertex_tangents
+from ..meshing.normals import corner_normals
 from ..meshing.texels import Texels, rasterize_uvs
 from .config import FinishConfig
-from .normals import corner_normals
 
 Image = UInt8[np.ndarray, "s s 3"]
 _AO_VIEWS, _AO_SIZE = 64, 256
+_LEAST_TURNED = 0.01
 _LARGEST_TURN = 0.3
 """Cosine between the normals of both surfaces below which the old one belongs to another part."""
 
@@ -74,7 +75,7 @@ def bake_material(source: PaintedMesh, mesh: TriangleMesh, size: int, config: Fi
     emissive = _emissive(source, nearest)
     tangents = vertex_tangents(mesh)
     local, detail = _tangent_space(source, nearest, normals, texels, tangents, config.crease_angle)
-    with_normals = config.normal_map == "always" or (config.normal_map == "auto" and detail >= LEAST_DETAIL)
+    with_normals = config.normal_map == "always" or (config.normal_map == "auto" and _has_detail(local))
     return BakedMaterial(
         to_bytes(texels.image(source.colors_at(nearest.face, nearest.weights).numpy())),
         to_bytes(texels.image(orm.numpy())),
@@ -136,6 +137,11 @@ def _tangent_space(
     local = _unit(np.stack([(detail * axis).sum(1) for axis in (tangent, bitangent, normal)], 1))
     angle = float(np.degrees(np.arccos(np.clip(np.percentile(local[:, 2], 5), -1, 1))))
     return local, angle
+
+
+def _has_detail(local: Float[np.ndarray, "t 3"]) -> bool:
+    """Whether a normal map is not flat: at least `_LEAST_TURNED` of its texels differ by `LEAST_DETAIL` degrees."""
+    return bool((local[:, 2] < np.cos(np.radians(LEAST_DETAIL))).mean() >= _LEAST_TURNED)
 
 
 def _old_normals(source: PaintedMesh, at: ClosestPoints, crease_angle: float) -> Float[Tensor, "t 3"]:

@@ -32,7 +32,7 @@ class FinishConfig(DetailConfig):
     wrap_resolution: Annotated[int, Interval(ge=16, le=512)] = 160
     """Number of voxels along the longest side when the surface is wrapped."""
     smallest_part: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Fraction of the surface's area, in [0, 1), below which disconnected parts are dropped."""
+    """Fraction of the area, in [0, 1), below which disconnected parts are dropped; of splats at least 0.005."""
     triangles: Annotated[int, Interval(ge=0, le=5_000_000)] = 0
     """Maximum number of triangles; 0: the budget of the engine."""
     tolerance: Annotated[float, Interval(ge=0, le=0.1)] = 0.001
@@ -48,8 +48,8 @@ class FinishConfig(DetailConfig):
     of the engine; 0: it is not."""
     padding: Annotated[int, Interval(ge=0, le=64)] = 4
     """Texels between charts, which keep mipmaps from bleeding."""
-    normal_map: Literal["auto", "always", "never"] = "always"
-    """Whether the material has a normal map; `auto`: if at least 5 % of its texels differ by 2 degrees from the mesh's
+    normal_map: Literal["auto", "always", "never"] = "auto"
+    """Whether the material has a normal map; `auto`: if at least 1 % of its texels differ by 2 degrees from the mesh's
     own normals."""
     roughness: Annotated[float, Interval(ge=0, le=1)] = 0.8
     """Roughness of materials without one, [0, 1]."""

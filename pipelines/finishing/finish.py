@@ -14,7 +14,7 @@ import numpy as np
 from steindreamer.representations import TriangleMesh
 from steindreamer.representations.placement import RADIUS
 
-from ..engines import ENGINES, Engine
+from ..engines import ENGINES, USUAL_SIDE, Engine
 from ..errors import UserError
 from ..meshing.simplify import DeviationFrom
 from ..meshing.stopwatch import Stopwatch
@@ -351,6 +351,10 @@ def _tell(report: FinishReport, folder: Path) -> None:
     size = " x ".join(f"{extent:.3g}" for extent in report.size_meters)
     density = "" if report.texels_per_meter is None else f", {report.texels_per_meter:.0f} texels per meter"
     logger.info(f"size {size} m (width x height x depth){density}")
+    if not USUAL_SIDE[0] <= max(report.size_meters) <= USUAL_SIDE[1]:
+        logger.warning(
+            f"its longest side is {max(report.size_meters):.3g} m, as if the file is not in meters; set height_meters"
+        )
     for line in report.over_budget:
         logger.warning(f"over budget: {line}")
     logger.info(f"{folder}: {', '.join(report.files)}")

@@ -17,19 +17,17 @@ from steindreamer.representations.mesh.file import read_mesh
 from steindreamer.representations.mesh.formats.gltf_accessors import GltfAccessors
 from steindreamer.representations.mesh.formats.gltf_document import GltfDocument
 from steindreamer.representations.mesh.formats.gltf_packing import in_one_buffer
-from steindreamer.representations.mesh.painted import CLAMP, MIRROR, PaintedMesh
+from steindreamer.representations.mesh.painted import PaintedMesh
 
-from ..export.gltf import add_primitive
 from ..export.gltf_builder import GltfBuilder
+from ..export.painted_glb import painted_glb
 from .drop_levels import drop_levels
 from .lightmap import lightmap_uvs, overlaps
 from .lod_extension import link_levels
 from .lods import collapse
-from .normals import split_vertices
 from .source import Source
 
 logger = logging.getLogger(__name__)
-_WRAPS = {CLAMP: 33071, MIRROR: 33648}
 _NORMAL_WEIGHT, _UV_WEIGHT = 0.5, 0.5
 _OVERLAP = 0.005
 """Fraction of overlapping texels above which charts cannot be used for a lightmap."""
@@ -53,7 +51,7 @@ class KeptDocument:
             self._tree, self._binary = in_one_buffer(document)
             self._binary = drop_levels(self._tree, self._binary)
         else:
-            builder = _converted(source, crease_angle)
+            builder = painted_glb(source.mesh, source.placement, source.path.stem, crease_angle)
             document = GltfDocument(builder.to_bytes(), source.path.parent)
             self._tree, self._binary = in_one_buffer(document)
         self._accessors = GltfAccessors(GltfDocument(self._builder().to_bytes(), source.path.parent))
@@ -236,49 +234,6 @@ def _drop_empty_meshes(tree: dict[str, Any]) -> None:
                 node["mesh"] = number[node["mesh"]]
             else:
                 del node["mesh"]
-
-
-def _converted(source: Source, crease_angle: float) -> GltfBuilder:
-    """A glTF with the triangles and materials of a file of another format."""
-    builder, mesh = GltfBuilder(), source.mesh
-    split = split_vertices(mesh, crease_angle)
-    placed = source.placement.undo(mesh.vertices.double()).float().numpy()
-    primitives = []
-    for index, paint in enumerate(mesh.paints):
-        chosen = split.faces[mesh.paint_of_face == index].numpy()
-        if len(chosen) == 0:
-            continue
-        used, faces = np.unique(chosen, return_inverse=True)
-        rows = split.rows.numpy()[used]
-        tints = mesh.tints.numpy()[rows]
-        primitive = add_primitive(
-            builder,
-            placed[rows],
-            split.normals.numpy()[used],
-            faces.reshape(-1, 3),
-            uvs=None if paint.texture is None else mesh.coordinates.numpy()[rows].astype(np.float32),
-            colors=None if (tints == 1).all() else tints,
-        )
-        primitives.append(primitive | {"material": _material(builder, mesh, index)})
-    name = source.path.stem
-    shown = builder.add("meshes", {"name": name, "primitives": primitives})
-    builder.add("scenes", {"name": name, "nodes": [builder.add("nodes", {"name": name, "mesh": shown})]})
-    builder.tree["scene"] = 0
-    return builder
-
-
-def _material(builder: GltfBuilder, mesh: PaintedMesh, index: int) -> int:
-    paint = mesh.paints[index]
-    factor = np.array(paint.factor)
-    if not mesh.linear:
-        factor = np.where(factor <= 0.04045, factor / 12.92, ((factor + 0.055) / 1.055) ** 2.4)
-    surface: dict[str, Any] = {"metallicFactor": 0.0, "baseColorFactor": [*factor.tolist(), 1.0]}
-    if paint.texture is not None:
-        wraps = {f"wrap{'ST'[axis]}": _WRAPS.get(paint.texture.wrap[axis], 10497) for axis in (0, 1)}
-        surface["baseColorTexture"] = {
-            "index": builder.texture(f"texture_{index}", paint.texture.texels.numpy(), wraps)
-        }
-    return builder.add("materials", {"name": f"material_{index}", "pbrMetallicRoughness": surface})
 
 
 def read_again(builder: GltfBuilder, source: Source) -> PaintedMesh:

@@ -11,6 +11,7 @@ import numpy as np
 from steindreamer.representations import TriangleMesh
 
 from ..engines import Engine
+from ..meshing.normals import split_at_creases
 from ..meshing.stopwatch import Stopwatch
 from ..meshing.unwrap import unwrap
 from ..meshing.views import Views
@@ -21,7 +22,6 @@ from .finished import Look
 from .keep import KeptDocument, read_again
 from .lightmap import lightmap_uvs
 from .lods import Level, can_collapse, collapsed, measure_levels
-from .normals import split_at_creases
 from .reduce import reduce
 from .source import Source
 

@@ -19,6 +19,8 @@ from .config import FinishConfig
 _HEADER = 65_536
 """Number of bytes in which the header of a splat file ends."""
 _TEXTURE = 1024
+_SPECK = 0.005
+"""Fraction of the area below which parts are dropped in any case: scans have stray Gaussians."""
 VIEWS, VIEW_SIZE = 64, 512
 """Number and size of the views from which surface and colors are taken: a scan has more detail than a trained scene."""
 
@@ -44,7 +46,7 @@ def read_splats(path: Path, config: FinishConfig) -> tuple[PaintedMesh, Placemen
         texture_size=config.texture_size or _TEXTURE,
         cameras=VIEWS,
         view_size=VIEW_SIZE,
-        smallest_part=config.smallest_part,
+        smallest_part=max(config.smallest_part, _SPECK),
     )
     views = take_views(scene, meshing.cameras, meshing.view_size)
     mesh = texture_surface(scene, views, meshing, Stopwatch()).mesh

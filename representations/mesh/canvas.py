@@ -1,11 +1,12 @@
-"""The part of a mesh file's texture that is painted anew: the faces of one atlas, and their texels."""
+"""The part of a mesh file's textures that is painted anew: the faces of their atlases, and their texels."""
 
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,36 +22,51 @@ from .formats.gltf_document import GltfDocument
 from .formats.gltf_materials import base_color
 from .formats.gltf_packing import glb, in_one_buffer
 from .formats.neighbors import IMAGES
+from .formats.obj_bundle import ObjBundle
 from .painted import PaintedMesh, PartOrigin, to_display, to_linear
+from .texture_sheet import Region, arrange, sheet_of
 from .uv_coverage import Coverage, cover_texels
 
-FORMATS = (".glb", ".gltf")
+logger = logging.getLogger(__name__)
+FORMATS = (".glb", ".gltf", ".obj")
 """Suffixes of the files whose texture can be replaced."""
 _ADVICE = "steindreamer finish FILE --preset web unwraps a mesh anew"
 _OVERLAP = 0.005
 """Fraction of the painted texels that may be used by several faces, for the rounding along chart borders."""
 _BEYOND = 1e-3
 """Distance by which texture coordinates may exceed [0, 1]."""
+MAX_TEXELS = 1 << 26
+"""Maximum number of texels of all textures together, those of one of 8192 x 8192: each takes 12 bytes five times."""
 _LISTED = 12
 """Maximum number of names in a message."""
 
 
 @dataclass(frozen=True)
+class Atlas:
+    """A texture that is painted, and what shows it."""
+
+    materials: tuple[int | None, ...]
+    """Indices of the materials that get the texture, see `PartOrigin.material`."""
+    region: Region
+    """Its place in the image of all textures."""
+
+
+@dataclass(frozen=True)
 class Canvas:
-    """A mesh file in the unit ball, and the texels that are painted anew."""
+    """A mesh file in the unit ball, and the texels that are painted anew. Several textures are one image here."""
 
     mesh: PaintedMesh
-    """All faces of the file, also those that are not painted."""
+    """All faces of the file, also those that are not painted; texture coordinates of `in_atlas` are in the image."""
     placement: Placement
     """The transform from the file to the unit ball."""
     document: bytes
-    """The file, as a GLB with all of its buffers and images."""
-    materials: tuple[int | None, ...]
-    """Indices of the materials that get the texture; None: the default material of glTF."""
+    """The file: a GLB with all of its buffers and images, or the OBJ file with its neighbors, see `obj_bundle`."""
+    atlases: tuple[Atlas, ...]
+    """The textures."""
     in_atlas: Bool[Tensor, " f"]
-    """Whether each face shows the texture."""
+    """Whether each face shows one of the textures."""
     texture: UInt8[Tensor, "h w 3"]
-    """The texture of the file, display sRGB; without one, the colors of the materials."""
+    """The textures of the file, display sRGB; without one, the colors of the materials."""
     painted: Bool[Tensor, "h w"]
     """Whether each texel is painted."""
     factors: Float[Tensor, "v 4"]
@@ -58,7 +74,7 @@ class Canvas:
 
 
 def read_canvas(path: Path, *, yaw: float = 0.0, part: str = "", mask: str = "", texture_size: int = 1024) -> Canvas:
-    """Read a mesh file and choose the texels to paint: those of a part, of a mask, of both, or of the whole texture.
+    """Read a mesh file and choose the texels to paint: those of a part, of a mask, of both, or of all textures.
 
     Texels between the charts belong to the nearest chart.
 
@@ -67,57 +83,102 @@ def read_canvas(path: Path, *, yaw: float = 0.0, part: str = "", mask: str = "",
         yaw: Rotation in degrees about +Y that brings the front to +Z.
         part: Name of a node, mesh or material; case and articles are ignored. Empty: all faces.
         mask: Path of a grayscale image of the size of the texture, white where texels are painted. Empty: everywhere.
-        texture_size: Size of the texture in texels if the file has none.
+        texture_size: Size of the texture in texels of materials that have none.
 
     Raises:
         ValueError: The file is broken or has no suitable texture coordinates, there is no such part, it has several
-            textures, or the mask does not fit.
+            textures and a mask is given, or the mask does not fit.
         OSError: A file cannot be read.
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(
-            f"the texture of {path.name} cannot be replaced, only that of {' and '.join(FORMATS)}; steindreamer finish "
+            f"the texture of {path.name} cannot be replaced, only that of {', '.join(FORMATS)}; steindreamer finish "
             f"{path.name} --preset web --keep writes a GLB with the same triangles and texture coordinates"
         )
     mesh, placement = read_fitted_mesh(path, yaw, maps=True)
-    document = GltfDocument(read_regular_file(path), path.parent)
+    document, materials = _document(path)
     try:
         chosen = _parts(mesh, part)
-        members = _atlas(mesh, chosen, document)
+        groups = _groups(mesh, chosen, materials, named=bool(part))
+        if mask and len(groups) > 1:
+            raise ValueError(f"it has {len(groups)} textures, and a mask fits one: {_listed_groups(mesh, groups)}")
+        textures = [
+            _texture_to_paint(mesh, group, chosen, texture_size, Path(mask) if mask else None) for group in groups
+        ]
+        regions, size = arrange([(each.shape[0], each.shape[1]) for each, _ in textures])
+        if size[0] * size[1] > MAX_TEXELS:
+            raise ValueError(
+                f"its {len(groups)} textures have {size[0] * size[1] / 1e6:.0f} million texels together; at most "
+                f"{MAX_TEXELS / 1e6:.0f} million are trained at once: {_listed_groups(mesh, groups)}"
+            )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    in_atlas, selected = (torch.isin(mesh.paint_of_face, torch.tensor(each)) for each in (members, chosen))
-    paint = mesh.paints[chosen[0]]
-    size = (texture_size, texture_size) if paint.texture is None else tuple(paint.texture.texels.shape[:2])
+    coordinates = mesh.coordinates.clone()
+    for group, region in zip(groups, regions, strict=True):
+        vertices = mesh.faces[_faces_of(mesh, group)].unique()
+        coordinates[vertices] = region.moved(coordinates[vertices], size)
+    members = [index for group in groups for index in group]
+    return Canvas(
+        replace(mesh, coordinates=coordinates),
+        placement,
+        document,
+        tuple(
+            Atlas(tuple({mesh.origins[index].material: None for index in group}), region)
+            for group, region in zip(groups, regions, strict=True)
+        ),
+        _faces_of(mesh, members),
+        sheet_of([texture for texture, _ in textures], regions, size),
+        sheet_of([painted for _, painted in textures], regions, size),
+        _factors(mesh, members),
+    )
+
+
+def _document(path: Path) -> tuple[bytes, list[bool]]:
+    """The file with everything that it refers to, and whether each of its materials names a base color image."""
+    if path.suffix.lower() == ".obj":
+        bundle = ObjBundle.read(path)
+        return bundle.packed(), [bool(bundle.image_of(name)) for name in bundle.materials]
+    document = GltfDocument(read_regular_file(path), path.parent)
+    sections = [base_color(each) for each in document.items("materials")]
+    tree, binary = in_one_buffer(document)
+    return glb(tree, binary), [key in section for section, _, key in sections]
+
+
+def _texture_to_paint(
+    mesh: PaintedMesh, members: list[int], chosen: list[int], texture_size: int, mask: Path | None
+) -> tuple[UInt8[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
+    """One texture, and whether each of its texels is painted.
+
+    Args:
+        mesh: The mesh.
+        members: The parts that show the texture.
+        chosen: The parts whose faces are painted.
+        texture_size: Its size if the file has none.
+        mask: Image of the texels that are painted.
+    """
+    texture = mesh.paints[members[0]].texture
+    size = (texture_size, texture_size) if texture is None else tuple(texture.texels.shape[:2])
+    in_atlas, selected = _faces_of(mesh, members), _faces_of(mesh, chosen)
     # The chosen faces first, so that texels shared with other faces count as theirs, and as overlaps.
-    order = torch.cat([torch.nonzero(selected)[:, 0], torch.nonzero(in_atlas & ~selected)[:, 0]])
-    uvs = mesh.coordinates.numpy()
-    coverage = cover_texels(uvs, mesh.faces[order].numpy(), (size[0], size[1]))
+    order = torch.cat([torch.nonzero(in_atlas & selected)[:, 0], torch.nonzero(in_atlas & ~selected)[:, 0]])
+    coverage = cover_texels(mesh.coordinates.numpy(), mesh.faces[order].numpy(), (size[0], size[1]))
     if not (coverage.owner >= 0).any():
-        raise ValueError(f"{path}: no texel of the {size[1]} x {size[0]} texture is on a face; {_ADVICE}")
+        raise ValueError(f"no texel of the {size[1]} x {size[0]} texture is on a face; {_ADVICE}")
     row, column = coverage.nearest()
     owner = order.numpy()[coverage.owner[row, column]]
     painted = selected.numpy()[owner]
-    if mask:
-        painted &= _mask(Path(mask), size)
-    _check_overlap(path, coverage, painted)
-    if paint.texture is None:
-        factors = np.array([paint.factor for paint in mesh.paints])
-        plain = to_display(torch.from_numpy(factors)).mul(255).round().to(torch.uint8)
-        texture = plain[mesh.paint_of_face.numpy()[owner]]
-    else:
-        texture = paint.texture.texels
-    tree, binary = in_one_buffer(document)
-    return Canvas(
-        mesh,
-        placement,
-        glb(tree, binary),
-        tuple({mesh.origins[index].material: None for index in members}),
-        in_atlas,
-        texture,
-        torch.from_numpy(painted),
-        _factors(mesh, members),
-    )
+    if mask is not None:
+        painted &= _mask(mask, size)
+    _check_overlap(coverage, painted)
+    if texture is not None:
+        return texture.texels, torch.from_numpy(painted)
+    factors = torch.from_numpy(np.array([paint.factor for paint in mesh.paints]))
+    plain = (to_display(factors) if mesh.linear else factors).mul(255).round().to(torch.uint8)
+    return plain[mesh.paint_of_face[torch.from_numpy(owner)]], torch.from_numpy(painted)
+
+
+def _faces_of(mesh: PaintedMesh, parts: list[int]) -> Bool[Tensor, " f"]:
+    return torch.isin(mesh.paint_of_face, torch.tensor(parts))
 
 
 def _parts(mesh: PaintedMesh, name: str) -> list[int]:
@@ -132,41 +193,64 @@ def _parts(mesh: PaintedMesh, name: str) -> list[int]:
     return found
 
 
-def _atlas(mesh: PaintedMesh, chosen: list[int], document: GltfDocument) -> list[int]:
-    """Indices of all parts that have the texture of the chosen ones.
+def _groups(mesh: PaintedMesh, chosen: list[int], has_image: list[bool], *, named: bool) -> list[list[int]]:
+    """Indices of all parts that have the textures of the chosen ones, by texture; those without one are one group.
 
-    Raises ValueError if these have several textures, or unsuitable texture coordinates.
+    Parts without a texture that were not chosen by name keep their colors if their texture coordinates are unsuitable
+    and other parts have a texture.
+
+    Args:
+        mesh: The mesh.
+        chosen: The parts whose faces are painted.
+        has_image: Whether each material of the file names an image.
+        named: Whether the parts were chosen by name.
+
+    Raises:
+        ValueError: Texture coordinates are unsuitable, or an image cannot be read.
     """
-    textures = {_texture_of(mesh, index): index for index in chosen}
-    if len(textures) > 1:
-        listed = "; ".join(
-            f"{'no texture' if key is None else 'a texture'}: "
-            + _listed(mesh.origins[index] for index in chosen if _texture_of(mesh, index) == key)
-            for key in textures
+    textures = dict.fromkeys(_texture_of(mesh, index) for index in chosen)
+    present, groups = mesh.paint_of_face.unique().tolist(), []
+    for texture in sorted(textures, key=lambda key: key is None):
+        members = [index for index in present if _texture_of(mesh, index) == texture]
+        if texture is None:  # other plain materials keep their colors
+            materials = {mesh.origins[index].material for index in chosen}
+            members = [index for index in members if mesh.origins[index].material in materials]
+        try:
+            for index in members:
+                _check_coordinates(mesh, index)
+        except ValueError as error:
+            if texture is not None or named or not groups:
+                raise
+            logger.warning("%s; its color is kept", error)
+            continue
+        for index in members if texture is None else ():
+            material = mesh.origins[index].material
+            if material is not None and has_image[material]:
+                raise ValueError(
+                    f"the image of {_listed([mesh.origins[index]])} cannot be read; fix it, or remove it from the file"
+                )
+        groups.append(members)
+    return groups
+
+
+def _check_coordinates(mesh: PaintedMesh, index: int) -> None:
+    """Raises ValueError unless a part has texture coordinates in [0, 1]."""
+    origin = mesh.origins[index]
+    if not origin.has_coordinates:
+        raise ValueError(f"{_listed([origin])} has no texture coordinates; {_ADVICE}")
+    corners = mesh.coordinates[mesh.faces[mesh.paint_of_face == index]]
+    low, high = float(corners.min()), float(corners.max())
+    if low < -_BEYOND or high > 1 + _BEYOND:
+        raise ValueError(
+            f"{_listed([origin])} has texture coordinates from {low:.3g} to {high:.3g}, which repeat the texture; "
+            f"only [0, 1] is accepted: {_ADVICE}"
         )
-        raise ValueError(f"these parts have {len(textures)} textures, choose those of one with --part NAME ({listed})")
-    (texture,) = textures
-    members = [index for index in mesh.paint_of_face.unique().tolist() if _texture_of(mesh, index) == texture]
-    if texture is None:  # other plain materials keep their colors
-        materials = {mesh.origins[index].material for index in chosen}
-        members = [index for index in members if mesh.origins[index].material in materials]
-    for index in members:
-        origin = mesh.origins[index]
-        if not origin.has_coordinates:
-            raise ValueError(f"{_listed([origin])} has no texture coordinates; {_ADVICE}")
-        corners = mesh.coordinates[mesh.faces[mesh.paint_of_face == index]]
-        low, high = float(corners.min()), float(corners.max())
-        if low < -_BEYOND or high > 1 + _BEYOND:
-            raise ValueError(
-                f"{_listed([origin])} has texture coordinates from {low:.3g} to {high:.3g}, which repeat the texture; "
-                f"only [0, 1] is accepted: {_ADVICE}"
-            )
-        material = None if origin.material is None else document.item("materials", origin.material)
-        if texture is None and material is not None:
-            section, _, key = base_color(material)
-            if key in section:
-                raise ValueError(f"the image of {_listed([origin])} cannot be read; fix it, or remove it from the file")
-    return members
+
+
+def _listed_groups(mesh: PaintedMesh, groups: list[list[int]]) -> str:
+    """The advice to choose one of several textures, in one line."""
+    listed = "; ".join(_listed(mesh.origins[index] for index in group) for group in groups)
+    return f"choose one with --part NAME ({listed})"
 
 
 def _texture_of(mesh: PaintedMesh, index: int) -> int | None:
@@ -175,15 +259,15 @@ def _texture_of(mesh: PaintedMesh, index: int) -> int | None:
     return None if texture is None else texture.texels.data_ptr()
 
 
-def _check_overlap(path: Path, coverage: Coverage, painted: Bool[np.ndarray, "h w"]) -> None:
+def _check_overlap(coverage: Coverage, painted: Bool[np.ndarray, "h w"]) -> None:
     """Raises ValueError if painted texels are used by several faces, or if there are none."""
     used = painted & (coverage.owner >= 0)
     if not used.any():
-        raise ValueError(f"{path}: the mask has no white texel on the chosen faces; nothing would be painted")
+        raise ValueError("the mask has no white texel on the chosen faces; nothing would be painted")
     fraction = float((used & (coverage.count > 1)).sum() / used.sum())
     if fraction > _OVERLAP:
         raise ValueError(
-            f"{path}: {fraction:.1%} of the texels to paint are used by several faces, which would all get the same "
+            f"{fraction:.1%} of the texels to paint are used by several faces, which would all get the same "
             f"color; {_ADVICE}"
         )
 
@@ -213,7 +297,8 @@ def _factors(mesh: PaintedMesh, members: list[int]) -> Float[Tensor, "v 4"]:
         paint = mesh.paints[index]
         # The color of a material without a texture moves into its new texture.
         factor = torch.tensor((1.0, 1.0, 1.0) if paint.texture is None else paint.factor, dtype=torch.float64)
-        out[vertices, :3] = (mesh.tints[vertices] * factor).float()
+        factors = mesh.tints[vertices] * factor
+        out[vertices, :3] = (factors if mesh.linear else to_linear(factors)).float()
         out[vertices, 3] = 1.0
     return out
 

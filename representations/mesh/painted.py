@@ -68,7 +68,8 @@ class PartOrigin:
     names: tuple[str, ...] = ()
     """Names of its node, its mesh and its material, as far as they have one."""
     material: int | None = None
-    """Index of its material in a glTF file; None: the default material, or another format."""
+    """Index of its material in a glTF file, or in the order of the faces of an OBJ file; None: the default material, or
+    another format."""
     has_coordinates: bool = False
     """Whether its vertices have texture coordinates."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from ..base import RenderOutput
 from ..cameras import Cameras
 from ..triangle_mesh import TriangleMesh, vertex_normals
-from .canvas import Canvas, read_canvas
+from .canvas import Atlas, Canvas, read_canvas
 from .rasterization.dispatch import Backend
 from .regularizers import texture_variation
 from .render import draw_mesh
+from .texture_sheet import Region
 from .textured import TextureConfig, TexturedMesh, chart_of_texels
 
 
@@ -29,7 +30,7 @@ class RetextureConfig:
     trains_shape: ClassVar[bool] = False
 
     initial_mesh: str = ""
-    """Mesh file (.glb, .gltf) with texture coordinates that do not overlap, +Y up."""
+    """Mesh file (.glb, .gltf, .obj) with texture coordinates that do not overlap, +Y up."""
     initial_yaw: Annotated[float, Interval(ge=-360, le=360)] = 0.0
     """Rotation of `initial_mesh` in degrees about +Y, from +Z toward +X, that brings its front to +Z; only for the
     views, since the file is not rotated."""
@@ -40,7 +41,7 @@ class RetextureConfig:
     start: Literal["gray", "texture"] = "gray"
     """Initial color of the painted texels: `gray`; `texture`: that of the file, whose pattern is partly kept."""
     texture_size: Annotated[int, Interval(ge=16, le=8192)] = 1024
-    """Side in texels of the texture of a file that has none."""
+    """Side in texels of the texture of materials that have none."""
     rate: Annotated[float, Interval(ge=0, le=100)] = 4e-2
     """Adam learning rate of the texel logits at the start of a stage; it decays exponentially to `rate_end`."""
     rate_end: Annotated[float, Interval(ge=0, le=100)] = 1e-2
@@ -98,9 +99,11 @@ class RetexturedMesh(TexturedMesh):
         super().__init__(mesh, TriangleMesh(mesh.vertices[:0], mesh.faces[:0]), rates)
         texels = self.charts.shape
         self.document = nn.Buffer(torch.zeros(0, dtype=torch.uint8))
-        """The file, as the bytes of a GLB."""
-        self.materials = nn.Buffer(torch.zeros(0, dtype=torch.int64))
-        """Indices of the materials that get the texture; -1: the default material of glTF."""
+        """The file, see `Canvas.document`."""
+        self.materials = nn.Buffer(torch.zeros(0, 2, dtype=torch.int64))
+        """Index of each material that gets a texture (-1: the default material of glTF), and row of its region."""
+        self.regions = nn.Buffer(torch.zeros(0, 4, dtype=torch.int64))
+        """Row, column, height and width of each texture of the file in the image."""
         self.source = nn.Buffer(torch.zeros(*texels, 3, dtype=torch.uint8))
         """The texture of the file."""
         self.painted = nn.Buffer(torch.zeros(texels, dtype=torch.bool))
@@ -129,12 +132,26 @@ class RetexturedMesh(TexturedMesh):
         places, corners = uvs.unique(dim=0, return_inverse=True)
         out.charts = nn.Buffer(chart_of_texels(places, corners[mesh.faces[canvas.in_atlas]], canvas.painted.shape))
         out.document = nn.Buffer(torch.frombuffer(bytearray(canvas.document), dtype=torch.uint8))
-        out.materials = nn.Buffer(torch.tensor([-1 if index is None else index for index in canvas.materials]))
+        rows = [
+            (-1 if index is None else index, row)
+            for row, atlas in enumerate(canvas.atlases)
+            for index in atlas.materials
+        ]
+        out.materials = nn.Buffer(torch.tensor(rows))
+        out.regions = nn.Buffer(torch.tensor([astuple(atlas.region) for atlas in canvas.atlases]))
         out.source, out.painted = nn.Buffer(canvas.texture.clone()), nn.Buffer(canvas.painted)
         if bool((canvas.factors != 1).any()):
             out.factors = nn.Buffer(canvas.factors)
         out.placement = canvas.placement
         return out
+
+    def atlases(self) -> list[Atlas]:
+        """The textures of the file that are painted."""
+        materials = [(None if index < 0 else index, row) for index, row in self.materials.tolist()]
+        return [
+            Atlas(tuple(index for index, atlas in materials if atlas == row), Region(*region))
+            for row, region in enumerate(self.regions.tolist())
+        ]
 
     @property
     def texture(self) -> Float[Tensor, "3 h w"]:
@@ -158,6 +175,12 @@ class RetexturedMesh(TexturedMesh):
         for name, shape in (("painted", texels), ("source", (*texels, 3)), ("tone", (3,))):
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"'{name}' would be {tuple(tensors[name].shape)}, but the others need {shape}")
+        rows, regions = tensors["materials"], tensors["regions"]
+        if rows.shape[1:] != (2,) or regions.shape[1:] != (4,) or bool((rows[:, 1:] >= len(regions)).any()):
+            raise ValueError("'materials' would refer to regions that do not exist")
+        ends = regions[:, :2] + regions[:, 2:]
+        if bool((regions < 0).any()) or bool((ends > ends.new_tensor(texels)).any()):
+            raise ValueError("'regions' would exceed the texture")
         factors = tuple(tensors["factors"].shape)
         if factors not in ((0, 4), (len(tensors["vertices"]), 4)):
             raise ValueError(f"'factors' would be {factors}, but there are {len(tensors['vertices'])} vertices")

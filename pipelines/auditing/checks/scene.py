@@ -8,12 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...engines import USUAL_SIDE
 from ..finding import Finding, checked, stated
 from ..reading.roles import base_name
 from ..subject import Subject
 
-SMALLEST, LARGEST = 0.01, 100.0
-"""Longest side of an asset in meters; others are nearly always in centimeters, inches or without a unit."""
 BASE = 0.02
 """Distance of the lowest point from the origin, as a fraction of the longest side."""
 CENTERED = 0.05
@@ -40,8 +39,8 @@ def size(subject: Subject) -> Iterator[Finding]:
     yield checked(
         "scale",
         longest,
-        f"longest side from {SMALLEST:g} to {LARGEST:g} m",
-        SMALLEST <= longest <= LARGEST,
+        f"longest side from {USUAL_SIDE[0]:g} to {USUAL_SIDE[1]:g} m",
+        USUAL_SIDE[0] <= longest <= USUAL_SIDE[1],
         "scale the asset to its size in meters and apply the scale",
     )
 

@@ -65,3 +65,8 @@ def glb(tree: dict[str, Any], binary: bytes) -> bytes:
     if body:
         chunks += struct.pack("<I4s", len(body), b"BIN\0") + body
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def is_glb(data: bytes) -> bool:
+    """Whether the content of a file is that of a .glb file."""
+    return data.startswith(b"glTF")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from ..painted import Paint
+from ..painted import Paint, PartOrigin
 from .mtl import ObjMaterials, ObjPaint
 from .parts import MAX_FACES, MeshPart, MeshParts, Warn
 
@@ -40,8 +41,11 @@ def read_obj(data: bytes, folder: Path, warn: Warn) -> MeshParts:
     places = np.array(reader.places, np.float64).reshape(-1, 2)
     return MeshParts(
         [
-            _part(vertices, tints, places, corners, materials.paint(name))
-            for name, corners in reader.faces.items()
+            replace(
+                _part(vertices, tints, places, corners, materials.paint(name)),
+                origin=PartOrigin((name,) if name else (), index),
+            )
+            for index, (name, corners) in enumerate(reader.faces.items())
             if corners
         ]
     )
@@ -147,7 +151,9 @@ def _part(
         padded = np.concatenate([places, np.zeros((1, 2))])  # index -1 refers to the last row
         moved = padded[used[:, 1]] * material.scale + material.offset
         coordinates = np.stack([moved[:, 0], 1 - moved[:, 1]], 1)  # v grows upward in OBJ
-    elif tints is not None and not material.colored:
+    elif (used[:, 1] >= 0).all():
+        coordinates = np.stack([places[used[:, 1], 0], 1 - places[used[:, 1], 1]], 1)
+    if paint.texture is None and tints is not None and not material.colored:
         paint = Paint()
     chosen = None if tints is None else tints[used[:, 0]]
     return MeshPart(vertices[used[:, 0]], faces.reshape(-1, 3), paint, chosen, coordinates)

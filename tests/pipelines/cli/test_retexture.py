@@ -20,6 +20,7 @@ from atlas_samples import (
 )
 from PIL import Image
 
+import steindreamer
 from steindreamer.pipelines.cli.main import main
 
 SMALL = [
@@ -29,6 +30,16 @@ SMALL = [
     "output.turntable_frames=0", "output.preview_every=0", "output.checkpoint_every=8",
 ]  # fmt: skip
 BLUE = np.array([30, 40, 200], np.uint8)
+
+
+CARD = """mtllib card.mtl
+v -1 -1 0\nv 1 -1 0\nv 1 1 0\nv -1 1 0\nv 0 0 1
+vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1
+usemtl Paper
+f 1/1 2/2 3/3 4/4
+usemtl Ink
+f 1 2 5
+"""
 
 
 def blue(size: int = 32) -> np.ndarray:
@@ -101,6 +112,36 @@ def test_a_mask_keeps_the_other_texels(tmp_path: Path) -> None:
     assert (after[white > 0] != pixels[white > 0]).any(1).mean() > 0.8
 
 
+def test_several_textures_in_one_run_by_the_python_api(tmp_path: Path) -> None:
+    sample = two_boxes(blue())
+    sample.tree["meshes"][1]["primitives"][0]["material"] = sample.painted(blue(16))
+    path = sample.save(tmp_path)
+    settings = [word for word in SMALL[4:] if "=" in word]
+    settings = [word.replace("start=", "representation.start=") for word in settings]
+    result = steindreamer.retexture(path, "a red gift", prior="world", out=tmp_path / "run", overrides=settings)
+    assert result.asset is not None and accessor_bytes(result.asset) == accessor_bytes(path)
+    assert read_glb(result.asset)[0]["materials"] == read_glb(path)[0]["materials"]
+    for material, size in ((0, 32), (1, 16)):
+        image = base_color_image(result.asset, material)
+        red, _, _ = np.asarray(image).reshape(-1, 3).mean(0) - BLUE
+        assert image.size == (size, size) and red > 10
+
+
+def test_an_obj_file_gets_another_image(tmp_path: Path) -> None:
+    """Two faces of one texture, and a third of a material without texture coordinates, which is kept."""
+    (tmp_path / "card.obj").write_text(CARD)
+    (tmp_path / "card.mtl").write_text("newmtl Paper\nmap_Kd paper.png\nnewmtl Ink\nKd 0 0 1\n")
+    Image.fromarray(blue()).save(tmp_path / "paper.png")
+    assert run(tmp_path / "card.obj", tmp_path / "run") == 0
+    written = tmp_path / "run" / "asset" / "obj"
+    assert sorted(path.name for path in written.iterdir()) == ["card.mtl", "card.obj", "paper.png"]
+    for name in ("card.obj", "card.mtl"):
+        assert (written / name).read_bytes() == (tmp_path / name).read_bytes()
+    red, _, _ = np.asarray(Image.open(written / "paper.png")).reshape(-1, 3).mean(0) - BLUE
+    assert red > 10
+    assert [len(m["primitives"]) for m in read_glb(written.parent / "asset.glb")[0]["meshes"]] == [2]
+
+
 def test_resuming_without_the_file_gives_the_same_bits(whole: tuple[Path, Path], tmp_path: Path) -> None:
     path, folder = whole
     copy = tmp_path / "run"
@@ -131,7 +172,7 @@ def test_resuming_without_the_file_gives_the_same_bits(whole: tuple[Path, Path],
         ("apart", ["--mask", "black.png"], "the mask has no white texel on the chosen faces"),
         ("apart", ["--mask", "nowhere.png"], "representation.mask: there is no file nowhere.png"),
         ("apart", ["start=white"], "representation.start is 'white'"),
-        ("two", [], "these parts have 2 textures, choose those of one with --part NAME (a texture: 'Body'"),
+        ("two", ["--mask", "black.png"], "it has 2 textures, and a mask fits one: choose one with --part NAME ('Body'"),
     ],
 )
 def test_errors(
@@ -162,6 +203,6 @@ def test_a_prompt_and_a_file_are_needed(tmp_path: Path, capsys: pytest.CaptureFi
     assert "there is no file box.glb" in message(capsys)
     assert run(Path(__file__), tmp_path / "run") == 1
     assert (
-        "the texture of test_retexture.py cannot be replaced, only that of .glb and .gltf; steindreamer finish"
+        "the texture of test_retexture.py cannot be replaced, only that of .glb, .gltf, .obj; steindreamer finish"
         in message(capsys)
     )

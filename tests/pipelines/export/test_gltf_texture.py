@@ -25,7 +25,7 @@ def replaced(sample: Gltf, folder: Path) -> Path:
     """The file with `NEW` as its base color."""
     canvas = read_canvas(sample.save(folder), texture_size=32)
     written = folder / "written.glb"
-    with_base_color(GltfDocument(canvas.document, folder), canvas.materials, NEW).write(written)
+    with_base_color(GltfDocument(canvas.document, folder), canvas.atlases[0].materials, NEW).write(written)
     assert accessor_bytes(written) == accessor_bytes(folder / "mesh.glb")
     return written
 
@@ -38,8 +38,9 @@ def retextured(path: Path, **settings: str) -> Path:
         scene.texture_logits.add_(torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)))
     written = path.with_name("retextured.glb")
     image = painted_image(scene)
-    materials = [None if index < 0 else index for index in scene.materials.tolist()]
-    with_base_color(GltfDocument(scene.document.numpy().tobytes(), path.parent), materials, image).write(written)
+    (atlas,) = scene.atlases()
+    document = GltfDocument(scene.document.numpy().tobytes(), path.parent)
+    with_base_color(document, atlas.materials, image).write(written)
     assert accessor_bytes(written) == accessor_bytes(path.with_suffix(".glb"))
     return written
 

@@ -175,3 +175,18 @@ def test_a_print_is_a_closed_file_in_millimeters(tmp_path: Path) -> None:
     assert mesh.bounds[0, 2] == pytest.approx(0, abs=1e-3)
     # The inside of the box stays reachable through its open side.
     assert mesh.volume < 0.5 * 200 * 300 * 100
+
+
+def test_a_flat_normal_map_is_left_out_and_another_unit_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trimesh.creation.box((300, 200, 200)).export(tmp_path / "box.stl")
+    config = replace(SMALL, hulls=0, lods=[1.0])
+    caplog.set_level("INFO")
+    finish(tmp_path / "box.stl", ENGINES["web"], tmp_path / "web", config)
+    (material,) = glb_tree(tmp_path / "web" / "SM_Box.glb")["materials"]
+    assert "normalTexture" not in material and not (tmp_path / "web" / "T_Box_N.png").exists()
+    assert "its longest side is 300 m, as if the file is not in meters; set height_meters" in caplog.text
+    trimesh.creation.icosphere(1, 0.5).export(tmp_path / "round.stl")
+    finish(tmp_path / "round.stl", ENGINES["web"], tmp_path / "round", replace(config, crease_angle=60.0))
+    assert caplog.text.count("longest side") == 1

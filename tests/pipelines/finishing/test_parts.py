@@ -16,9 +16,9 @@ from steindreamer.pipelines.finishing.finish import size_for_density, usual_name
 from steindreamer.pipelines.finishing.lightmap import lightmap_uvs, overlaps
 from steindreamer.pipelines.finishing.lods import collapse
 from steindreamer.pipelines.finishing.naming import names_of
-from steindreamer.pipelines.finishing.normals import corner_normals, split_vertices
 from steindreamer.pipelines.finishing.reduce import reduce
 from steindreamer.pipelines.finishing.writing.textures import engine_image
+from steindreamer.pipelines.meshing.normals import corner_normals, split_vertices
 from steindreamer.representations import TriangleMesh, face_normals
 
 

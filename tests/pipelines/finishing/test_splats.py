@@ -13,11 +13,17 @@ from torch.nn.functional import normalize
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.finishing import splats
 from steindreamer.pipelines.finishing.config import FinishConfig
-from steindreamer.pipelines.finishing.source import read_source
+from steindreamer.pipelines.finishing.source import Source, read_source
 from steindreamer.pipelines.finishing.splats import is_splat_file
 from steindreamer.representations import Gaussians, GaussiansConfig, write_gaussian_ply
 
 RADIUS, CENTER = 0.3, (5.0, 1.0, -2.0)
+
+
+def small_source(path: Path, monkeypatch: pytest.MonkeyPatch, resolution: int = 24) -> Source:
+    monkeypatch.setattr(splats, "VIEWS", 16)
+    monkeypatch.setattr(splats, "VIEW_SIZE", 64)
+    return read_source(path, FinishConfig(wrap_resolution=resolution, texture_size=64, tolerance=0.02))
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,7 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_splats_become_a_closed_surface_with_their_colors(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splats, "VIEWS", 16)
-    monkeypatch.setattr(splats, "VIEW_SIZE", 64)
-    source = read_source(ball, FinishConfig(wrap_resolution=24, texture_size=64, tolerance=0.02))
+    source = small_source(ball, monkeypatch)
     mesh = source.mesh
     points = source.placement.undo(mesh.vertices.double()).numpy() - CENTER
     distance = np.linalg.norm(points, axis=1)
@@ -48,6 +52,19 @@ def test_splats_become_a_closed_surface_with_their_colors(ball: Path, monkeypatc
     height = torch.from_numpy(points[mesh.faces.numpy()].mean(1)[:, 1])
     above, below = colors[height > 0.1 * RADIUS].mean(0), colors[height < -0.1 * RADIUS].mean(0)
     assert float(above[0] - above[2]) > 0.5 and float(below[2] - below[0]) > 0.5
+
+
+def test_a_stray_splat_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = normalize(torch.randn(1500, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    stray = torch.cat([points, torch.tensor([[1.3, 0.0, 0.0]] * 3)])
+    scene = Gaussians.from_points(stray, torch.full((1503, 3), 0.5), GaussiansConfig(opacity=0.95))
+    with torch.no_grad():
+        scene.log_scales[-3:] = float(np.log(0.035))
+    write_gaussian_ply(scene, tmp_path / "stray.ply")
+    mesh = small_source(tmp_path / "stray.ply", monkeypatch, 48).mesh
+    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    shape.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=6)
+    assert shape.body_count == 1
 
 
 def test_splat_files_are_recognized(ball: Path, tmp_path: Path) -> None:

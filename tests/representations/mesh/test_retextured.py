@@ -11,6 +11,7 @@ from atlas_samples import noise, two_boxes
 from PIL import Image
 
 from steindreamer.representations import Cameras, RetextureConfig, RetexturedMesh
+from steindreamer.representations.mesh.texture_sheet import arrange
 from steindreamer.representations.mesh.uv_coverage import cover_texels
 
 
@@ -88,3 +89,37 @@ def test_the_space_between_charts_belongs_to_the_nearest() -> None:
     assert (coverage.owner[:, 4:12] == -1).all()
     row, column = coverage.nearest()
     assert (coverage.owner[row, column][:, :8] < 2).all() and (coverage.owner[row, column][:, 8:] >= 2).all()
+
+
+def test_several_textures_are_one_image_with_the_same_renders(tmp_path: Path) -> None:
+    """Each box shows its own texture as in a scene with that texture alone."""
+    sample = two_boxes(noise())
+    sample.tree["meshes"][1]["primitives"][0]["material"] = sample.painted(noise(16, seed=3))
+    path = sample.save(tmp_path)
+    scenes = [scene_of(path, part=part, start="texture") for part in ("", "body", "the lid")]
+    (first, second), size = scenes[0].atlases(), scenes[0].painted.shape
+    assert (first.materials, second.materials) == ((0,), (1,)) and size == (34, 52)
+    assert len(scenes[0].factors) == 0
+    for atlas, alone in zip((first, second), scenes[1:], strict=True):
+        assert bool((atlas.region.of(scenes[0].source) == alone.source).all())
+        assert bool(atlas.region.of(scenes[0].painted).all())
+    cameras = Cameras.orbit([30.0, 200.0], [20.0, -30.0], height=48)
+    whole, *single = (scene.render(cameras, torch.zeros(2, 3)).rgb for scene in scenes)
+    # In the others, one of the boxes has the colors of its vertices.
+    nearest = torch.minimum(*((whole - other).abs().amax(1) for other in single))
+    assert (nearest < 1e-4).float().mean() > 0.98, "all but the antialiased edge between the boxes"
+    trained(scenes[0])
+    assert all((atlas.region.of(scenes[0].texture.permute(1, 2, 0))[..., 0] > 0.5).any() for atlas in (first, second))
+
+
+@pytest.mark.parametrize("sizes", [[(8, 4)], [(8, 8), (4, 4), (4, 8), (2, 2)]])
+def test_an_arrangement_has_no_overlaps(sizes: list[tuple[int, int]]) -> None:
+    regions, (height, width) = arrange(sizes)
+    used = torch.zeros(height, width)
+    for region, size in zip(regions, sizes, strict=True):
+        part = region.of(used)
+        assert part.shape == size
+        part += 1
+    assert used.max() == 1
+    if len(sizes) == 1:
+        assert used.min() == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steindreamer.representations import TriangleMesh, face_normals
 
-from ..meshing.simplify import welded_faces
+from .simplify import welded_faces
 
 _SHARPEST = 75.0
 """Angle in degrees up to which an edge inside a chart can be shown by a normal map on smooth normals."""
