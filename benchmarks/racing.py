@@ -1,6 +1,6 @@
 """Successive halving of seeds against whole runs at equal prior calls, on the embedded prior `tiny`.
 
-    python benchmarks/racing.py [--prompts 8] [--seeds 6] [--rows benchmarks/results/racing.jsonl] [--no-runs]
+    python benchmarks/racing.py [--prompts 8] [--seeds 5] [--rows benchmarks/results/racing.jsonl] [--no-runs]
 
 Every seed of the pool is run to its end once; after fixed numbers of steps its scene is scored as a race does. Each way
 of choosing is then evaluated on all subsets of the pool: a race of four that keeps two after a quarter and one after
@@ -199,6 +199,9 @@ def report(rows: Sequence[Row], command: str) -> str:
         f"| way | prior calls, in runs | {' | '.join(titles)} |",
         "|---" * (2 + len(titles)) + "|",
         *(f"| {way.title} | {way.cost:.3g} | {' | '.join(_with_differences(pools, way))} |" for way in WAYS),
+        f"| better of 2 whole runs, by the quality itself (bound) | 2 | {' | '.join(_bounds(pools))} |",
+        "",
+        f"Standard deviation of the race's score within a prompt: {', '.join(_spreads(pools))}.",
         "",
         "Difference to the better of two whole runs, which is chosen by the same score, at equal prior calls:",
         "",
@@ -230,6 +233,25 @@ def _with_differences(pools: Sequence[Sequence[Row]], way: Way) -> list[str]:
     return [f"{mean} ({cell})" for mean, cell in zip(means, _differences(pools, way, ONE, RACE_SCORE), strict=True)]
 
 
+def _bounds(pools: Sequence[Sequence[Row]]) -> list[str]:
+    """Means of the better of two files, if one knew their quality."""
+
+    def of(pool: Sequence[Row], name: str) -> float:
+        return float(np.mean([max(row[name] for row in pair) for pair in combinations(pool, 2)]))
+
+    return [f"{np.mean([of(pool, name) for pool in pools]):.{digits}f}" for name, (_, digits) in QUALITIES.items()]
+
+
+def _spreads(pools: Sequence[Sequence[Row]]) -> list[str]:
+    """Standard deviations of the race's score after every mark, over the seeds, and means over the prompts."""
+    of = SCORES[RACE_SCORE]
+    return [
+        f"{np.mean([np.std([of(row['scores'][f'{fraction:.3f}']) for row in pool], ddof=1) for pool in pools]):.3f} "
+        f"after {fraction:.0%}"
+        for fraction in (*MARKS, 1.0)
+    ]
+
+
 def _differences(pools: Sequence[Sequence[Row]], way: Way, other: Way, score: str) -> list[str]:
     def of(pool: Sequence[Row], quality: str) -> float:
         return chosen_quality(pool, way, score, quality) - chosen_quality(pool, other, score, quality)
@@ -253,7 +275,7 @@ def main() -> None:
     """Make the runs that are missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=Path, default=Path(__file__).parent / "results" / "racing.jsonl")
     parser.add_argument("--no-runs", action="store_true", help="write the table of the rows that are there")
     given = parser.parse_args()

@@ -23,9 +23,9 @@ from steindreamer.pipelines.runs.launching import joined, launched_rank
 
 RUN = Path(__file__).parents[3] / "pipelines" / "run.py"
 STEPS = 6
-STATE = 1e-2
-"""Relative difference of the final states: sums are taken in another order, and Adam divides small gradients by their
-own size."""
+SAME, CLOSE, ROTATIONS = 1e-4, 5e-3, 0.1
+"""Relative differences of the final states: after the same first steps, and after first steps whose sums are taken in
+another order. Round Gaussians have no gradient of the rotation but rounding, which Adam divides by its own size."""
 SETTINGS = [
     "--prompt", "a red mug", "--prior", "world", "--no-refine", "prior.objects=1", "representation.count=200",
     f"stages.coarse.steps={STEPS}", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
@@ -77,13 +77,17 @@ def test_a_run_whose_process_is_killed_continues_with_other_numbers_of_processes
     assert resumed.returncode == 0, output[-3000:]
     assert output.count("done in") == 1, "only one process reports"
 
-    expected = load_file(whole / "checkpoints" / f"{STEPS:06d}.safetensors")
+    one, two, expected = (
+        load_file(folder / "checkpoints" / f"{STEPS:06d}.safetensors") for folder in (broken, four, whole)
+    )
+    assert one.keys() == two.keys() == expected.keys()
+    assert one["generator"].equal(expected["generator"]) and two["generator"].equal(expected["generator"])
+    for name, tensor in expected.items():
+        if name.startswith("representation."):
+            size = tensor.norm().clamp(min=1e-6)
+            assert (two[name] - one[name]).norm() <= SAME * size, name
+            assert (one[name] - tensor).norm() <= (ROTATIONS if "quaternions" in name else CLOSE) * size, name
     for folder in (broken, four):
-        state = load_file(folder / "checkpoints" / f"{STEPS:06d}.safetensors")
-        assert state.keys() == expected.keys() and state["generator"].equal(expected["generator"])
-        for name, tensor in expected.items():
-            if name.startswith("representation."):
-                assert (state[name] - tensor).norm() <= STATE * tensor.norm().clamp(min=1e-6), (folder.name, name)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
 
