@@ -262,7 +262,8 @@ def _differences(pools: Sequence[Sequence[Row]], way: Way, other: Way, score: st
 def _correlations(pools: Sequence[Sequence[Row]], score: str, fraction: float) -> list[str]:
     def of(pool: Sequence[Row], quality: str) -> float:
         known = [SCORES[score](row["scores"][f"{fraction:.3f}"]) for row in pool]
-        return float(spearmanr(known, [row[quality] for row in pool]).statistic)
+        found: Any = spearmanr(known, [row[quality] for row in pool])
+        return float(found.statistic)
 
     return [_cell(bootstrap([of(pool, name) for pool in pools]), 2) for name in QUALITIES]
 
