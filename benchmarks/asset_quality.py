@@ -37,6 +37,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import torch
 from asset_measures import in_scene, measure, nearest

@@ -3,7 +3,7 @@
     python benchmarks/batch.py [--rows 8] [--workers 1 2] [--steps 40] [--out benchmarks/results/batch.md]
 
 The rows are small runs of the world prior: fixed costs are a larger part of them than of usual runs. Every number of
-workers starts in a new folder, with one CPU per run. CPU seconds are those of all processes.
+workers starts in a new folder, with one CPU per run. CPU seconds are those of a single process: Ray's are not counted.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def report(measurements: list[Measurement], steps: int) -> str:
         "|---|---|---|---|---|",
     ]
     for each in measurements:
-        rate, cost = 3600 * each.finished / each.seconds, each.cpu_seconds / each.finished
-        lines.append(f"| {each.workers} | {each.finished} | {each.seconds:.0f} | {rate:.0f} | {cost:.1f} |")
+        rate = 3600 * each.finished / each.seconds
+        cost = f"{each.cpu_seconds / each.finished:.1f}" if each.workers == 1 else ""
+        lines.append(f"| {each.workers} | {each.finished} | {each.seconds:.0f} | {rate:.0f} | {cost} |")
     return "\n".join([*lines, ""])
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import shlex
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import numpy as np
 import torch

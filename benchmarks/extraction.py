@@ -17,6 +17,8 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import torch
 

@@ -19,6 +19,8 @@ import time
 from datetime import date
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import trimesh
 from trimesh.visual import ColorVisuals

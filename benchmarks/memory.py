@@ -14,14 +14,13 @@ holds in pieces, CUDA's own. Writes benchmarks/results/memory.md.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import torch
 from models.published import TEXT_TO_IMAGE, TextToImage

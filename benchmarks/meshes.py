@@ -12,14 +12,13 @@ Writes benchmarks/results/meshes.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import numba
 import numpy as np

@@ -12,16 +12,14 @@ occupancy line is one look at all cells, due every 16 steps. Writes benchmarks/r
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from typing import Any
+
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import numba
 import torch

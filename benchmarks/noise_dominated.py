@@ -27,6 +27,8 @@ from statistics import mean, stdev
 from textwrap import fill
 from typing import Any
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import torch
 from scipy.stats import t as student_t
 

@@ -36,6 +36,8 @@ from statistics import mean, stdev
 from textwrap import fill
 from typing import Any
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import torch
 import torch.nn.functional as F

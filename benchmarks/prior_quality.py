@@ -23,6 +23,8 @@ from datetime import date
 from importlib import resources
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import torch
 from PIL import Image

@@ -20,6 +20,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import torch
 
 from steindreamer.training.prior.card import read_records

@@ -12,6 +12,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import torch
 from lit import Asset, Look, read_asset, render_asset

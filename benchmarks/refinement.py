@@ -22,6 +22,8 @@ from datetime import date
 from itertools import product
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import torch
 
 from steindreamer.pipelines.config.run_config import RunConfig, load_config

@@ -13,17 +13,15 @@ need if the work split evenly. Compilation excluded. Writes benchmarks/results/r
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from typing import Any
+
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import numba
 import torch

@@ -17,6 +17,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import torch
 from torch import Tensor, nn
 

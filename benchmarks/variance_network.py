@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -21,6 +21,8 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 import torch
 from jaxtyping import Float
 from torch import Tensor

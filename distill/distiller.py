@@ -350,7 +350,7 @@ class Distiller(nn.Module, Generic[Condition]):
         for each in noises:
             sample = self.prior.schedule.add_noise(clean, each, times.timestep)
             samples.append(sample)
-            draw = Draw(sample, self.prior, condition, geometry, self.guidance_scale, progress)
+            draw = Draw(sample, self.prior, condition, geometry, self.guidance_scale, progress, self.ranks)
             estimate = _checked_estimate(self.residual(draw), self.residual, each)
             predictions.append(estimate.value)
             sds.append(None if estimate.guided is None else estimate.guided - each)

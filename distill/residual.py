@@ -21,6 +21,7 @@ from .geometry_buffers import GeometryBuffers
 from .noise.schedule import NoiseSchedule, NoisySample
 from .priors.base import Condition, NoiseRequest, Prior, Prompt, predict_noise
 from .priors.guidance import guidance_prompts, guided_noise
+from .ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Draw(Generic[Condition]):
     """Scale of classifier-free guidance in the settings of the method."""
     progress: float
     """Progress of the stage, from 0 to 1."""
+    ranks: Ranks = ALONE
+    """The processes that share the images of the step; these are the images of this one."""
 
     @property
     def schedule(self) -> NoiseSchedule:

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import steindreamer.passive_waiting  # noqa: F401 before torch is imported
+
 from .console import PROGRAM, console
 from .errors import Interrupted, SettingsError, UserError, in_one_line
 from .foreign_code import culprit

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-
-# Set before numba or OpenMP start: on a busy machine spinning barriers are ruinous.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from pathlib import Path
+
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 from jaxtyping import install_import_hook
 

@@ -35,10 +35,10 @@ class Collaborative(Residual):
     repulsion: float
 
     def __call__(self, draw: Draw) -> Estimate:
-        guided = draw.predict_guided(self.scale)
-        kernel, away = _kernel(draw.sample.clean, self.bandwidth)
-        shared = torch.einsum("ij,jchw->ichw", kernel, guided - draw.sample.noise)
-        return Estimate(shared - self.repulsion * draw.sample.sigma * away, guided)
+        guided, ranks = draw.predict_guided(self.scale), draw.ranks
+        kernel, away = _kernel(ranks.gather(draw.sample.clean), self.bandwidth)
+        shared = torch.einsum("ij,jchw->ichw", kernel, ranks.gather(guided - draw.sample.noise))
+        return Estimate(ranks.own(shared) - self.repulsion * draw.sample.sigma * ranks.own(away), guided)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -15,13 +16,15 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import read_regular, write_atomically
 from ..pages.document import html_document
 from ..pages.images import data_uri
 from ..runs.folder import asset_folder, slug
 from .records import assets_of, summary_of
 
 SHEET, PAGE, ASSETS = "contact_sheet.png", "index.html", "assets"
+WRITTEN = ".assets.json"
+"""File with the names of the files in `assets` that the batch has written."""
 MAX_TILES = 400
 """Largest number of thumbnails on the sheet; the page has all."""
 TILE, CAPTION = 160, 30
@@ -29,6 +32,7 @@ TILE, CAPTION = 160, 30
 PAGE_TILE = 128
 """Width of a thumbnail on the page in pixels."""
 STYLE = "td{vertical-align:middle;overflow-wrap:anywhere}td img{display:block}"
+_LARGEST = 64 << 20
 _DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """Exceptions of Pillow for a file that it cannot read."""
 
@@ -61,13 +65,37 @@ def asset_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _collect_assets(out: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Link every asset into one folder, or copy it where the file system has no hard links."""
-    folder = out / ASSETS
+    """Link every asset into one folder, or copy it where the file system has no hard links.
+
+    Files of an earlier call whose names no row has any more are removed, unless they were changed since.
+    """
+    folder, written = out / ASSETS, dict[str, list[int]]()
     folder.mkdir(exist_ok=True)
     for record, name in zip(records, asset_names(records), strict=True):
         run = out / record["folder"]
         for index, source in enumerate(assets_of(run, summary_of(run) or {"exports": []})):
-            _place(source, folder / (f"{name}-particle-{index + 1}.glb" if index else f"{name}.glb"))
+            target = folder / (f"{name}-particle-{index + 1}.glb" if index else f"{name}.glb")
+            _place(source, target)
+            written[target.name] = _state(target)
+    for name, state in _written_before(out).items():
+        stale = folder / name
+        if name not in written and stale.parent == folder and stale.is_file() and _state(stale) == state:
+            stale.unlink()
+    write_atomically(out / WRITTEN, json.dumps(written, indent=1).encode())
+
+
+def _written_before(out: Path) -> dict[str, list[int]]:
+    """State of the files that the last call has written to `assets`, by name; empty if unknown."""
+    try:
+        return dict(json.loads(read_regular(out / WRITTEN, _LARGEST)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _state(path: Path) -> list[int]:
+    """Size and time of the last change, by which a file is known again."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _place(source: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,6 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """Run the command line. Returns the exit status: 0 no errors, 1 errors found, 2 unreadable file or usage error."""
     repair_streams()
     options = parser(prog).parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     passed: list[bool] = []
     status = exit_status(lambda: passed.append(_run(options)), debug=options.debug, stopped="stopped")
     return status or (DONE if passed[0] else ERROR)

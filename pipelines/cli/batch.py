@@ -91,7 +91,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "batch.py") -> int:
     """
     repair_streams()
     options = parser(prog).parse_intermixed_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     progress = PROGRAM if options.verbose else f"{PROGRAM}.pipelines.batches"
     return exit_status(
         lambda: _run(options),

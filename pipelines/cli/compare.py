@@ -112,7 +112,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "compare.py") -> in
     """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
     repair_streams()
     options = parser(prog).parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if arguments is None else arguments
     called = ["python", f"pipelines/{prog}"] if prog == "compare.py" else prog.split()
     command = shlex.join([*called, *words])

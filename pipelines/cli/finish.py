@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +69,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "finish.py") -> int
     """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
     repair_streams()
     options = parser(prog).parse_intermixed_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return exit_status(
         lambda: _run(options),
         debug=options.debug,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +73,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "probe.py") -> int:
     """Run the command line. Returns the exit status: 0 done, 1 error, 2 usage error, 128 + a signal's number."""
     repair_streams()
     options = parser(prog).parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return exit_status(lambda: _run(options), debug=options.debug, stopped="stopped; nothing was changed")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -105,8 +104,6 @@ def started(options: argparse.Namespace) -> int:
         options: those of `add_options`, and `base`: layers of settings over the preset, for a new run only; `named`:
             further top-level settings.
     """
-    # Spinning OpenMP barriers slow down a busy machine severely; must be set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return exit_status(
         lambda: _dispatch(options),
         debug=options.debug,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "steindreamer view"
     """Run the command line. Returns the exit status: 1 error, 2 usage error, 128 + a signal's number when it ends."""
     repair_streams()
     options = parser(prog).parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return exit_status(lambda: _run(options), debug=options.debug, stopped="stopped; nothing was changed")
 
 

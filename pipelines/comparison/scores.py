@@ -57,15 +57,21 @@ def world_score(prompt: str, views: int, size: int) -> Score:
         raise UserError(
             f"the world scorer cannot be loaded: {' '.join(str(error).split())}; choose --score psnr or --clip"
         ) from error
-    captions = [prompt, *scorer.known]
-    name = "probability of the prompt (world scorer)"
 
     def of(scene: Representation) -> float:
         images = take_images(scene, held_out_cameras(views, size))
-        logits = torch.cat([scorer.score(image[None], captions) for image in images]).double()
-        return float((logits[:, 0] - logits[:, 1:].logsumexp(1)).exp().mean())
+        return float(caption_log_probabilities(scorer, prompt, images).exp().mean())
 
-    return Score(name, True, of)
+    return Score("probability of the prompt (world scorer)", True, of)
+
+
+def caption_log_probabilities(
+    scorer: WorldScorer, prompt: str, images: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, " b"]:
+    """Log-probability of the prompt among all captions of the world, for sRGB images in [0, 1]."""
+    captions = [prompt, *scorer.known]
+    logits = torch.cat([scorer.score(image[None], captions) for image in images]).double()
+    return logits[:, 0] - logits[:, 1:].logsumexp(1)
 
 
 def clip_score(model: str, prompt: str, views: int, size: int) -> Score:

@@ -1,13 +1,17 @@
-"""A program that takes a few steps of several small stages as one of the processes of a run, and saves their states."""
+"""A program that takes a few steps of several small stages in one process and in two, and saves their states."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from forked_ranks import all_ended_well, fork_ranks
 from safetensors.torch import save_file
+from tiny_diffusion_models import save_tiny_model
 
 from steindreamer.distill.ranks import Ranks
 from steindreamer.pipelines.config.run_config import load_config
@@ -33,22 +37,21 @@ CASES = {
     "importance": [*SCENES["gaussians"], "method.timesteps={importance: true, stratified: true}"],
     "draws": [*SCENES["gaussians"], "method.draws=2"],
     "chosen_draws": [*SCENES["gaussians"], "method.draws=auto"],
+    "collaborative": [*SCENES["gaussians"], "method.name=collaborative"],
     "reused": [*SCENES["gaussians"], "method.name=sds", "stages.coarse.reuse=2"],
     "background": [*SCENES["gaussians"], "stages.coarse.environment=true"],
     "particles": [*SCENES["gaussians"], "method.name=vsd", "particles=3", "representation.densify.interval=0"],
 }  # fmt: skip
 
 
-def main(model: str, out: Path, rank: int, count: int, cases: list[str]) -> None:
-    """Run the cases, those of VSD on a text-to-image model; rank 0 saves one file of tensors per case in `out`."""
-    torch.set_num_threads(1)
-    Pipeline._rehearse = lambda self, stage: None  # costs more than the steps
+def take_steps(model: Path, out: Path, rank: int, count: int) -> None:
+    """Run all cases, those of VSD on a text-to-image model; rank 0 saves one file of tensors per case in `out`."""
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=count)
     ranks = Ranks(rank, count)
-    for name in cases or CASES:
-        needs_model = "method.name=vsd" in CASES[name]
-        config = load_config("cpu", overrides=[*SMALL, *CASES[name]], prior=model if needs_model else "world")
+    for name, settings in CASES.items():
+        needs_model = "method.name=vsd" in settings
+        config = load_config("cpu", overrides=[*SMALL, *settings], prior=str(model) if needs_model else "world")
         stage = Pipeline(config, ranks=ranks).first()
         losses, gradients = list[float](), dict[str, torch.Tensor]()
         for _ in range(4):
@@ -64,5 +67,20 @@ def main(model: str, out: Path, rank: int, count: int, cases: list[str]) -> None
         dist.destroy_process_group()
 
 
+def main(out: Path) -> bool:
+    """Run the cases in one process and in two, and save the states in the folders `1` and `2`; returns whether none
+    failed.
+    """
+    torch.set_num_threads(1)
+    Pipeline._rehearse = lambda self, stage: None  # costs more than the steps
+    model = save_tiny_model(out, "StableDiffusionPipeline")
+    running = list[BaseProcess]()
+    for count in (1, 2):
+        folder = out / str(count)
+        folder.mkdir()
+        running += fork_ranks(count, partial(take_steps, model, folder))
+    return all_ended_well(running)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+    sys.exit(not main(Path(sys.argv[1])))

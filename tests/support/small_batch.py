@@ -15,8 +15,8 @@ from steindreamer.pipelines.export.fidelity import color_fidelity, fidelity_came
 
 SETTINGS = (
     "stages.coarse.steps=6", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16", "refine=false",
-    "representation.count=100", "output.checkpoint_every=2", "output.preview_every=0", "output.turntable_frames=0",
-    "output.image_size=16", "prior.objects=1", "export.resolution=24", "export.cameras=12", "export.view_size=32",
+    "representation.count=40", "output.checkpoint_every=2", "output.preview_every=0", "output.turntable_frames=0",
+    "output.image_size=16", "prior.objects=1", "export.resolution=16", "export.cameras=8", "export.view_size=32",
     "export.texture_size=64", "export.face_budget=200", "export.lods=[1]", "export.hulls=0", "export.padding=1",
 )  # fmt: skip
 WORDS = ["--prior", "world", *SETTINGS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,21 @@ def test_the_overview_names_every_command_and_loads_nothing_heavy() -> None:
     *text, last = done.stdout.splitlines()
     assert last.startswith("[] True"), last
     assert all(any(line.startswith(f"  {name} ") for line in text) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("module", ["steindreamer.pipelines.cli.run", "steindreamer.pipelines.batches.cluster"])
+def test_idle_threads_of_command_lines_and_of_workers_sleep(module: str) -> None:
+    """OpenMP reads the variable when torch is loaded."""
+    code = (
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': sys.exit(os.environ.get('OMP_WAIT_POLICY'))\n"
+        f"sys.meta_path.insert(0, Finder())\nimport {module}, torch"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stderr.strip() == "PASSIVE"
 
 
 def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

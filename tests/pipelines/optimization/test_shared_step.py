@@ -11,7 +11,6 @@ import pytest
 import shared_steps
 import torch
 from safetensors.torch import load_file
-from tiny_diffusion_models import save_tiny_model
 from torch import Tensor
 
 from steindreamer.distill.ranks import Ranks
@@ -29,24 +28,18 @@ States = Callable[[str], tuple[dict[str, Tensor], dict[str, Tensor]]]
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> States:
     """The states of a case after its steps, of one process and of two."""
-    model = save_tiny_model(tmp_path_factory.mktemp("model"), "StableDiffusionPipeline")
-    folders = {count: tmp_path_factory.mktemp(f"of{count}") for count in (1, 2)}
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [
-        subprocess.Popen(
-            [sys.executable, shared_steps.__file__, str(model), str(folder), str(rank), str(count)],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        for count, folder in folders.items()
-        for rank in range(count)
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors.decode()[-2000:]
+    folder = tmp_path_factory.mktemp("states")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, shared_steps.__file__, str(folder)]
+    program = subprocess.run(command, env=environment, capture_output=True, timeout=600)
+    assert program.returncode == 0, program.stderr.decode()[-2000:]
 
     def of(case: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        one, two = (load_file(folder / f"{case}.safetensors") for folder in folders.values())
+        one, two = (load_file(folder / count / f"{case}.safetensors") for count in "12")
         return one, two
 
     return of
