@@ -32,6 +32,7 @@ ROOT_MODULES = {
         "base",
         "cameras",
         "triangle_mesh",
+        "deferred_terms",
         "placement",
         "background",
         "particles",
