@@ -166,12 +166,13 @@ class Images:
 
     def _update_native(self, scene: Representation | None, state: tuple[Any, ...], is_idle: bool) -> None:
         """Show the scene as the browser's own object, or remove that object."""
-        shown, now = self._native_shown, time.perf_counter()
+        shown = self._native_shown
         if scene is None:
             if self._native is not None:
                 self._native.remove()
                 self._native, self._native_shown = None, _Shown()
-        elif shown.drawn != state and (is_idle or shown.is_due(now)):
+        elif shown.drawn != state and (is_idle or shown.is_due(time.perf_counter())):
+            now = time.perf_counter()
             self._native = show_native(self.server, scene)
             shown.drawn, shown.at, shown.seconds = state, time.perf_counter(), time.perf_counter() - now
 

@@ -26,7 +26,8 @@ from browser import CHROMIUM
 from browser import browser as open_browser
 from PIL import Image
 
-viser = pytest.importorskip("viser", reason="needs the extra `view`")
+pytest.importorskip("viser", reason="needs the extra `view`")
+import viser
 import websockets
 
 from steindreamer.distill import METHODS
@@ -37,7 +38,7 @@ from steindreamer.pipelines.live import images as live_images
 from steindreamer.pipelines.live.follower import Follower
 from steindreamer.pipelines.live.guarded_server import is_local
 from steindreamer.pipelines.live.images import NATIVE
-from steindreamer.pipelines.live.looks import FARTHEST, LOOKS, beside, camera_of, draw, drawn
+from steindreamer.pipelines.live.looks import FARTHEST, LOOKS, beside, camera_of, draw
 from steindreamer.pipelines.live.plain_text import escaped
 from steindreamer.pipelines.live.run_folder import RunFolder
 from steindreamer.pipelines.live.scenes import MeshScene, asset_scene, scene_of
@@ -172,7 +173,7 @@ def test_commands_take_effect_between_steps(view: LiveView, caplog: pytest.LogCa
     for garbage in (float("nan"), 1e9, "text", None):
         put("guidance_scale", garbage)  # pyright: ignore
     assert view(stage) is None and stage.distiller.guidance_scale == 3.5
-    assert [line for line in caplog.messages if "guidance_scale" in line] == [
+    assert [line for line in caplog.messages if "guidance" in line] == [
         "step 0: guidance scale 1 -> 3.5 in the view; checkpoints and summary.json contain it, config.yaml does not"
     ]
     for command, wish in (("export", Wish.EXPORT), ("stop", Wish.STOP)):
@@ -185,12 +186,12 @@ def test_the_largest_timestep_applies_from_the_next_step_on(view: LiveView, capl
     assert view(stage) is None
     assert view._edited["largest_timestep"].field.value == stage.distiller.timesteps.maximum_at(0.0)
     for value in (0.3, float("nan"), 2.0, "text", 0.0):
-        view._commands.put("largest_timestep", value)  # pyright: ignore
+        view._order("largest_timestep", value)
     assert view(stage) is None
     (times,) = stage.distiller.draw_timestep(torch.zeros(500, 1, 1, 1), 0.0, torch.Generator().manual_seed(0))
     assert 200 < int(times.timestep.max()) < 300
     assert [line.split(" in the view")[0] for line in caplog.messages if "timestep" in line] == [
-        "step 0: largest timestep 0.98 -> 0.3 of the schedule",
+        "step 0: largest timestep 0.98 -> 0.3",
         "the largest timestep stays 0.3: timesteps need 0 <= minimum < final_maximum <= maximum <= 1, got 0.02, 0.0, "
         "0.0",
     ]
@@ -209,7 +210,7 @@ def test_another_prompt_applies_from_the_next_step_on(view: LiveView, caplog: py
     view(stage)
     assert edited.note.content.startswith(escaped("the prompt stays 'a red mug': ")) and "\n" not in edited.note.content
     view._order("prompt", "a blue mug")
-    assert view(stage) is None and stage.embedding == stage.prior.embed("a blue mug") != before
+    assert view(stage) is None and stage.embedding is not before and stage.prompt == "a blue mug"
     assert [str(each) for each in stage.edits] == ["after step 0: prompt 'a blue mug'"]
     assert "'a blue mug'" in view._status.content.replace("\\", "")
     assert caplog.messages[-1].startswith("step 0: prompt 'a red mug' -> 'a blue mug' in the view; checkpoints")
@@ -446,6 +447,53 @@ def test_the_server_refuses_strangers_and_survives_garbage(view: LiveView) -> No
     assert status() == 200 and view(Pipeline(config()).first()) is None
 
 
+def test_a_hundred_hostile_clients_do_not_disturb_a_run(undisturbed: Path, tmp_path: Path, view: LiveView) -> None:
+    port, subprotocol = view.server.get_port(), websockets.Subprotocol(f"viser-v{viser.__version__}")
+    payloads = (b"\xff\x00garbage", b"\x81\xa4type", b"", b"\xc1" * 100, "text", b"\x93" * 5000, bytes(4 << 20))
+    ended: list[int] = []
+
+    async def harass(number: int) -> None:
+        if number % 4 == 3:  # disconnects in the middle of a frame: a header that announces 1 MB, and 10 bytes of it
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            asked = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}"
+            writer.write(f"{asked}Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n".encode())
+            await reader.readline()
+            writer.write(b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(14))
+            await writer.drain()
+            writer.transport.abort()
+        else:
+            try:
+                async with websockets.connect(
+                    f"ws://127.0.0.1:{port}", subprotocols=[subprotocol], max_size=None
+                ) as client:
+                    await client.send(payloads[number % len(payloads)])
+                    await asyncio.wait_for(client.recv(), 20)
+                    if number % 4 == 2:
+                        client.transport.abort()
+            except websockets.ConnectionClosed:
+                pass
+        ended.append(number)
+
+    async def harass_all() -> None:
+        await asyncio.gather(*(harass(number) for number in range(100)))
+
+    crowd = threading.Thread(target=lambda: asyncio.run(harass_all()))
+
+    def watch(stage: Stage) -> Wish | None:
+        if stage.total == 0 and not crowd.is_alive() and not ended:
+            crowd.start()
+        wish = view(stage)
+        return Wish.WAIT if stage.total == 2 and crowd.is_alive() else wish
+
+    generate(config("gaussians", "export.enabled=false"), tmp_path / "run", watch=watch)
+    crowd.join(30)
+    assert sorted(ended) == list(range(100))
+    assert saved(tmp_path / "run", 4) == saved(undisturbed, 4)
+    with urllib.request.urlopen(view.url, timeout=20) as answer:
+        assert answer.status == 200
+
+
 def test_a_taken_port_gives_another_one() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -528,7 +576,7 @@ def test_two_scenes_are_beside_each_other(finished: Result) -> None:
     half = beside([empty, scene], camera, "rgb", "split", 0.4)
     assert (half[:, :26] > 240).all() and np.abs(half.astype(int) - whole)[:, 30:].max() <= 1
     both = beside([scene, scene], camera, "rgb", "side by side", 0.4).astype(int)
-    assert np.abs(both[:, :34] - both[:, 35:69])[:, :33].max() <= 1, "both whole"
+    assert np.abs(both[:, 1:34] - both[:, 36:69]).max() <= 1, "both whole"
     for position in (-1.0, 0.0, 1.0, 2.0):
         assert beside([scene, empty], camera, "rgb", "split", position).shape == (48, 70, 3)
 
