@@ -45,10 +45,9 @@ def run(condition: str, steps: int, folder: Path) -> None:
 
         def watch(stage: Stage) -> Wish | None:
             wish = view(stage) if view else None
-            waits_for_browser = condition in CONDITIONS[2:] and stage.total == 0
-            if waits_for_browser and not any(
-                each.camera.update_timestamp for each in view.server.get_clients().values()
-            ):
+            clients = view.server.get_clients().values() if view else ()
+            has_browser = any(each.camera.update_timestamp for each in clients)
+            if condition in CONDITIONS[2:] and stage.total == 0 and not has_browser:
                 time.sleep(0.05)
                 return Wish.WAIT
             if stage.total in (1, steps):  # the first step compiles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from ..optimization.stage import Stage
 from .plain_text import escaped
 
 logger = logging.getLogger(__name__)
+
+LONGEST_NOTE = 200
+"""Maximum length in characters of a reason in the page."""
 
 
 @dataclass
@@ -53,7 +57,7 @@ class EditedSetting:
         except Exception as error:  # also those of a text encoder
             reason = f"the {editable.label} stays {_shown(old)}: {in_one_line(error)}"
             logger.warning(reason)
-            self._tell(reason)
+            self._tell(textwrap.shorten(reason, LONGEST_NOTE, placeholder=" ... (the log has the whole text)"))
             if not isinstance(old, str):  # a refused prompt stays, to be corrected
                 self.field.value = old
             return

@@ -67,8 +67,8 @@ class Follower(Page):
 
     def _build_controls(self) -> None:
         gui = self.server.gui
-        self._first: viser.GuiDropdownHandle[str] = gui.add_dropdown("Stage", (NEWEST,))
-        self._second: viser.GuiDropdownHandle[str] = gui.add_dropdown("Beside it", (NOTHING,))
+        self._first: viser.GuiDropdownHandle[str] = gui.add_dropdown("Stage", tuple[str, ...]((NEWEST,)))
+        self._second: viser.GuiDropdownHandle[str] = gui.add_dropdown("Beside it", tuple[str, ...]((NOTHING,)))
 
     def _look(self, chosen: list[str]) -> None:
         """Look for new files, and read the chosen scenes if they have changed."""

@@ -8,6 +8,8 @@ import trimesh
 import viser
 from PIL import Image
 from scipy.spatial.transform import Rotation
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from steindreamer.representations import Gaussians, Meshable, Representation, TriangleMesh
 from steindreamer.representations.mesh.painted import PaintedMesh
@@ -76,15 +78,13 @@ def _plain(mesh: TriangleMesh) -> trimesh.Trimesh:
 def _textured(
     vertices: torch.Tensor, faces: torch.Tensor, normals: torch.Tensor | None, uvs: torch.Tensor, texture: Image.Image
 ) -> trimesh.Trimesh:
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
-    )
+    material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
     upward = _array(uvs) * [1, -1] + [0, 1]  # trimesh's v points up
     return trimesh.Trimesh(
         _array(vertices),
         faces.cpu().numpy(),
         vertex_normals=None if normals is None else _array(normals),
-        visual=trimesh.visual.TextureVisuals(uv=upward, material=material),
+        visual=TextureVisuals(uv=upward, material=material),
         process=False,
     )
 
