@@ -95,7 +95,7 @@ def _shown(value: str | float) -> str:
 
 
 def _notes(stage: Stage, value: str | float) -> list[str]:
-    """How the prior reads a prompt."""
+    """Lines that say how the prior reads a prompt; none for other values."""
     if isinstance(value, str) and isinstance(stage.prior, ReadsPrompts):
         return list(stage.prior.prompt_notes(value))
     return []

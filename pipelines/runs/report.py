@@ -67,7 +67,7 @@ def write_report(
 
 
 def _edits(edits: Sequence[Edit]) -> str:
-    """What the command does not repeat."""
+    """The changes of settings that the command does not repeat, as HTML."""
     if not edits:
         return ""
     items = "".join(f"<li>{escape(str(each))}</li>" for each in edits)
