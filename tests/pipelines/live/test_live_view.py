@@ -652,14 +652,14 @@ def test_a_browser_sees_the_scene_and_pauses_the_run(view: LiveView, tmp_path: P
     stage = Pipeline(config()).first()
     path = tmp_path / "view.png"
     with open_browser(tmp_path) as page:
-        page.open(view.url, 700, 500)
+        page.open(view.url, 1100, 500)
         page.until("[...document.querySelectorAll('button')].some((each) => each.textContent === 'Pause')")
 
         def center() -> tuple[int, ...]:
             view(stage)
             page.screenshot(path)
             with Image.open(path) as image:
-                return image.convert("RGB").getpixel((350, 250))  # pyright: ignore
+                return image.convert("RGB").getpixel((388, 250))  # pyright: ignore
 
         before = view(stage), center()
         for _ in range(100):
