@@ -48,7 +48,8 @@ class Page:
         """
         self.server = start_server(port, title)
         # Beside the image, not over it: two scenes need its whole width.
-        self.server.gui.configure_theme(control_layout="fixed", control_width="medium", show_share_button=False)
+        self.server.gui.configure_theme(control_width="medium", show_share_button=False)
+        self.server.gui.main_panel.dock_right()
         self._status = self.server.gui.add_markdown(escaped(title))
         self.images = Images(self.server)
         self._build_controls()
