@@ -146,7 +146,7 @@ def _dispatch(options: argparse.Namespace) -> None:
         ranks.from_leader(to_plain(config))
         watch = None
         if options.view:
-            watch = held.enter_context(open_view(config.prompt, options.port, folder, training=True))
+            watch = held.enter_context(open_view(config.prompt, options.port, folder))
         generate(config, folder, resume=options.resume, overwrite=options.overwrite, watch=watch, ranks=ranks)
 
 

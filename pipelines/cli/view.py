@@ -24,8 +24,8 @@ def parser(prog: str = "steindreamer view") -> argparse.ArgumentParser:
     """The argument parser of the command line."""
     out = Parser(
         prog=prog,
-        description="Show a scene in the browser: the newest checkpoint of a run, a splat file (.ply) or a mesh file. "
-        "Ctrl-C ends it.",
+        description="Show a scene in the browser: the stages and the asset of a run, which may still go on, a splat "
+        "file (.ply) or a mesh file. Ctrl-C ends it.",
         allow_abbrev=False,
     )
     out.add_argument("scene", type=Path, metavar="RUN|FILE", help="the run's folder, or a file; it is not changed")
@@ -47,17 +47,25 @@ def _run(options: argparse.Namespace) -> None:
     check_plugin_files(options.plugin)
     load_plugins(options.plugin)
 
-    from ..live.scenes import scene_of
     from ..runs.resuming import readable_settings
 
-    is_run = options.scene.is_dir()
-    if is_run:
-        refuse_missing_plugins(readable_settings(options.scene), options.plugin)
-    scene, text = scene_of(options.scene)
-    with open_view(
-        options.scene.resolve().name, options.port, options.scene if is_run else None, training=False
-    ) as view:
-        view.show(scene, text)
+    path = options.scene
+    if path.is_dir():
+        refuse_missing_plugins(readable_settings(path), options.plugin)
+
+        from ..live.follower import Follower
+        from ..live.run_folder import RunFolder
+
+        with Follower(RunFolder(path), port=options.port) as follower:
+            follower.follow()
+        return
+
+    from ..live.scenes import scene_of
+    from ..live.view import Page
+
+    scene, text = scene_of(path)
+    with Page(path.name, port=options.port) as page:
+        page.show([scene], text)
 
 
 def check_view(port: int) -> None:
@@ -68,8 +76,8 @@ def check_view(port: int) -> None:
         raise UserError("the view needs the package viser; to install it: pip install 'steindreamer[view]'")
 
 
-def open_view(title: str, port: int, folder: Path | None, *, training: bool) -> LiveView:
-    """Start a live view; the arguments are those of `LiveView`. Raises UserError if no port is free."""
+def open_view(title: str, port: int, folder: Path) -> LiveView:
+    """Start the live view of a run; the arguments are those of `LiveView`."""
     from ..live.view import LiveView
 
-    return LiveView(title, port=port, folder=folder, training=training)
+    return LiveView(title, port=port, folder=folder)

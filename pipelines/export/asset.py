@@ -18,7 +18,7 @@ from ..settings.validation import check_settings
 from .config import ExportConfig
 from .detail_report import ColliderReport, LevelReport, plain_values
 from .fidelity import color_fidelity
-from .gltf import height_in_scene, size_in_file, write_glb
+from .gltf import center_in_scene, height_in_scene, size_in_file, write_glb
 from .previews import save_maps, save_mesh_sheet, save_thumbnail
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,12 @@ def export_asset(
             height_meters=config.height_meters,
             placement=representation.placement,
             name=name,
-            extras={**(provenance or {}), "size_meters": list(size), "scene_height": height_in_scene(mesh)},
+            extras={
+                **(provenance or {}),
+                "size_meters": list(size),
+                "scene_height": height_in_scene(mesh),
+                "scene_center": center_in_scene(mesh),
+            },
             maps=maps,
         )
     with watch("compare"):

@@ -179,6 +179,12 @@ def height_in_scene(mesh: TriangleMesh) -> float:
     return float(f"{np.ptp(mesh.vertices[:, 1].double().numpy()):.6g}")
 
 
+def center_in_scene(mesh: TriangleMesh) -> list[float]:
+    """Center of the mesh's bounding box in the scene's own coordinates, before `write_glb` moves it."""
+    vertices = mesh.vertices.double()
+    return [float(f"{value:.6g}") for value in ((vertices.amin(0) + vertices.amax(0)) / 2).tolist()]
+
+
 def _placed(
     vertices: Float[Tensor, "v 3"], height: float | None, placement: Placement | None
 ) -> tuple[np.ndarray, list[float]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from steindreamer.representations import Cameras, RenderOutput, Representation
@@ -16,6 +17,10 @@ from steindreamer.representations import Cameras, RenderOutput, Representation
 from ..devices import device_of
 from ..export.lighting import clay, lit
 
+Layout = Literal["split", "side by side"]
+"""Arrangements of two scenes in one image."""
+LINE = 128
+"""Gray value of the line between two scenes."""
 NEAREST, FARTHEST = 1e-3, 1e4
 """Accepted distances of a camera from the origin in meters."""
 
@@ -47,8 +52,18 @@ LOOKS: dict[str, Callable[[RenderOutput, Cameras], Float[Tensor, "b 3 h w"]]] = 
 """Images of a render on white, by name."""
 
 
-def draw(scene: Representation, camera: Cameras, look: str) -> UInt8[np.ndarray, "h w 3"]:
-    """An image of the scene; values that are not finite are black.
+@dataclass(frozen=True)
+class Drawn:
+    """An image of a scene."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    """Display sRGB; values that are not finite are black."""
+    depth: Float32[np.ndarray, "h w"] | None
+    """Depth along z in meters, `FARTHEST` where the scene is less than half opaque; None: it is not known."""
+
+
+def drawn(scene: Representation, camera: Cameras, look: str) -> Drawn:
+    """An image of the scene with its depth.
 
     Args:
         scene: The scene.
@@ -58,9 +73,49 @@ def draw(scene: Representation, camera: Cameras, look: str) -> UInt8[np.ndarray,
     device = device_of(scene)
     camera = camera.to(device)
     with torch.no_grad():
-        image = LOOKS[look](scene.render(camera, torch.ones(1, 3, device=device)), camera)[0]
+        output = scene.render(camera, torch.ones(1, 3, device=device))
+        image = LOOKS[look](output, camera)[0]
+        depth = torch.where(output.opacity > 0.5, output.depth, FARTHEST)[0, 0].nan_to_num(FARTHEST)
     pixels = image.nan_to_num(0.0, 0.0, 0.0).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-    return (pixels * 255).round().astype(np.uint8)
+    return Drawn((pixels * 255).round().astype(np.uint8), depth.float().cpu().numpy())
+
+
+def draw(scene: Representation, camera: Cameras, look: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of `drawn`."""
+    return drawn(scene, camera, look).pixels
+
+
+def beside(
+    scenes: Sequence[Representation], camera: Cameras, look: str, layout: Layout, position: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Two scenes in one image of the camera's size, with a gray line between them.
+
+    Args:
+        scenes: The left and the right scene.
+        camera: One camera.
+        look: A name of `LOOKS`.
+        layout: "split" shows the part left of the line of one image and the part right of it of the other; "side by
+            side" shows both scenes whole, each in its own half.
+        position: Fraction of the width at which the line of "split" is.
+    """
+    line = round(camera.width * min(max(position, 0.0), 1.0)) if layout == "split" else camera.width // 2
+    widths = (line, camera.width - line)
+    starts = (0, line) if layout == "split" else tuple((camera.width - width) // 2 for width in widths)
+    parts = [
+        draw(scene, _columns(camera, start, width), look)
+        for scene, start, width in zip(scenes, starts, widths, strict=True)
+        if width
+    ]
+    out = np.concatenate(parts, 1)
+    out[:, max(0, line - 1) : line + 1] = LINE
+    return out
+
+
+def _columns(camera: Cameras, start: int, width: int) -> Cameras:
+    """The camera of a range of columns of its image."""
+    intrinsics = camera.intrinsics.clone()
+    intrinsics[:, 0, 2] -= start
+    return replace(camera, intrinsics=intrinsics, width=width)
 
 
 def camera_of(pose: Any, position: Any, field_of_view: float, aspect: float, height: int) -> Cameras | None:

@@ -28,6 +28,7 @@ from ..errors import SettingsError, UserError
 from ..foreign_code import culprit
 from .average import ParameterAverage
 from .draw_count import MEASURED_DRAWS, DrawCount, StepMeasurement
+from .edits import Edit
 from .modalities import check_crops, check_modalities
 from .objective import Objective, ReusableStep, total_loss
 from .oom_retry import retry_with_smaller_micro_batch
@@ -83,6 +84,8 @@ class Stage:
         offset: int = 0,
         estimator: GeometryEstimator | None = None,
         ranks: Ranks = ALONE,
+        prompt: str = "",
+        embed: Callable[[str], Any] | None = None,
     ) -> None:
         """Set up the stage before its first step.
 
@@ -98,6 +101,9 @@ class Stage:
             offset: number of steps of the previous stages.
             estimator: for regularizers that compare rendered with estimated geometry; not needed without them.
             ranks: the processes that share the views of each step.
+            prompt: the text of `embedding`.
+            embed: embeds another prompt with the same negative prompt, as this stage's method phrases them; None: the
+                prompt cannot be changed.
 
         Raises UserError for a regularizer that this scene does not have, a modality that the prior does not know, or a
         method or scene for which `reuse` or `ema` is not defined, a number of views that the processes cannot share;
@@ -110,7 +116,9 @@ class Stage:
         self.representation = representation
         self.distillers = _by_modality(distiller, config)
         self.prior = prior
-        self.embedding = embedding
+        self.prompt, self._embed = prompt, embed
+        self.edits: tuple[Edit, ...] = ()
+        """Changes of settings during the run, the oldest first; see `edits.edit`."""
         self.config = config
         self.generator = generator
         self.ranks = ranks
@@ -142,6 +150,20 @@ class Stage:
             self.draw_counts,
             steps=config.steps,
         )
+
+    @property
+    def embedding(self) -> Any:
+        """The prompt, as `prior.embed` returned it."""
+        return self.renderer.embedding
+
+    def set_prompt(self, prompt: str) -> None:
+        """Distill another prompt from the next step on; the negative prompt stays.
+
+        Raises ValueError, and changes nothing, if the prior does not accept it or the stage cannot embed prompts.
+        """
+        if self._embed is None:
+            raise ValueError("this stage was built without a function that embeds prompts")
+        self.renderer.embedding, self.prompt = self._embed(prompt), prompt
 
     @property
     def modality(self) -> str:

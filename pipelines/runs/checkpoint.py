@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import DamagedCheckpoint, UserError
 from ..files import read_regular, write_atomically
-from .checkpoint_record import checkpoint_steps, is_checkpoint, kept_steps, new_record, read_record
+from .checkpoint_record import checkpoint_steps, is_checkpoint, kept_steps, last_steps, new_record, read_record
 
 Found = TypeVar("Found")
 
@@ -71,7 +71,7 @@ def restore_newest(folder: Path, use: Callable[[Checkpoint], Found]) -> tuple[Fo
     damage: list[str] = []
     for step in reversed(checkpoint_steps(folder)):
         try:
-            return use(_read(folder, step)), damage
+            return use(read_checkpoint(folder, step)), damage
         except DamagedCheckpoint as error:
             damage.append(f"checkpoint {folder / f'{step:06d}'} {error}")
     if damage:
@@ -89,7 +89,7 @@ def holding_nan(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
 
 
-def _read(folder: Path, step: int) -> Checkpoint:
+def read_checkpoint(folder: Path, step: int) -> Checkpoint:
     """Read one checkpoint. Raises DamagedCheckpoint."""
     record = read_record(folder, step)
     try:
@@ -106,7 +106,8 @@ def _read(folder: Path, step: int) -> Checkpoint:
 
 def _prune(folder: Path, newest: int) -> None:
     """Remove older checkpoints that are not kept, and skipped ones with a later step than `newest`."""
-    kept = {f"{step:06d}" for step in kept_steps([step for step in checkpoint_steps(folder) if step <= newest])}
+    steps = [step for step in checkpoint_steps(folder) if step <= newest]
+    kept = {f"{step:06d}" for step in (*kept_steps(steps), *last_steps(folder).values()) if step <= newest}
     # Remove the JSON first: without it the tensors are not a checkpoint.
     for path in sorted(folder.iterdir()):
         if is_checkpoint(path.name) and path.stem not in kept:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ NEWEST, OLDER = 2, 2
 """Numbers of checkpoints that are kept.
 
 Of the newest ones, the second is kept in case the first is damaged later. The older ones are at least a factor of two
-apart in steps, for runs that degrade so slowly that it is noticed late.
+apart in steps, for runs that degrade so slowly that it is noticed late. The last one of each stage is kept as well, so
+that stages can be compared.
 """
 
 _LARGEST = 1 << 22
@@ -47,6 +49,17 @@ def kept_steps(steps: Sequence[int]) -> list[int]:
         if not older or step >= 2 * older[-1]:
             older.append(step)
     return [*older[-OLDER:], *steps[-NEWEST:]]
+
+
+def last_steps(folder: Path) -> dict[str, int]:
+    """The step of the newest undamaged checkpoint of each stage, by its name; the earliest stage first."""
+    out: dict[str, int] = {}
+    for step in checkpoint_steps(folder):
+        with suppress(DamagedCheckpoint):
+            stage = read_record(folder, step).get("stage")
+            if isinstance(stage, str):
+                out[stage] = step
+    return out
 
 
 def new_record(step: int, sha256: str, metadata: Mapping[str, Any]) -> bytes:

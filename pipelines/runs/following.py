@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from steindreamer.distill.ranks import Ranks
 
 from ..config.run_config import RunConfig
+from ..optimization.edits import plain_edits, restore_edits
 from ..optimization.stage import Stage
 from .pipeline import Pipeline
 
@@ -30,9 +31,9 @@ class Lead:
         yield
         self.ranks.from_leader(False)
 
-    def step(self) -> None:
-        """Let the others take the next step of the stage."""
-        self.ranks.from_leader(True)
+    def step(self, stage: Stage) -> None:
+        """Let the others take the next step of the stage, with its edits."""
+        self.ranks.from_leader({"edits": plain_edits(stage)})
 
     def end(self) -> None:
         """Let the others end; no stage follows."""
@@ -52,5 +53,6 @@ def follow(config: RunConfig, ranks: Ranks) -> None:
     while name := ranks.from_leader(None):
         stage = pipeline.followed(name)
         stage.load_tensors(ranks.tensors_from_leader(None))
-        while ranks.from_leader(None):
+        while told := ranks.from_leader(None):
+            restore_edits(stage, told["edits"])
             stage.step()

@@ -37,6 +37,15 @@ class _NoLocks(Exception):
     """The file system does not support locks."""
 
 
+def owner_of(folder: Path) -> str:
+    """The process that owns a folder, in words; empty if there is none. The lock is neither taken nor tried."""
+    path = folder / NAME
+    if not path.is_file():
+        return ""
+    owner = _owner(path)
+    return "" if owner and _has_ended(owner) else _in_words(owner)
+
+
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
     """Own an existing folder for the duration of the context.
@@ -158,13 +167,16 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _busy(folder: Path, owner: dict[str, Any]) -> str:
-    who = f"process {owner['pid']}" if owner else "another process"
-    if owner and owner["host"] != platform.node():
-        who += f" on {owner['host']}"
+    who = _in_words(owner)
     since = f" (since {owner['since']})" if owner else ""
     return (
         f"{folder} is in use: {who} is writing to it{since}; wait for it, end it, or choose another folder with --out"
     )
+
+
+def _in_words(owner: dict[str, Any]) -> str:
+    who = f"process {owner['pid']}" if owner else "another process"
+    return f"{who} on {owner['host']}" if owner and owner["host"] != platform.node() else who
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:

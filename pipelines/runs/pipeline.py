@@ -38,6 +38,7 @@ from ..optimization.component_checks import (
     check_scene_rates,
     converted_scene,
 )
+from ..optimization.edits import plain_edits, restore_edits
 from ..optimization.out_of_memory import ADVICE, is_out_of_memory
 from ..optimization.stage import Stage
 from ..optimization.stage_config import REFINING_RATES, StageConfig
@@ -150,6 +151,7 @@ class Pipeline:
             scene = ensemble_of([self._converted(particle, k, name, context) for k, particle in particles])
         out = self._stage(name, scene, self.generator)
         out.state.skipped = stage.skipped
+        restore_edits(out, plain_edits(stage))
         return out
 
     def export_settings(self, stage: Stage) -> ExportConfig:
@@ -181,6 +183,8 @@ class Pipeline:
             offset=offset,
             estimator=self._estimator,
             ranks=self.ranks,
+            prompt=self.config.prompt,
+            embed=lambda prompt: self._embedding_of(name, prompt),
         )
 
     def _blank_stage(self, name: str, generator: torch.Generator, particles: int = 1) -> Stage:
@@ -189,10 +193,10 @@ class Pipeline:
         scene = ensemble_of([blank_scene(chosen.config, device, chosen.path) for _ in range(particles)])
         return self._stage(name, scene, generator)
 
-    def _embedding_of(self, stage: str) -> Any:
-        """Return the embedding of the prompts as the stage's method phrases them."""
+    def _embedding_of(self, stage: str, prompt: str | None = None) -> Any:
+        """Return the embedding of the prompts as the stage's method phrases them; None: the prompt of the settings."""
         config = self.config
-        own = config.prompt, config.negative_prompt
+        own = config.prompt if prompt is None else prompt, config.negative_prompt
         method = config.methods[stage]
         texts: Any = method.texts(*own)
         if not (isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)):

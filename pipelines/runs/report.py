@@ -13,6 +13,7 @@ from PIL import Image
 from ..config.run_config import RunConfig
 from ..export import ExportReport
 from ..files import read_regular, write_atomically
+from ..optimization.edits import Edit
 from ..pages.asset_view import AssetView, asset_model, asset_view
 from ..pages.charts import line_chart
 from ..pages.document import html_document
@@ -28,7 +29,9 @@ STYLE = """
 """
 
 
-def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport], seconds: float) -> None:
+def write_report(
+    folder: Path, config: RunConfig, exports: Sequence[ExportReport], seconds: float, edits: Sequence[Edit] = ()
+) -> None:
     """Write `folder`/report.html from the run's own files.
 
     Args:
@@ -36,6 +39,7 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
         config: Resolved settings.
         exports: One report per particle; empty without an asset.
         seconds: Duration of the whole run.
+        edits: Settings that were changed while it ran.
     """
     names = config.names
     stages = ", ".join(f"{name} {stage.steps}" for name, stage in config.active_stages().items())
@@ -55,10 +59,19 @@ def write_report(folder: Path, config: RunConfig, exports: Sequence[ExportReport
 <h2>Repeat this run</h2>
 <p>In the run's folder:</p>
 <pre>{escape(_command(config))}</pre>
+{_edits(edits)}
 <details><summary>Settings</summary><pre>{escape(settings)}</pre></details>
 """
     page = html_document(config.prompt, body, style=STYLE + view.style, script=view.script)
     write_atomically(folder / "report.html", page.encode("utf-8", "replace"))
+
+
+def _edits(edits: Sequence[Edit]) -> str:
+    """The changes of settings that the command does not repeat, as HTML."""
+    if not edits:
+        return ""
+    items = "".join(f"<li>{escape(str(each))}</li>" for each in edits)
+    return f"<p>These settings were changed while it ran, which the command does not repeat:</p><ul>{items}</ul>"
 
 
 def _asset(exports: Sequence[ExportReport]) -> tuple[AssetView, str]:

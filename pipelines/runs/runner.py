@@ -30,6 +30,7 @@ from ..export.retextured import export_retextured
 from ..export.sizes import with_usual_height
 from ..files import write_atomically
 from ..finishing.details import write_details
+from ..optimization.edits import plain_edits, restore_edits
 from ..optimization.out_of_memory import ADVICE, is_out_of_memory
 from ..optimization.stage import Stage
 from .checkpoint import Checkpoint, restore_newest, write_checkpoint
@@ -193,6 +194,7 @@ class _Run:
             refuse_other_optimization(settings, self.config, f"{self.folder} was started with different settings")
             stage = self.pipeline.resumed(name)
             stage.load_tensors(checkpoint.tensors)
+            _restore_edits(stage, checkpoint.metadata.get("edits", []))
             if stage.total != checkpoint.step:
                 raise DamagedCheckpoint(f"is damaged: its tensors are from step {stage.total}")
             self.start = time.perf_counter() - max(0.0, float(seconds))
@@ -232,10 +234,11 @@ class _Run:
             "seconds": seconds,
             "prior_calls": self.prior_calls,
             "skipped_steps": stage.skipped,
+            **({"edits": plain_edits(stage)} if stage.edits else {}),
             "exports": [export.to_plain() for export in exports],
         }
         write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
-        write_report(folder, config, exports, seconds)
+        write_report(folder, config, exports, seconds, stage.edits)
         result = Result(folder, stage.representation, tuple(exports), seconds)
         logger.info(f"done in {seconds:.0f} s: {result.asset or folder}")
         logger.info(f"report: {folder / 'report.html'}")
@@ -271,7 +274,7 @@ class _Run:
             wish = self._consult(stage)
             while stage.done < steps and wish is None:
                 self.watchdog.feed(f"step {stage.total + 1}")
-                self._lead.step()
+                self._lead.step(stage)
                 training_log.record(stage.step())
                 wish = self._consult(stage)
                 last, interrupted = stage.done == steps, self.signals.number
@@ -309,6 +312,7 @@ class _Run:
             "seconds": round(time.perf_counter() - self.start, 3),
             "prior_calls": self.prior_calls,
             "settings": self.config.to_plain(),
+            **({"edits": plain_edits(stage)} if stage.edits else {}),
         }
         write_checkpoint(self.folder / "checkpoints", stage.total, stage.tensors(), metadata)
         self._keep_config()
@@ -393,6 +397,16 @@ def provenance(pipeline: Pipeline, particle: int = 0) -> dict[str, Any]:
         "generator": f"steindreamer {version('steindreamer')}",
         "torch": torch.__version__,
     }
+
+
+def _restore_edits(stage: Stage, edits: Any) -> None:
+    """Apply the edits of a checkpoint. Raises UserError if one is refused now."""
+    try:
+        restore_edits(stage, edits)
+    except ValueError as error:
+        raise UserError(f"a setting that was changed while the run went on is refused now: {error}") from error
+    if stage.edits:
+        logger.info(f"changed earlier while the run went on: {'; '.join(map(str, stage.edits))}")
 
 
 def _count(value: object) -> int:

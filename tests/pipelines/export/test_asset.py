@@ -226,7 +226,13 @@ def test_file_obeys_the_rules(exported: ExportReport) -> None:
     assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
     assert material["pbrMetallicRoughness"]["roughnessFactor"] == 1
     height = float(exported.mesh.vertices[:, 1].max() - exported.mesh.vertices[:, 1].min())
-    noted = {"seed": 3, "size_meters": list(exported.size_meters), "scene_height": pytest.approx(height, rel=1e-4)}
+    center = (exported.mesh.vertices.amin(0) + exported.mesh.vertices.amax(0)) / 2
+    noted = {
+        "seed": 3,
+        "size_meters": list(exported.size_meters),
+        "scene_height": pytest.approx(height, rel=1e-4),
+        "scene_center": pytest.approx(center.tolist(), rel=1e-4, abs=1e-5),
+    }
     assert tree["asset"]["extras"] == noted
     assert exported.size_meters[1] == 0.25 and exported.size_meters[0] == pytest.approx(1.0, rel=0.08)
     assert tree["samplers"] == [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
