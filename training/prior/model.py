@@ -73,7 +73,7 @@ class PriorShape:
     """Size of the images, in pixels per side."""
     modalities: tuple[str, ...] = MODALITIES
     crops: bool = False
-    """Whether the network is told which part of the image it sees."""
+    """Whether the network is conditioned on which part of the image it sees."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.size % self.patch or any(count < 1 or count % _HEAD for count in self.channels):

@@ -85,7 +85,7 @@ class Trainer:
         """Create the network. Raises ValueError if the views have another image size or other modalities."""
         views = cache.settings
         if views.crop_fraction and not shape.crops:
-            raise ValueError("the views show parts of images, of which the network is not told: set crops=True")
+            raise ValueError("the views show parts of images, on which the network is not conditioned: set crops=True")
         if (shape.size, shape.modalities) != (views.size, views.modalities):
             raise ValueError(
                 f"the network is for {shape.size} pixels and {', '.join(shape.modalities)}, "

@@ -179,7 +179,7 @@ class DiffusersPrior:
 
     @property
     def crops(self) -> bool:
-        """Whether the model was trained on parts of images, and is told which part it sees."""
+        """Whether the model was trained on parts of images, and is conditioned on which part it sees."""
         return self.family.crops
 
     @property

@@ -77,7 +77,7 @@ class Family(ABC):
     camera_conditioned: ClassVar[bool] = False
     """Whether `view` provides the camera, so that the prompt need not name the view."""
     crops: bool = False
-    """Whether it was trained on parts of images, and `view` tells it which part it sees."""
+    """Whether it was trained on parts of images, and `view` describes the part that it sees."""
     modalities: tuple[str, ...] = ("color",)
     """The modalities of the images that it was trained on, encoded as by `modalities.encode`; `("normal",)` for a model
     of normal maps."""
