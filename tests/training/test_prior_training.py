@@ -489,7 +489,7 @@ def test_views_must_be_the_networks(cache: ViewCache) -> None:
 
 
 def test_views_of_parts_of_the_image(cache: ViewCache) -> None:
-    """They show what the enlarged image shows there, and only a network that is conditioned on it is trained on them."""
+    """They show what the enlarged image shows there, and only a network conditioned on it is trained on them."""
     parts = replace(FEW, crop_fraction=0.5, cameras_per_set=20, varied_light=False)
     cameras = parts.cameras_of_set(0)
     cropped = cameras.intrinsics[:, 0, 0] > 1.1 * cameras.intrinsics[:, 0, 0].min()
