@@ -92,8 +92,11 @@ def test_the_preset_of_the_docs_can_begin(representation: str | None, tmp_path: 
     (text,) = re.findall(r"```yaml\n(.*?)```", STAGES, re.S)
     path = tmp_path / "carved.yaml"
     path.write_text(text, encoding="utf-8")
-    config = load_config(path, representation=representation, overrides=["prior.objects=1", f"{MESH}.resolution=24"])
-    assert list(config.active_stages()) == ["coarse", "geometry", "colors", "paint"]
+    stages = ["coarse", "geometry", "colors", "paint"]
+    small = [f"stages.{stage}.{key}=32" for stage in stages for key in ("resolution", "warmup_resolution")]
+    overrides = ["prior.objects=1", f"{MESH}.resolution=24", *small]
+    config = load_config(path, representation=representation, overrides=overrides)
+    assert list(config.active_stages()) == stages
     stage = Pipeline(config).first()  # sets up every stage
     assert ("orientation" in stage.config.regularizers) == (config.names["representation"] == "nerf")
     assert ("opacity" in stage.config.regularizers) == (representation == "gaussians")
