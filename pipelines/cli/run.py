@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from steindreamer.passive_waiting import spin_if_alone
+
 from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
 from ..config.precheck import check_named_files, check_words, refused_early
@@ -104,6 +106,7 @@ def started(options: argparse.Namespace) -> int:
         options: those of `add_options`, and `base`: layers of settings over the preset, for a new run only; `named`:
             further top-level settings.
     """
+    spin_if_alone()
     return exit_status(
         lambda: _dispatch(options),
         debug=options.debug,
