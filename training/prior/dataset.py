@@ -369,7 +369,8 @@ def _cameras(settings: ViewSettings, rng: np.random.Generator) -> Cameras:
     if settings.crop_fraction:
         cropped = rng.random(count) < settings.crop_fraction
         size = np.where(cropped, rng.uniform(*settings.crop_size, count), 1.0)
-        cameras = cameras.cropped(*(_tensor((1 - size) * rng.random(count)) for _ in range(2)), _tensor(size))
+        left, top = (_tensor((1 - size) * rng.random(count)) for _ in range(2))
+        cameras = cameras.cropped(left, top, _tensor(size))
     return cameras
 
 

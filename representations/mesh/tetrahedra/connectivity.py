@@ -127,13 +127,13 @@ class SurfaceBand:
         self, inside: Bool[Tensor, " n"], vertex_of_edge: Int64[Tensor, " e"], vertices: int
     ) -> Int64[Tensor, "f 3"]:
         """`_faces` in CPU memory."""
-        tables = [table.numpy() for table in (vertex_of_edge, *_cases())]
+        vertex_of, triangles, counts = (table.numpy() for table in (vertex_of_edge, *_cases()))
         # Of a tetrahedron's edges, three are crossed by one triangle or four by two, and an edge is in at most six.
         faces = np.empty((3 * vertices, 3), np.int64)
         found = 0
         for base, places, corners in zip(self._segments, self._edge_places, self.grid.tables[0], strict=True):
-            arguments = [table.numpy() for table in (inside, base, corners, places)]
-            found += faces_kernel(*arguments, *tables, faces[found:])
+            nodes, tables = inside.numpy(), (base.numpy(), corners.numpy(), places.numpy())
+            found += faces_kernel(nodes, *tables, vertex_of, triangles, counts, faces[found:])
         return torch.from_numpy(faces[:found])
 
 

@@ -54,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"prior.model={save_tiny_model(tmp_path_factory.mktemp('tiny'))}"
 
 
-def _small(name: str, model: str, **chosen: str) -> RunConfig:
+def _small(name: str, model: str, **chosen: Any) -> RunConfig:
     representation = chosen.get("representation") or load_config(name).names["representation"]
     steps = [f"stages.{stage}.steps=2" for stage in STAGES[name]]
     return load_config(name, overrides=[model, *SMALL, *SMALL_SCENE[representation], *steps], **chosen)

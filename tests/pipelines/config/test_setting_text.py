@@ -48,7 +48,7 @@ def _at(tree: Any, key: str) -> Any:
 @pytest.mark.parametrize("shift", range(2))
 @pytest.mark.parametrize("how", ["override", "python", "file"])
 def test_text_is_taken_to_the_letter(how: str, shift: int) -> None:
-    chosen = {"prior": "diffusers", "method": "bridge"}
+    chosen: dict[str, Any] = {"prior": "diffusers", "method": "bridge"}
     for start in range(-shift, len(MARKERS), len(KEYS)):
         texts = [MARKERS[(start + index) % len(MARKERS)] for index in range(len(KEYS))]
         given = dict(zip(KEYS[shift:] + KEYS[:shift], texts, strict=True))
@@ -135,12 +135,13 @@ def test_nothing_is_written_for_text_that_is_refused(
 def test_every_error_is_one_line_of_visible_text() -> None:
     assert str(UserError("a\nb\x1b[31m \udcff\u202e ä 日本")) == "a b\\x1b[31m \\udcff\\u202e ä 日本"
     assert on_one_line("plain") == "plain"
-    for arguments in (
+    refused: list[dict[str, Any]] = [
         {"prior": "~nobody"},
         {"prior": "x" * 5000},
         {"method": "a\nb"},
         {"preset": "x" * 5000 + ".yaml"},
-    ):
+    ]
+    for arguments in refused:
         with pytest.raises(SettingsError) as caught:
             load_config(**arguments)
         assert len(str(caught.value)) < 500 and str(caught.value).isprintable()

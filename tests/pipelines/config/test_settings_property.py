@@ -78,7 +78,8 @@ def test_any_value_of_python_for_any_setting(setting: Setting, value: Any) -> No
 def test_any_text_of_the_command_line_for_a_setting_of_each_kind(settings: tuple[Setting, ...], text: str) -> None:
     for setting in settings:
         try:
-            config = load_config(None, overrides=[f"{setting.key}={text}"], **dict(setting.chosen))
+            names: dict[str, Any] = dict(setting.chosen)
+            config = load_config(None, overrides=[f"{setting.key}={text}"], **names)
         except SettingsError as error:
             _check_refusal(setting, str(error))
             continue

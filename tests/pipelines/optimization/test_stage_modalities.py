@@ -86,6 +86,7 @@ class MultiPrior(ColorPrior):
     """Knows all modalities."""
 
     modalities = MODALITIES
+    crops = False
 
     def condition(self, embedding: Any, cameras: Any, background: Tensor, modality: str = "color") -> str:
         return self._noted(modality, background)
