@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
+import steindreamer.passive_waiting  # noqa: F401 isort:skip
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 CONDITIONS = ("no view", "view, no browser", "browser at rest", "browser, moving camera")
