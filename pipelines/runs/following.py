@@ -53,6 +53,6 @@ def follow(config: RunConfig, ranks: Ranks) -> None:
     while name := ranks.from_leader(None):
         stage = pipeline.followed(name)
         stage.load_tensors(ranks.tensors_from_leader(None))
-        while told := ranks.from_leader(None):
-            restore_edits(stage, told["edits"])
+        while message := ranks.from_leader(None):
+            restore_edits(stage, message["edits"])
             stage.step()
