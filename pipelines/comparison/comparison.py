@@ -16,6 +16,7 @@ from steindreamer.distill.variance.probe import count_predictions
 from ..config.run_config import RunConfig
 from ..errors import SettingsError, UserError
 from ..geometry_models import load_estimator
+from ..optimization.stage_config import StageConfig
 from ..runs.pipeline import Pipeline
 from ..runs.signals import signals_handled
 from .candidates import Candidate, texts_of
@@ -54,6 +55,8 @@ class Comparison:
 def plan(comparison: Comparison) -> list[Trial]:
     """Plan the runs, with numbers of steps such that all use the same number of prior evaluations.
 
+    Methods may differ in the number of views per step (`stages.NAME.views.per_step`).
+
     The prior is loaded once and queried once per method, to count the evaluations of a step.
 
     Raises:
@@ -67,14 +70,16 @@ def plan(comparison: Comparison) -> list[Trial]:
     trials = []
     for candidate, config, calls in zip(comparison.candidates, configs, needed, strict=True):
         stages = config.active_stages()
-        if stages.keys() != first.keys() or any(s.views != first[n].views for n, s in stages.items()):
+        if stages.keys() != first.keys() or any(not _same_views(s, first[n]) for n, s in stages.items()):
             raise UserError(
-                f"'{candidate.label}' has different stages or views than the first method; use the same for all methods"
+                f"'{candidate.label}' has other stages or cameras than the first method; use the same for all methods "
+                "(views.per_step may differ)"
             )
         views = {stage.views.per_step for stage in stages.values()}
         if len(views) > 1:
             raise UserError(
-                "the stages differ in views.per_step; use the same value for all, so that steps are comparable"
+                f"the stages of '{candidate.label}' differ in views.per_step; use the same value for all of its stages, "
+                "so that its steps are comparable"
             )
         per_step = calls * views.pop()
         steps = [f"stages.{name}.steps={max(1, round(scale * budget / per_step))}" for name, budget in budgets.items()]
@@ -161,6 +166,11 @@ def _config(comparison: Comparison, candidate: Candidate, settings: Sequence[str
     c = comparison
     settings = (*c.settings, *settings)
     return run_config(candidate.method, c.prompts[0], 0, c.representation, c.prior, c.preset, settings, c.plugins)
+
+
+def _same_views(one: StageConfig, other: StageConfig) -> bool:
+    """Whether the cameras are drawn from the same distribution; their number per step may differ."""
+    return replace(one.views, per_step=1) == replace(other.views, per_step=1)
 
 
 def _trials(comparison: Comparison, candidate: Candidate, steps: tuple[str, ...], per_step: int) -> list[Trial]:

@@ -427,6 +427,9 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=defaults.size, help="pixels per side")
     parser.add_argument("--modalities", default=",".join(defaults.modalities), help="separated by commas")
     parser.add_argument("--crops", type=float, default=0.0, metavar="FRACTION", help="of views of a part of the image")
+    parser.add_argument(
+        "--overhead", type=float, default=defaults.overhead_fraction, metavar="FRACTION", help="of views from above 45°"
+    )
     parser.add_argument("--plain-light", action="store_true", help="the world's own mild light on every object")
     parser.add_argument("--seed", type=int, default=defaults.seed)
 
@@ -442,6 +445,7 @@ def view_settings(given: argparse.Namespace) -> ViewSettings:
         size=given.size,
         modalities=tuple(given.modalities.split(",")),
         crop_fraction=given.crops,
+        overhead_fraction=given.overhead,
         varied_light=not given.plain_light,
     )
 

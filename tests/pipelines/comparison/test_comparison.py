@@ -85,6 +85,19 @@ def test_a_comparison_spends_equal_calls_and_measures_all_the_way(finished: Path
     assert all(float(row["view_consistency"]) in (0, 0.5, 1) for row in measured), "of two views"
 
 
+def test_methods_may_differ_in_the_views_per_step_and_spend_equal_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "more=sds:stages.coarse.views.per_step=2"
+    assert compare(["--methods", "sds", more, *TINY, "--out", str(tmp_path)]) == 0
+    runs = {row["method"]: (row["steps"], row["calls"]) for row in rows(tmp_path / "runs.csv")}
+    assert runs == {"sds": ("4", "4"), "more": ("2", "4")}
+    capsys.readouterr()
+    other = "other=sds:stages.coarse.views.distance=[3,4]"
+    assert compare(["--methods", "sds", other, *TINY, "--out", str(tmp_path / "other")]) == 1
+    assert "'other' has other stages or cameras than the first method" in capsys.readouterr().err
+
+
 def test_the_true_object_of_the_mixture_is_its_best_scene(tmp_path: Path) -> None:
     words = [{"world": "mixture", "4": "0"}.get(word, word) for word in TINY]
     assert compare(["--methods", "sds", *words, "--out", str(tmp_path)]) == 0
