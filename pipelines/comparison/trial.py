@@ -270,15 +270,16 @@ def _distances(scene: Representation, truth: TriangleMesh, trial: Trial) -> dict
 
 
 def _truth(stage: Stage) -> TriangleMesh | None:
-    """Return the object of the prior, lit as in its color images, if it holds exactly one, else None.
+    """Return the object of the prior if it holds exactly one, else None; for the prior `mixture` the best scene.
 
-    For the prior `mixture` it is the best scene.
+    It is lit as in the prior's color images if the stage distills those, otherwise it has the colors of the surface.
     """
     embedding = stage.embedding
     if isinstance(embedding, SceneMixtureEmbedding):
         return embedding.base
     if isinstance(embedding, WorldEmbedding) and len(embedding.objects) == 1:
-        return shade(embedding.objects[0])
+        (only,) = embedding.objects
+        return shade(only) if "color" in stage.config.fractions else only
     return None
 
 
