@@ -32,7 +32,7 @@ import torch
 from asset_quality import true_objects
 from noise_dominated import difference, interval
 
-from steindreamer.distill.variance.probe import count_predictions
+from steindreamer.pipelines.comparison.comparison import calls_per_view
 from steindreamer.pipelines.comparison.scores import world_score
 from steindreamer.pipelines.config.run_config import load_config
 from steindreamer.pipelines.optimization.stage import Stage
@@ -55,6 +55,8 @@ TRUTHS = 8
 """True objects of a caption, of which the nearest counts."""
 VIEWS, SIZE = 8, 96
 """Held-out views and their pixels per side."""
+SETTINGS: tuple[str, ...] = ()
+"""Settings of all runs, beside those of the preset."""
 METHODS = {
     "SDS": ("sds",),
     "SSD": ("ssd",),
@@ -99,7 +101,7 @@ def build(key: Key, steps: int) -> Stage:
     method, *own = METHODS[key.method]
     point = key.point
     config = load_config(
-        None,
+        "cpu",
         representation="gaussians",
         method=method,
         prior=key.prior,
@@ -111,9 +113,9 @@ def build(key: Key, steps: int) -> Stage:
             f"stages.coarse.rates={{from: {point.rate}, to: {point.rate / 10}}}",
             f"stages.coarse.views.per_step={point.views}",
             f"stages.coarse.reuse={point.reuse}",
-            "stages.coarse.resolution=96",
             "stages.coarse.probe_every=0",
             f"method.draws={point.draws}",
+            *SETTINGS,
             *PRIORS[key.prior],
             *own,
         ],
@@ -125,9 +127,7 @@ def build(key: Key, steps: int) -> Stage:
 def calls_per_step(prior: str, method: str, views: int, draws: int) -> int:
     """Predictions of a step, counted in one."""
     stage = build(Key(prior, method, Point(1.0, views, draws, 1), TUNING[0], 0, 0), 1)
-    with count_predictions(stage.distiller) as counter:
-        stage.step()
-    return counter.predictions
+    return views * calls_per_view(stage, stage.distiller)
 
 
 def run(key: Key) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def report(results: Mapping[str, Mapping[str, Tuned]], runs: Sequence[Mapping[st
     dates = sorted({each["date"] for each in runs})
     seconds, hardware = sum(each["cpu_seconds"] for each in runs), sorted({each["hardware"] for each in runs})
     about = f"""
-        Gaussians, coarse stage of the preset `cpu` at 96 px. Rates fall to a tenth during a run. Every method is run
+        Gaussians, coarse stage of the preset `cpu`. Rates fall to a tenth during a run. Every method is run
         with all {len(GRID)} settings on {len(TUNING)} tuning prompts (seed 0), and its best one on {len(REPORTED)}
         other prompts. All methods have equal calls, so more views or draws are fewer steps. PSNR is that of unlit
         held-out views; with `tiny` to the nearest of {TRUTHS} true objects. ± is the 95% interval over prompts and

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from steindreamer.distill.distiller import Distiller
 from steindreamer.distill.variance.probe import count_predictions
 
 from ..config.run_config import RunConfig
 from ..errors import SettingsError, UserError
 from ..geometry_models import load_estimator
+from ..optimization.stage import Stage
 from ..optimization.stage_config import StageConfig
 from ..runs.pipeline import Pipeline
 from ..runs.signals import signals_handled
@@ -78,7 +81,7 @@ def plan(comparison: Comparison) -> list[Trial]:
         views = {stage.views.per_step for stage in stages.values()}
         if len(views) > 1:
             raise UserError(
-                f"the stages of '{candidate.label}' differ in views.per_step; use the same value for all of its stages, "
+                f"the stages of '{candidate.label}' differ in views.per_step; use the same value for all its stages, "
                 "so that its steps are comparable"
             )
         per_step = calls * views.pop()
@@ -206,7 +209,6 @@ def _calls_per_view(configs: Sequence[RunConfig]) -> list[int]:
     for config in configs:
         if texts_of(config, stage.name) != asked_for:  # the method phrases the prompts differently
             stage, asked_for = Pipeline(config).first(), texts_of(config, stage.name)
-        views = replace(stage.config.views, per_step=1)
         method = config.methods[stage.name]
         estimator = load_estimator(config.estimator, stage.prior.device) if method.needs_estimator else None
         try:
@@ -218,10 +220,15 @@ def _calls_per_view(configs: Sequence[RunConfig]) -> list[int]:
                 "method.draws=auto changes the number of calls during a run, but a comparison gives all methods the "
                 "same number of calls; set method.draws to a number, such as the one that a run with auto reports"
             )
-        generator = torch.Generator().manual_seed(0)
-        view = stage.render_views(views, generator)
-        with count_predictions(distiller) as counter:
-            image = view.image.detach()
-            distiller.update(distiller(image, view.geometry, view.condition, progress=0.0, generator=generator))
-        found.append(counter.predictions)
+        found.append(calls_per_view(stage, distiller))
     return found
+
+
+def calls_per_view(stage: Stage, distiller: Distiller[Any]) -> int:
+    """Return the evaluations of the prior and the LoRA denoiser per view of a step, counted in one."""
+    generator = torch.Generator().manual_seed(0)
+    view = stage.render_views(replace(stage.config.views, per_step=1), generator)
+    with count_predictions(distiller) as counter:
+        image = view.image.detach()
+        distiller.update(distiller(image, view.geometry, view.condition, progress=0.0, generator=generator))
+    return counter.predictions
