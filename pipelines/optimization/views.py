@@ -57,6 +57,9 @@ class ViewsConfig:
     small at the prior's resolution. The prior must be exact, or trained on such parts."""
     crop_size: list[Annotated[float, Interval(ge=0.1, le=1)]] = field(default_factory=lambda: [0.5, 0.5])
     """Range of the side of these parts, as a fraction of the image's side."""
+    crop_after: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Fraction of the stage before which all views show the whole image. High noise levels determine the layout, for
+    which the prior has to see all of it."""
 
     def __post_init__(self) -> None:
         for key in ("elevation", "overhead", "below", "distance", "field_of_view", "crop_size"):
@@ -103,7 +106,7 @@ def sample_views(
     # Drawn last, so that the other views and colors of a seed do not depend on it.
     if config.look != "center" or config.camera_perturb or config.center_perturb or config.up_perturb:
         cameras = _moved(cameras, config, field_of_view, generator)
-    if config.crop_fraction:
+    if config.crop_fraction and progress >= config.crop_after:
         size = torch.where(torch.rand(count, generator=generator) < config.crop_fraction, uniform(config.crop_size), 1)
         cameras = random_crops(cameras, size, generator)
     return cameras, background

@@ -194,3 +194,11 @@ def test_inside_lifts_the_limit_of_the_distance() -> None:
     assert ViewsConfig(inside=True, distance=[0.1, 2.3]).inside
     with pytest.raises(ValueError, match=r"distance .* unless inside is true"):
         ViewsConfig(distance=[0.1, 2.3])
+
+
+def test_crops_begin_late_in_the_stage() -> None:
+    config = ViewsConfig(per_step=8, crop_fraction=1.0, crop_after=0.5)
+    early, late = (
+        sample_views(config, 32, torch.Generator().manual_seed(0), progress)[0].intrinsics for progress in (0.4, 0.5)
+    )
+    assert torch.allclose(late[:, 0, 0] / early[:, 0, 0], torch.tensor(2.0))
