@@ -63,6 +63,10 @@ def parser(prog: str = "probe.py") -> argparse.ArgumentParser:
         "--learn", type=whole_number, default=100, metavar="N",
         help="warm-up draws on this scene for the methods other than the run's own (default: 100)",
     )  # fmt: skip
+    out.add_argument(
+        "--modality", default="", metavar="NAME",
+        help="measure images of this modality of the stage, such as normal (default: its most frequent one)",
+    )  # fmt: skip
     out.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     out.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help=PLUGIN_HELP)
     out.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -87,15 +91,25 @@ def _run(options: argparse.Namespace) -> None:
     from ..files import write_atomically
 
     candidates = parse_candidates(options.method)
-    probe = probe_run(options.run, candidates, tuples=options.tuples, seed=options.seed, learn=options.learn)
+    probe = probe_run(
+        options.run,
+        candidates,
+        tuples=options.tuples,
+        seed=options.seed,
+        learn=options.learn,
+        modality=options.modality,
+    )
     for line in probe.damage:
         put(f"skipped: {line}")
-    put(f"{options.run}: stage '{probe.stage}' after {probe.step} steps; {options.tuples} tuples, seed {options.seed}")
+    put(
+        f"{options.run}: stage '{probe.stage}' after {probe.step} steps, {probe.modality}; {options.tuples} tuples, "
+        f"seed {options.seed}"
+    )
     put(tables(probe.variances))
     if options.json is not None:
         plain = {
-            "run": str(options.run), "stage": probe.stage, "step": probe.step, "tuples": options.tuples,
-            "seed": options.seed, "learn": options.learn,
+            "run": str(options.run), "stage": probe.stage, "step": probe.step, "modality": probe.modality,
+            "tuples": options.tuples, "seed": options.seed, "learn": options.learn,
             "methods": {name: plain_variance(variance) for name, variance in probe.variances.items()},
         }  # fmt: skip
         write_atomically(options.json, json.dumps(plain, indent=1, allow_nan=False).encode())

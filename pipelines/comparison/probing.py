@@ -31,6 +31,8 @@ class RunProbe:
     stage: str
     step: int
     """Step of the run that the scene was saved at."""
+    modality: str
+    """Modality of the images."""
     variances: dict[str, EstimatorVariance]
     """Variance by label; always contains "sds"."""
     damage: tuple[str, ...] = ()
@@ -38,35 +40,48 @@ class RunProbe:
 
 
 def probe_run(
-    folder: Path, candidates: Sequence[Candidate] = (), *, tuples: int = 120, seed: int = 0, learn: int = 100
+    folder: Path,
+    candidates: Sequence[Candidate] = (),
+    *,
+    tuples: int = 120,
+    seed: int = 0,
+    learn: int = 100,
+    modality: str = "",
 ) -> RunProbe:
     """Measure several methods and SDS on the same tuples, at the newest scene of a run; `folder` is not modified.
 
     A candidate of the run's own method without settings uses the coefficients of the checkpoint. All others first learn
     their coefficients on `learn` samples at this scene. SDS is plain, with the guidance, the timesteps and the
-    weighting of the run. Without given methods, the run's own method is measured, labeled "own". Images are of the most
-    frequent modality of the stage.
+    weighting of the run. Without given methods, the run's own method is measured, labeled "own".
 
     Args:
         folder: Folder of the run.
         tuples: Number of tuples of timestep, camera and noise.
         seed: Seed of the tuples.
         learn: Number of samples that coefficients are learned on.
+        modality: Modality of the images; empty for the most frequent one of the stage.
 
     Raises:
-        UserError: The run has no usable checkpoint, or a candidate does not apply to it.
+        UserError: The run has no usable checkpoint, its stage does not distill the modality, or a candidate does not
+            apply to it.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"no run to probe: {folder / 'config.yaml'} does not exist; give a run's folder")
     config = read_config(folder / "config.yaml")
     stage, damage = _newest_scene(folder, config)
-    distillers = {c.label: _distiller(c, config, stage, learn) for c in candidates if c != SDS}
+    modality = modality or stage.modality
+    if modality not in stage.distillers:
+        raise UserError(
+            f"--modality is {modality}, which the stage '{stage.name}' does not distill: use one of "
+            f"{', '.join(stage.distillers)}"
+        )
+    distillers = {c.label: _distiller(c, config, stage, modality, learn) for c in candidates if c != SDS}
     if REFERENCE in distillers:
         raise UserError(f"'{REFERENCE}' is reserved for plain SDS; give the method another label: LABEL=NAME:...")
     if not candidates:
-        distillers = {OWN: stage.distiller}
-    found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed))
-    return RunProbe(stage.name, stage.total, found, tuple(damage))
+        distillers = {OWN: stage.distillers[modality]}
+    found = stage.probe(distillers, tuples, torch.Generator().manual_seed(seed), modality)
+    return RunProbe(stage.name, stage.total, modality, found, tuple(damage))
 
 
 def _newest_scene(folder: Path, config: RunConfig) -> tuple[Stage, list[str]]:
@@ -87,9 +102,9 @@ def _newest_scene(folder: Path, config: RunConfig) -> tuple[Stage, list[str]]:
     return stage, damage
 
 
-def _distiller(candidate: Candidate, config: RunConfig, stage: Stage, learn: int) -> Distiller:
+def _distiller(candidate: Candidate, config: RunConfig, stage: Stage, modality: str, learn: int) -> Distiller:
     if candidate.method == config.names["method"] and not candidate.settings:
-        return stage.distiller
+        return stage.distillers[modality]
     layers = [config.to_plain(), shared_settings(config), *given_layers(candidate.settings, {})]
     wanted = compose(layers, {"method": candidate.method})
     if texts_of(wanted, stage.name) != texts_of(config, stage.name):
@@ -102,7 +117,7 @@ def _distiller(candidate: Candidate, config: RunConfig, stage: Stage, learn: int
         raise SettingsError(f"{candidate.label}: {' '.join(str(error).split())}") from error
     generator = torch.Generator().manual_seed(1)
     for _ in range(learn):
-        view = stage.render_views(stage.config.views, generator, stage.modality)
+        view = stage.render_views(stage.config.views, generator, modality)
         distillation = distiller(
             view.image.detach(), view.geometry, view.condition, progress=stage.progress, generator=generator
         )

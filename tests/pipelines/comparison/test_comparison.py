@@ -193,6 +193,13 @@ def test_probe_measures_methods_at_a_runs_scene_and_leaves_it_alone(
     assert plain["methods"]["sds"]["calls"] == 1 and plain["methods"]["ssd-bands-4"]["calls"] == 1
     own = probe_run(run, tuples=8).variances
     assert list(own) == ["sds", "own"] and own["own"].calls == 2
+    assert plain["modality"] == "normal"
+    assert probe([str(run), "--modality", "depth", "--tuples", "8", "--json", str(found)]) == 0
+    assert json.loads(found.read_text())["modality"] == "depth"
+    depth = json.loads(found.read_text())["methods"]["sds"]["image_noise"]
+    assert depth != plain["methods"]["sds"]["image_noise"], "the images are others"
+    assert probe([str(run), "--modality", "color"]) == 1
+    assert "'coarse' does not distill: use one of albedo, normal, depth" in capsys.readouterr().err
     assert probe([str(run), "--method", "sds=ssd"]) == 1 and "reserved for plain SDS" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert probe([str(tmp_path)]) == 1 and "no run to probe" in capsys.readouterr().err
