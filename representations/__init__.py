@@ -20,6 +20,7 @@ from .base import (
 from .cameras import Cameras, sphere_of_cameras
 from .gaussians.densification import DensifyConfig
 from .gaussians.gaussians import Gaussians, GaussiansConfig
+from .gaussians.glb import read_gaussian_glb, write_gaussian_glb
 from .gaussians.ply import read_gaussian_ply, write_gaussian_ply
 from .mesh.closest_points import ClosestPoints, SurfaceIndex
 from .mesh.dmtet import DmtetConfig, DmtetMesh
@@ -89,6 +90,7 @@ __all__ = [
     "face_normals",
     "list_representations",
     "particles_of",
+    "read_gaussian_glb",
     "read_gaussian_ply",
     "register_representation",
     "render_mesh",
@@ -96,5 +98,6 @@ __all__ = [
     "signed_distance",
     "sphere_of_cameras",
     "vertex_normals",
+    "write_gaussian_glb",
     "write_gaussian_ply",
 ]

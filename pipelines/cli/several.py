@@ -13,8 +13,8 @@ from ..streams import complain, put
 
 ASSET = Path("asset") / "asset.glb"
 """The exported file in the folder of a run."""
-_PART = re.compile(r"(?i)_(lods?\d*|collider)$")
-"""End of the name of a file that belongs to another one: levels of detail or a collider."""
+_PART = re.compile(r"(?i)_(lods?\d*|collider|splats)$")
+"""End of the name of a file that belongs to another one: levels of detail, a collider or Gaussians."""
 
 
 def split_words(words: Iterable[str]) -> tuple[list[Path], list[str]]:

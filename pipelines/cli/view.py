@@ -25,7 +25,7 @@ def parser(prog: str = "steindreamer view") -> argparse.ArgumentParser:
     out = Parser(
         prog=prog,
         description="Show a scene in the browser: the stages and the asset of a run, which may still go on, a splat "
-        "file (.ply) or a mesh file. Ctrl-C ends it.",
+        "file (.ply, .glb) or a mesh file. Ctrl-C ends it.",
         allow_abbrev=False,
     )
     out.add_argument("scene", type=Path, metavar="RUN|FILE", help="the run's folder, or a file; it is not changed")

@@ -59,7 +59,8 @@ def finish(
     """Finish a mesh file, or the asset of a run, for an engine; a line per step is logged.
 
     Args:
-        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), a splat file (3DGS .ply), or the folder of a run.
+        path: a mesh file (GLB, glTF, OBJ, PLY, STL, OFF), a splat file (3DGS .ply, GLB with
+            KHR_gaussian_splatting), or the folder of a run.
         engine: one of `engines.ENGINES`.
         folder: the folder of the files, which is created.
         config: the settings; default `FinishConfig()`.

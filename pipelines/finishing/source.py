@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steindreamer.representations import Placement
+from steindreamer.representations.gaussians.file import is_splat_file
 from steindreamer.representations.mesh.file import FORMATS, read_fitted_mesh
 from steindreamer.representations.mesh.painted import PaintedMesh
 
 from ..errors import UserError
 from .config import FinishConfig
-from .splats import is_splat_file, read_splats
+from .splats import read_splats
 
 RUN_ASSET = Path("asset") / "asset.glb"
 """The exported file in the folder of a run."""

@@ -16,22 +16,11 @@ from ..meshing.stopwatch import Stopwatch
 from ..meshing.views import take_views
 from .config import FinishConfig
 
-_HEADER = 65_536
-"""Number of bytes in which the header of a splat file ends."""
 _TEXTURE = 1024
 _SPECK = 0.005
 """Fraction of the area below which parts are dropped in any case: scans have stray Gaussians."""
 VIEWS, VIEW_SIZE = 64, 512
 """Number and size of the views from which surface and colors are taken: a scan has more detail than a trained scene."""
-
-
-def is_splat_file(path: Path) -> bool:
-    """Whether a file is a 3DGS .ply (or a compressed one, which `read_splats` refuses) instead of a mesh."""
-    if path.suffix.lower() != ".ply" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        header = file.read(_HEADER).partition(b"end_header")[0]
-    return b" f_dc_0" in header or b" packed_position" in header
 
 
 def read_splats(path: Path, config: FinishConfig) -> tuple[PaintedMesh, Placement]:

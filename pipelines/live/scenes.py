@@ -18,6 +18,7 @@ from steindreamer.representations import (
     ensemble_of,
     vertex_normals,
 )
+from steindreamer.representations.gaussians.file import is_splat_file
 from steindreamer.representations.mesh.file import read_fitted_mesh
 from steindreamer.representations.mesh.formats.gltf_document import GltfDocument
 from steindreamer.representations.mesh.painted import PaintedMesh
@@ -121,15 +122,8 @@ def asset_scene(path: Path, yaw: float = 0.0) -> tuple[Representation, str]:
 
 
 def _file_scene(path: Path) -> tuple[Representation, str]:
-    if path.suffix.lower() == ".ply" and _has_splats(path):
+    if is_splat_file(path):
         scene = GaussiansConfig(initial_ply=str(path)).build(torch.Generator().manual_seed(0), torch.device("cpu"))
         return scene, f"{path.name}: {len(scene.means):,} Gaussians"
     mesh, _ = read_fitted_mesh(path)
     return MeshScene(mesh), f"{path.name}: {len(mesh.faces):,} triangles"
-
-
-def _has_splats(path: Path) -> bool:
-    """Whether the header of a .ply file has the properties of splats."""
-    with path.open("rb") as file:
-        header = file.read(1 << 14).split(b"end_header")[0]
-    return b"f_dc_0" in header and b"rot_0" in header

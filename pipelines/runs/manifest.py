@@ -37,7 +37,7 @@ _USUAL = {
     "checkpoints": is_checkpoint,
     "previews": re.compile(r"([0-9]{6,}|final|(coarse|geometry|texture)(-start)?)\.png").fullmatch,
     "asset": re.compile(
-        r"(particle_[0-9]+/)?(asset\.(glb|png|ply)|asset_(lods|collider)\.glb|(maps|thumbnail)\.png)"
+        r"(particle_[0-9]+/)?(asset\.(glb|png|ply)|asset_(lods|collider|splats)\.glb|(maps|thumbnail)\.png)"
     ).fullmatch,
 }
 """Patterns of file names that every run may write; other names are listed in the manifest."""

@@ -21,6 +21,8 @@ from ..ops import exponential_decay, logit, surface_normals, unit_or_zero
 from .densification import Densifier, DensifyConfig
 from .splatting import Backend, check_backend, gaussian_field, splat
 
+SplatFormat = Literal["ply", "glb"]
+"""Formats of the files of Gaussians."""
 _SOLID_LOGIT = math.log(0.9 / 0.1)
 """Opacity 0.9 of Gaussians on a known surface."""
 
@@ -38,14 +40,18 @@ class GaussiansConfig:
     color: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Initial gray value, sRGB in [0, 1]."""
     initial_ply: str = ""
-    """Splat file (3DGS .ply, +Y up) to start from, fitted into the unit ball; empty: start from random Gaussians. The
-    settings above then have no effect. The exported asset has the position and size of the file."""
+    """Splat file to start from, fitted into the unit ball: a 3DGS .ply, or a .glb with KHR_gaussian_splatting, +Y up.
+    Empty: start from random Gaussians. With a file, the settings above have no effect, and the exported asset has its
+    position and size."""
     initial_yaw: Annotated[float, Interval(ge=-360, le=360)] = 0.0
     """Rotation of `initial_ply` in degrees about +Y that brings its front to +Z: 90 for a front that faces -X."""
     relative_scale: Annotated[float, Interval(gt=0, le=100)] = 0.6
     """Initial standard deviation, in units of the distance to the nearest neighbors."""
     backend: Backend = "auto"
     """Splatting backend: auto, cpu, torch or gsplat; see `splatting.splat`."""
+    formats: list[SplatFormat] = field(default_factory=lambda: ["ply"])
+    """Files of the trained Gaussians in the run's `asset/`. `ply`: asset.ply, for splat viewers; `glb`:
+    asset_splats.glb, a glTF file with KHR_gaussian_splatting."""
     normals: Literal["depth", "axis"] = "depth"
     """Source of the rendered normals: `depth` derives them from the rendered depth, so that a loss on normals moves the
     surface (`ops.surface_normals`); `axis` blends the shortest axes of the Gaussians, which may contradict it."""
@@ -64,6 +70,10 @@ class GaussiansConfig:
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     """Settings of densification and pruning."""
 
+    def __post_init__(self) -> None:
+        if not self.formats or len(set(self.formats)) < len(self.formats):
+            raise ValueError(f"formats is {self.formats}; give ply, glb or both, each once")
+
     def build(self, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
         """Create the scene.
 
@@ -79,9 +89,9 @@ class GaussiansConfig:
             >>> scene = GaussiansConfig(count=1000).build(torch.Generator().manual_seed(0))
         """
         if self.initial_ply:
-            from .ply import fit_gaussian_ply
+            from .file import fit_gaussians
 
-            return fit_gaussian_ply(Path(self.initial_ply), self).to(device)
+            return fit_gaussians(Path(self.initial_ply), self).to(device)
         if self.initial_yaw:
             raise ValueError(f"initial_yaw is {self.initial_yaw}, but needs an initial_ply to rotate; set it or use 0")
         if self.count < 1 or self.radius <= 0:
@@ -245,12 +255,10 @@ class Gaussians(Representation):
         return self.densifier.adapt(parameters, step, total_steps, optimizer, generator)
 
     def save(self, folder: Path) -> Path:
-        """Write a 3DGS .ply for splat viewers; see `base.Savable`."""
-        from .ply import write_gaussian_ply
+        """Write the files of `config.formats` and return the path of the first; see `base.Savable`."""
+        from .file import save_gaussians
 
-        path = folder / "asset.ply"
-        write_gaussian_ply(self, path)
-        return path
+        return save_gaussians(self, folder, self.config.formats)
 
     @torch.no_grad()
     def field(self, points: Float[Tensor, "n 3"]) -> FieldSample:

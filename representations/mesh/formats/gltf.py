@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 
 from ..painted import Paint, PartOrigin
 from .gltf_accessors import GltfAccessors
-from .gltf_document import GltfDocument
+from .gltf_document import ALTERNATIVES, GltfDocument
 from .gltf_materials import GltfMaterial, GltfMaterials
 from .parts import MAX_ELEMENTS, MAX_FACES, MeshPart, MeshParts, Warn
 
 TRIANGLES, STRIP, FAN = 4, 5, 6
 INSTANCES = "EXT_mesh_gpu_instancing"
+GAUSSIANS = "KHR_gaussian_splatting"
 Matrix = Float[np.ndarray, "4 4"]
 _NO_MATERIAL = Paint((0.21404114, 0.21404114, 0.21404114))
 """`GRAY` in linear RGB."""
@@ -113,7 +114,10 @@ class _GltfReader:
     ) -> Iterator[MeshPart]:
         mode = primitive.get("mode", TRIANGLES)
         if mode not in (TRIANGLES, STRIP, FAN) or "POSITION" not in primitive["attributes"]:
-            self._warn_once("points, lines and primitives without positions are ignored")
+            if GAUSSIANS in primitive.get("extensions", {}):
+                self._warn_once(f"its Gaussians are ignored; {ALTERNATIVES[GAUSSIANS]}")
+            else:
+                self._warn_once("points, lines and primitives without positions are ignored")
             return
         attributes, indices = self._accessors.attributes(primitive)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ SUPPORTED = (
 ALTERNATIVES = {
     "KHR_texture_basisu": "store its images as PNG or JPEG, for example with: gltf-transform ktxdecompress IN OUT",
     "MSFT_texture_dds": "store its images as PNG or JPEG",
-    "KHR_gaussian_splatting": "splats are read from .ply files: --repr gaussians representation.initial_ply=FILE",
+    "KHR_gaussian_splatting": "a run starts from Gaussians with --repr gaussians representation.initial_ply=FILE",
 }
 """Advice for files that require an unsupported extension, by extension."""
 _MAGIC, _JSON, _BINARY = b"glTF", 0x4E4F534A, 0x004E4942
@@ -40,12 +41,13 @@ class GltfDocument:
     Args:
         data: Content of the file.
         folder: Folder of the files to which it refers.
+        readable: Extensions that the file may require besides `SUPPORTED`.
 
     Raises:
         ValueError: The file is broken or requires an unsupported extension.
     """
 
-    def __init__(self, data: bytes, folder: Path) -> None:
+    def __init__(self, data: bytes, folder: Path, readable: Collection[str] = ()) -> None:
         self.folder = folder
         text, self._binary = _chunks(data) if data.startswith(_MAGIC) else (data, None)
         try:
@@ -57,7 +59,7 @@ class GltfDocument:
         version = str(self.tree["asset"].get("version", ""))
         if not version.startswith("2."):
             raise ValueError(f"its glTF version is '{version}'; convert it to 2.0")
-        self._refuse_extensions()
+        self._refuse_extensions({*SUPPORTED, *readable})
         self._buffers: dict[int, bytes] = {}
 
     def items(self, name: str) -> list[Any]:
@@ -99,9 +101,9 @@ class GltfDocument:
         """The required extensions."""
         return [str(name) for name in self.items("extensionsRequired")]
 
-    def _refuse_extensions(self) -> None:
+    def _refuse_extensions(self, readable: Collection[str]) -> None:
         for name in self.required:
-            if name not in SUPPORTED and not name.startswith("KHR_materials_"):
+            if name not in readable and not name.startswith("KHR_materials_"):
                 alternative = ALTERNATIVES.get(name, "export it without this extension, or as OBJ")
                 raise ValueError(f"it requires the glTF extension {name}, which is not supported; {alternative}")
 

@@ -14,8 +14,8 @@ from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.finishing import splats
 from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.source import Source, read_source
-from steindreamer.pipelines.finishing.splats import is_splat_file
 from steindreamer.representations import Gaussians, GaussiansConfig, write_gaussian_ply
+from steindreamer.representations.gaussians.file import is_splat_file
 
 RADIUS, CENTER = 0.3, (5.0, 1.0, -2.0)
 
