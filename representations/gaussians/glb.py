@@ -56,7 +56,7 @@ def write_gaussian_glb(gaussians: Gaussians, path: Path) -> None:
     If the scene has a `placement`, its inverse is applied, so that positions are in coordinates of the initial file.
 
     Raises:
-        ValueError: The scene has no Gaussians, or a parameter is not finite.
+        ValueError: The scene has no Gaussians, a parameter is not finite, or a scale overflows.
 
     Example:
         >>> from pathlib import Path
@@ -68,12 +68,15 @@ def write_gaussian_glb(gaussians: Gaussians, path: Path) -> None:
     means, translation = content.shapes.means, None
     if gaussians.placement is not None and is_distant(gaussians, content.shapes):
         translation = gaussians.placement.center
-        means = means - torch.tensor(translation).to(means)
+        means = means - torch.tensor(translation, dtype=means.dtype)
     opacities = content.opacity_logits.sigmoid()[:, None]
+    scales = content.shapes.log_scales.exp()
+    if not bool(scales.float().isfinite().all()):
+        raise ValueError(f"cannot write {path}: the scene has scales that are too large for single precision")
     attributes = {
         "POSITION": means,
         f"{EXTENSION}:ROTATION": content.shapes.quaternions.roll(-1, 1),
-        f"{EXTENSION}:SCALE": content.shapes.log_scales.exp(),
+        f"{EXTENSION}:SCALE": scales,
         f"{EXTENSION}:OPACITY": opacities,
         f"{EXTENSION}:SH_DEGREE_0_COEF_0": (content.colors - 0.5) / SH_DEGREE_0,
     }
