@@ -1,1 +1,1 @@
-"""Scenes of 3D Gaussians: parameters, density control, splatting and the 3DGS `.ply` format."""
+"""Scenes of 3D Gaussians: parameters, density control, splatting, and files (3DGS `.ply`, glTF)."""

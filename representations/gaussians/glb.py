@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Shaped
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -100,12 +100,11 @@ def write_gaussian_glb(gaussians: Gaussians, path: Path) -> None:
     write_atomically(path, glb(tree, bytes(binary)))
 
 
-def _append(tree: dict[str, Any], binary: bytearray, values: Float[np.ndarray, "n c"] | np.ndarray) -> int:
+def _append(tree: dict[str, Any], binary: bytearray, values: Shaped[np.ndarray, "n c"]) -> int:
     """Append a vertex attribute of float32 numbers, or of normalized uint16. Returns the index of its accessor."""
-    view = append_view(tree, binary, np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+    view = append_view(tree, binary, values.astype(values.dtype.newbyteorder("<")).tobytes())
     tree["bufferViews"][view]["target"] = _ARRAY_BUFFER
-    is_float = values.dtype == np.float32
-    width = values.shape[1]
+    is_float, width = values.dtype == np.float32, values.shape[1]
     tree["accessors"].append(
         {
             "bufferView": view,

@@ -14,7 +14,13 @@ from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.finishing import splats
 from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.source import Source, read_source
-from steindreamer.representations import Gaussians, GaussiansConfig, write_gaussian_ply
+from steindreamer.representations import (
+    Gaussians,
+    GaussiansConfig,
+    read_gaussian_ply,
+    write_gaussian_glb,
+    write_gaussian_ply,
+)
 from steindreamer.representations.gaussians.file import is_splat_file
 
 RADIUS, CENTER = 0.3, (5.0, 1.0, -2.0)
@@ -69,9 +75,11 @@ def test_a_stray_splat_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_splat_files_are_recognized(ball: Path, tmp_path: Path) -> None:
     trimesh.creation.box().export(tmp_path / "box.ply")
+    write_gaussian_glb(read_gaussian_ply(ball), tmp_path / "ball.glb")
     assert is_splat_file(ball) and not is_splat_file(tmp_path / "box.ply")
-    with pytest.raises(UserError, match="no triangles to keep"):
-        read_source(ball, FinishConfig(keep=True))
+    for path in (ball, tmp_path / "ball.glb"):
+        with pytest.raises(UserError, match="no triangles to keep"):
+            read_source(path, FinishConfig(keep=True))
     (tmp_path / "packed.ply").write_bytes(
         b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n\0\0\0\0"
     )

@@ -51,7 +51,7 @@ from steindreamer.pipelines.runs.pipeline import Pipeline
 from steindreamer.pipelines.runs.result import Result
 from steindreamer.pipelines.runs.runner import generate
 from steindreamer.pipelines.runs.watching import Wish
-from steindreamer.representations import Cameras, Gaussians, GaussiansConfig
+from steindreamer.representations import Cameras, Gaussians, GaussiansConfig, read_gaussian_ply, write_gaussian_glb
 
 SETTINGS = [
     "stages.coarse.steps=4", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
@@ -503,16 +503,20 @@ def test_a_taken_port_gives_another_one() -> None:
             assert view.server.get_port() > number and view.server.get_host() == "127.0.0.1"
 
 
-def test_scenes_of_a_run_and_of_its_files(finished: Result) -> None:
+def test_scenes_of_a_run_and_of_its_files(finished: Result, tmp_path: Path) -> None:
     undisturbed = finished.folder
     camera = Cameras.orbit([20.0], [15.0], height=48)
     run, text = scene_of(undisturbed)
     assert text == "'a red mug': gaussians after step 4, in stage 'coarse'"
     splats, text = scene_of(undisturbed / "asset" / "asset.ply")
     assert text.endswith("Gaussians")
+    write_gaussian_glb(read_gaussian_ply(undisturbed / "asset" / "asset.ply"), tmp_path / "splats.glb")
+    gltf, text = scene_of(tmp_path / "splats.glb")
+    assert text.endswith("Gaussians")
     mesh, text = scene_of(undisturbed / "asset" / "asset.glb")
     assert text.endswith("triangles")
     shown = [draw(scene, camera, "rgb").astype(int) for scene in (run, splats, mesh)]
+    assert np.abs(draw(gltf, camera, "rgb").astype(int) - shown[1]).max() <= 1
     assert shown[0].min() < 150 and np.abs(shown[0] - draw(finished.scene, camera, "rgb")).max() == 0
     assert all((image < 200).any() for image in shown)
     assert (draw(mesh, camera, "clay") < 250).any()

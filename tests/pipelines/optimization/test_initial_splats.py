@@ -16,7 +16,13 @@ from steindreamer.pipelines.meshing.packing import pack
 from steindreamer.pipelines.meshing.tsdf import Grid
 from steindreamer.pipelines.meshing.unwrap import unwrap
 from steindreamer.pipelines.meshing.views import take_views
-from steindreamer.representations import Gaussians, TriangleMesh, read_gaussian_ply, write_gaussian_ply
+from steindreamer.representations import (
+    Gaussians,
+    TriangleMesh,
+    read_gaussian_glb,
+    read_gaussian_ply,
+    write_gaussian_glb,
+)
 
 TINY = [
     "--prompt", "a red mug", "--no-refine", "--quiet", "stages.coarse.steps=8", "stages.coarse.resolution=16",
@@ -40,16 +46,18 @@ def shell(size: float, place: tuple[float, float, float]) -> Gaussians:
 
 def test_a_run_ends_where_the_file_was(tmp_path: Path) -> None:
     given = shell(2.5, (8.0, 0.0, 3.0))
-    write_gaussian_ply(given, tmp_path / "given.ply")
+    write_gaussian_glb(given, tmp_path / "given.glb")
     folder = tmp_path / "run"
-    assert main([*TINY, "--out", str(folder), f"representation.initial_ply={tmp_path / 'given.ply'}"]) == 0
+    settings = [f"representation.initial_ply={tmp_path / 'given.glb'}", "representation.formats=[ply,glb]"]
+    assert main([*TINY, "--out", str(folder), *settings]) == 0
     after = read_gaussian_ply(folder / "asset" / "asset.ply")
     assert len(after) == 200
     assert float((after.means - given.means).detach().norm(dim=1).max()) < 0.25
+    assert torch.equal(read_gaussian_glb(folder / "asset" / "asset_splats.glb").means, after.means)
     mesh = trimesh.load_mesh(folder / "asset" / "asset.glb")
     assert mesh.centroid == pytest.approx([8.0, 0.0, 3.0], abs=0.3)
     assert mesh.extents.max() == pytest.approx(0.8 * 2.5, rel=0.4)
-    (tmp_path / "given.ply").unlink()
+    (tmp_path / "given.glb").unlink()
     assert main(["--resume", "--out", str(folder), "--quiet"]) == 0  # the checkpoint holds the scene
 
 
