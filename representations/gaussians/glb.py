@@ -45,7 +45,7 @@ COLUMNS = {
 """The required attributes, with the names of their components."""
 _HARMONICS = f"{EXTENSION}:SH_DEGREE_"
 _TOLERANCE = 1e-4
-"""How far an opacity may be outside of [0, 1] by rounding."""
+"""Accepted distance of an opacity from [0, 1], by rounding."""
 _POINTS, _TRIANGLES = 0, 4
 _FLOAT, _UINT16, _ARRAY_BUFFER = 5126, 5123, 34962
 
