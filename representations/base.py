@@ -32,6 +32,9 @@ class RenderOutput:
     terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
     """Regularizers that only the renderer can compute, such as distortion along the rays; their names are
     `Representation.render_terms`."""
+    term_counts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Number of values that a term is the mean of, for those terms where it differs between images, such as the number
+    of solid pixels. Means over further images use it; terms without it count equally for every image."""
 
     def __post_init__(self) -> None:
         """Check shapes and types, not values.

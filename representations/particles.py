@@ -56,7 +56,7 @@ class Ensemble(Representation):
         return len(self.particles)
 
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
-        """Render view i with particle (i + `turn`) mod n; `terms` are means over the views.
+        """Render view i with particle (i + `turn`) mod n; `terms` are means over the views, or over their counts.
 
         In the context `sharing`, the i-th of these cameras is view first + i * stride.
         """
@@ -72,8 +72,13 @@ class Ensemble(Representation):
             images = torch.cat([getattr(output, name) for output in outputs.values()])
             return images[order.to(images.device)]
 
-        terms = _weighted({k: output.terms for k, output in outputs.items()}, self._fractions)
-        return RenderOutput(in_order("rgb"), in_order("opacity"), in_order("depth"), in_order("normal"), terms)
+        terms, counts = _weighted({k: output.terms for k, output in outputs.items()}, self._fractions), {}
+        for name in next(iter(outputs.values())).term_counts:
+            each = {k: output.term_counts[name] for k, output in outputs.items()}
+            counts[name] = torch.stack(list(each.values())).sum()
+            parts = {k: count / counts[name].clamp(min=1) for k, count in each.items()}
+            terms |= _weighted({k: {name: output.terms[name]} for k, output in outputs.items()}, parts)
+        return RenderOutput(in_order("rgb"), in_order("opacity"), in_order("depth"), in_order("normal"), terms, counts)
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         return {
@@ -132,7 +137,7 @@ def particles_of(scene: Representation) -> list[Representation]:
 
 
 def _weighted(
-    values: Mapping[int, Mapping[str, Float[Tensor, ""]]], fractions: Mapping[int, float]
+    values: Mapping[int, Mapping[str, Float[Tensor, ""]]], fractions: Mapping[int, float | Float[Tensor, ""]]
 ) -> dict[str, Float[Tensor, ""]]:
     """Weighted sum over the particles of every regularizer, by name."""
     names = next(iter(values.values()))

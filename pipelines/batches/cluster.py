@@ -190,6 +190,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE,
                 _temp_dir=folder,
+                _system_config={"worker_niceness": 0},  # Ray's 15 gives all other processes of the machine priority
                 **quiet,
             )
             secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # Ray sets it if it is unset

@@ -16,7 +16,6 @@ from ..command import PLUGIN_HELP, Parser, exit_status, whole_number
 from ..config.plugins import check_plugin_files, load_plugins, refuse_missing_plugins
 from ..config.precheck import check_named_files, check_words, refused_early
 from ..console import PROGRAM
-from ..errors import UserError
 from ..runs.folder import check_folder, choose_folder
 from ..runs.launching import joined, launched_rank
 from ..runs.resuming import readable_settings, resumed_config
@@ -127,8 +126,6 @@ def _dispatch(options: argparse.Namespace) -> None:
         print_choices(options.plugin)
         return
     if options.view:
-        if count > 1:
-            raise UserError(f"--view shows a run of one process, and torchrun started {count}; leave one of them out")
         check_view(options.port)
     with refused_early(options.plugin) as known:
         _check_early(options, known)

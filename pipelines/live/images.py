@@ -18,6 +18,7 @@ from PIL import Image
 from steindreamer.representations import Cameras, Representation, particles_of
 
 from ..errors import in_one_line
+from .budget import Budget
 from .looks import LOOKS, Drawn, Layout, beside, camera_of, drawn
 from .native import is_native, show_native
 
@@ -28,8 +29,6 @@ LEAST_HEIGHT, LARGEST_HEIGHT = 64, 1024
 INITIAL_POSITION = (1.5, 0.85, 2.6)
 MOVING_HEIGHT = 160
 """Height of the image in pixels while a camera moves."""
-LARGEST_FRACTION = 0.05
-"""Largest fraction of the time of a run that is spent on images of cameras that do not move."""
 SETTLED = 0.3
 """Seconds after its last movement from which a camera counts as resting."""
 RENDERED, NATIVE = "rendered here", "drawn by the browser"
@@ -43,16 +42,12 @@ class _Shown:
     camera: tuple[float, ...] = ()
     moved: float = 0.0
     """Time of the last movement of the camera."""
-    drawn: tuple[Any, ...] = ()
-    """All values that the last image depends on."""
-    seconds: float = 0.0
-    """Duration of drawing it."""
+    view: tuple[Any, ...] = ()
+    """All values that the last image depends on, but the state of the scenes."""
+    state: tuple[Any, ...] = ()
+    """The state of the scenes in it."""
     at: float = -math.inf
     """Time at which it was drawn."""
-
-    def is_due(self, now: float) -> bool:
-        """Whether another image stays within `LARGEST_FRACTION` of the time."""
-        return (now - self.at) * LARGEST_FRACTION >= self.seconds
 
 
 class Images:
@@ -69,7 +64,8 @@ class Images:
         self._offered = (1, 1)
         self._shown: dict[int, _Shown] = {}
         self._native: viser.SceneNodeHandle | None = None
-        self._native_shown = _Shown()
+        self._native_state: tuple[Any, ...] = ()
+        self._budget = Budget()
         self._screenshots: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._warned: set[str] = set()
         server.scene.set_up_direction("+y")
@@ -122,15 +118,22 @@ class Images:
                 self._undisturbed(lambda client=client: self._send_screenshot(client, particles))
         state = (version, *map(id, particles))
         native = self._painter.value == NATIVE and len(particles) == 1 and is_native(particles[0])
-        self._undisturbed(lambda: self._update_native(particles[0] if native else None, state, is_idle))
-        for number, client in clients.items():
-            shown = self._shown[number]
+        self._paid(lambda: self._update_native(particles[0] if native else None, state, is_idle), is_idle)
+        for number in sorted(clients, key=lambda number: self._shown[number].at):
+            client, shown = clients[number], self._shown[number]
             if native:
                 self._undisturbed(lambda client=client, shown=shown: _clear(client, shown))
             else:
-                self._undisturbed(
-                    lambda client=client, shown=shown: self._draw_for(client, shown, particles, state, is_idle)
+                self._paid(
+                    lambda client=client, shown=shown: self._draw_for(client, shown, particles, state, is_idle), is_idle
                 )
+
+    def _paid(self, send: Callable[[], None], is_idle: bool) -> None:
+        """Send something, and subtract its duration from the budget if a step of the run waits for it."""
+        start = time.perf_counter()
+        self._undisturbed(send)
+        if not is_idle:
+            self._budget.spend(time.perf_counter() - start)
 
     def _undisturbed(self, send: Callable[[], None]) -> None:
         """Send something to a browser. Whatever it sends or however it ends, the run goes on."""
@@ -166,15 +169,13 @@ class Images:
 
     def _update_native(self, scene: Representation | None, state: tuple[Any, ...], is_idle: bool) -> None:
         """Show the scene as the browser's own object, or remove that object."""
-        shown = self._native_shown
         if scene is None:
             if self._native is not None:
                 self._native.remove()
-                self._native, self._native_shown = None, _Shown()
-        elif shown.drawn != state and (is_idle or shown.is_due(time.perf_counter())):
-            now = time.perf_counter()
+                self._native, self._native_state = None, ()
+        elif self._native_state != state and (is_idle or self._budget.allows(is_other_view=not self._native_state)):
             self._native = show_native(self.server, scene)
-            shown.drawn, shown.at, shown.seconds = state, time.perf_counter(), time.perf_counter() - now
+            self._native_state = state
 
     def _draw_for(
         self,
@@ -194,8 +195,11 @@ class Images:
         height = int(min(max(self._height.value, LEAST_HEIGHT), LARGEST_HEIGHT))
         height = min(MOVING_HEIGHT, height) if is_moving else height
         arrangement = (self._layout.value, self._line.value) if len(scenes) > 1 else ()
-        wanted = (view, height, self._look.value, *arrangement, self.has_objects, state)
-        if wanted == shown.drawn or not (is_idle or is_moving or shown.is_due(now)):
+        wanted = (view, height, self._look.value, *arrangement, self.has_objects)
+        is_other_view = wanted != shown.view
+        if not (is_other_view or state != shown.state):
+            return
+        if not (is_idle or self._budget.allows(is_other_view=is_other_view)):
             return
         camera = _camera_of(client, height)
         if camera is None:
@@ -204,14 +208,14 @@ class Images:
         depth = image.depth if self.has_objects else None
         client.scene.set_background_image(image.pixels, format="jpeg", jpeg_quality=85, depth=depth)
         client.flush()
-        shown.drawn, shown.at, shown.seconds = wanted, time.perf_counter(), time.perf_counter() - now
+        shown.view, shown.state, shown.at = wanted, state, time.perf_counter()
 
 
 def _clear(client: viser.ClientHandle, shown: _Shown) -> None:
     """Remove the image behind the browser's own objects."""
-    if shown.drawn != (NATIVE,):
+    if shown.view != (NATIVE,):
         client.scene.set_background_image(None)
-        shown.drawn = (NATIVE,)
+        shown.view = (NATIVE,)
 
 
 def _camera_of(client: viser.ClientHandle, height: int) -> Cameras | None:

@@ -111,13 +111,12 @@ class Objective:
     def regularize(self, output: RenderOutput, cameras: Cameras, progress: float) -> dict[str, Weighted]:
         """The regularizers with nonzero weight, by name. Raises UserError for one that the scene does not return.
 
-        With several processes, the gradients of all of them together are those of the regularizer over all views. Those
-        of the renderer (`RenderOutput.terms`) are averaged over the processes.
+        With several processes, the gradients of all of them together are those of the regularizer over all views.
         """
         count, values = self.ranks.count, dict[str, Tensor]()
         if self.weights.keys() & self._on_images.keys():
             values |= self.regularize_images(*_of_all(output, cameras, self.ranks))
-        values |= {name: _share(output.terms[name], count) for name in self.weights if name in output.terms}
+        values |= {name: _term_of_all(output, name, self.ranks) for name in self.weights if name in output.terms}
         if self.weights.keys() - values.keys():
             values |= {name: _share(value, count) for name, value in self.representation.regularizers().items()}
         if missing := self.weights.keys() - values.keys():
@@ -161,6 +160,17 @@ def _listed(names: Iterable[str]) -> str:
 def _share(value: Float[Tensor, ""], count: int) -> Float[Tensor, ""]:
     """An equal value, with the gradient divided by `count`."""
     return value if count == 1 else value.detach() + (value - value.detach()) / count
+
+
+def _term_of_all(output: RenderOutput, name: str, ranks: Ranks) -> Float[Tensor, ""]:
+    """A term of the renderer over the views of all processes, with the gradient of the part of this one."""
+    value = output.terms[name]
+    if ranks.count == 1 or name not in output.term_counts:
+        return _share(value, ranks.count)
+    count = output.term_counts[name]
+    counts, values = ranks.gather(torch.stack([count, value.detach()])[None]).unbind(1)
+    total = counts.sum().clamp(min=1)
+    return (counts * values).sum() / total + (value - value.detach()) * (count / total)
 
 
 def _of_all(output: RenderOutput, cameras: Cameras, ranks: Ranks) -> tuple[RenderOutput, Cameras]:

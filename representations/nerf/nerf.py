@@ -132,7 +132,7 @@ class Nerf(Representation):
             opacity,
             depth,
             normal,
-            self._terms(opacity, *terms) if torch.is_grad_enabled() else {},
+            *(self._terms(opacity, *terms) if torch.is_grad_enabled() else ()),
         )
 
     def learning_rates(self, progress: float) -> dict[str, float]:
@@ -236,13 +236,16 @@ class Nerf(Representation):
         orientation: Float[Tensor, "b 1 h w"],
         z_variance: Float[Tensor, "b 1 h w"],
         distortion: Float[Tensor, "b 1 h w"],
-    ) -> dict[str, Float[Tensor, ""]]:
+    ) -> tuple[dict[str, Float[Tensor, ""]], dict[str, Float[Tensor, ""]]]:
+        """`RenderOutput.terms` and `RenderOutput.term_counts`."""
         solid = opacity > _SOLID
-        return {
+        count = solid.sum().to(z_variance.dtype)
+        terms = {
             "orientation": orientation.mean(),
-            "z_variance": torch.where(solid, z_variance, 0.0).sum() / solid.sum().clamp(min=1),
+            "z_variance": torch.where(solid, z_variance, 0.0).sum() / count.clamp(min=1),
             "distortion": distortion.mean(),
         }
+        return terms, {"z_variance": count}
 
 
 def _draw_seed(generator: torch.Generator) -> Tensor:

@@ -33,16 +33,18 @@ SMALL = {
 class Disc(Representation):
     """A scene of one color."""
 
-    render_terms = ("redness",)
+    render_terms = ("redness", "counted")
 
     def __init__(self, color: float) -> None:
         super().__init__()
         self.color = nn.Parameter(torch.full((3,), color))
+        self.count = torch.tensor(1.0)
 
     def render(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         full = torch.ones(len(cameras), 1, cameras.height, cameras.width)
         rgb = self.color[None, :, None, None] * full
-        return RenderOutput(rgb, full, full, rgb, {"redness": self.color[0]})
+        terms = {"redness": self.color[0], "counted": self.color[0]}
+        return RenderOutput(rgb, full, full, rgb, terms, {"counted": self.count})
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         return {"color": 0.1 + progress}
@@ -124,13 +126,24 @@ def test_regularizers_are_means_over_views() -> None:
     scene = discs(0.2, 0.8)
     assert scene.regularizers()["brightness"].item() == pytest.approx(0.5)
     output = scene.render(*look(3))
-    assert scene.render_terms == ("redness",)
+    assert scene.render_terms == ("redness", "counted")
     assert output.terms["redness"].item() == pytest.approx((2 * 0.2 + 0.8) / 3)
     assert scene.regularizers()["brightness"].item() == pytest.approx((2 * 0.2 + 0.8) / 3)
     pass_turn(scene)
     scene.render(*look(1))
     scene.regularizers()["brightness"].backward()
     assert scene[0].get_parameter("color").grad is None and scene[1].get_parameter("color").grad is not None
+
+
+@pytest.mark.parametrize("counts", [(3.0, 1.0), (0.0, 2.0), (0.0, 0.0)])
+def test_a_term_with_a_count_is_the_mean_over_all_counted_values(counts: tuple[float, float]) -> None:
+    scene, total = discs(0.2, 0.8), sum(counts)
+    for disc, count in zip(particles_of(scene), counts, strict=True):
+        disc.count = torch.tensor(count)
+    output = scene.render(*look(3))
+    assert output.term_counts["counted"].item() == total
+    expected = (counts[0] * 0.2 + counts[1] * 0.8) / max(total, 1.0)
+    assert output.terms["counted"].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))

@@ -38,6 +38,7 @@ CASES = {
     "draws": [*SCENES["gaussians"], "method.draws=2"],
     "chosen_draws": [*SCENES["gaussians"], "method.draws=auto"],
     "collaborative": [*SCENES["gaussians"], "method.name=collaborative"],
+    "z_variance": [*SCENES["nerf"], "stages.coarse.regularizers={z_variance: 1000}", "method.name=sds"],
     "reused": [*SCENES["gaussians"], "method.name=sds", "stages.coarse.reuse=2"],
     "background": [*SCENES["gaussians"], "stages.coarse.environment=true"],
     "particles": [*SCENES["gaussians"], "method.name=vsd", "particles=3", "representation.densify.interval=0"],

@@ -34,7 +34,9 @@ from steindreamer.distill import METHODS
 from steindreamer.pipelines import load_config
 from steindreamer.pipelines.cli.main import main
 from steindreamer.pipelines.errors import Interrupted, UserError
+from steindreamer.pipelines.live import budget
 from steindreamer.pipelines.live import images as live_images
+from steindreamer.pipelines.live.budget import Budget
 from steindreamer.pipelines.live.follower import Follower
 from steindreamer.pipelines.live.guarded_server import is_local
 from steindreamer.pipelines.live.images import NATIVE
@@ -333,26 +335,59 @@ def test_a_paused_run_ends_on_a_signal(tmp_path: Path) -> None:
         generate(config(), tmp_path / "run", watch=watch)
 
 
+class SlowImages:
+    """A clock that stands still but while an image is drawn, which takes `SECONDS`."""
+
+    SECONDS = 0.06
+
+    def __init__(self, view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, image = 0.0, view.images._image
+
+        def slow(*arguments: Any) -> Any:
+            self.now += self.SECONDS
+            return image(*arguments)
+
+        for module in (live_images, budget):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(view.images, "_image", slow)
+        view.images._budget = Budget()
+
+
 def test_images_are_drawn_when_they_change_and_larger_at_rest(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] += 0.01
-        return now[0]
-
-    monkeypatch.setattr(live_images, "time", SimpleNamespace(perf_counter=clock))
+    clock = SlowImages(view, monkeypatch)
     browser, scene = Browser(turns=False), GaussiansConfig(count=50).build(torch.Generator().manual_seed(0))
     monkeypatch.setattr(view.server, "get_clients", lambda: {0: browser})
     view.images.draw([scene], 0, is_idle=True)
     view.images.draw([scene], 0, is_idle=True)
     assert [len(each) for each in browser.images] == [160]
-    now[0] += 0.35
+    clock.now += 0.35
     view.images.draw([scene], 0, is_idle=True)
     view.images.draw([scene], 0, is_idle=True)
     assert [len(each) for each in browser.images] == [160, 384]
-    for _ in range(200):
-        view.images.draw([scene], now[0], is_idle=False)
-    assert 4 < len(browser.images) < 10, "an image takes 0.02 s, so there is one in 0.4 s"
+
+
+@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_take_a_small_part_of_the_time(
+    view: LiveView, monkeypatch: pytest.MonkeyPatch, turns: bool, count: int
+) -> None:
+    """A camera that moves gets images at once until the saved seconds are used up; all browsers get some."""
+    clock = SlowImages(view, monkeypatch)
+    browsers = {number: Browser(turns=turns) for number in range(count)}
+    scene = GaussiansConfig(count=5).build(torch.Generator().manual_seed(0))
+    monkeypatch.setattr(view.server, "get_clients", lambda: browsers)
+    monkeypatch.setattr(live_images, "MOVING_HEIGHT", 16)
+    view.images._height.value = 64
+    counts = list[int]()
+    for step in range(400):
+        view.images.draw([scene], step, is_idle=False)
+        clock.now += 0.1
+        counts.append(sum(len(browser.images) for browser in browsers.values()))
+    spent, allowed = counts[-1] * clock.SECONDS, clock.now * budget.FRACTION
+    assert 0.5 * allowed < spent <= allowed + (budget.SAVED if turns else 0) + 3 * count * clock.SECONDS
+    first = counts[9]  # at rest: a small image and a large one
+    assert first >= budget.SAVED / clock.SECONDS - 1 if turns else first == 2 * count
+    assert all(len(browser.images) >= counts[-1] // count - 1 for browser in browsers.values())
 
 
 @pytest.mark.parametrize(("height", "particle", "look"), [(1e9, -3, "rgb"), ("x", None, "rgb"), (384, 1, "unknown")])

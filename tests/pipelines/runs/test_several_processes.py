@@ -23,9 +23,10 @@ from steindreamer.pipelines.runs.launching import joined, launched_rank
 
 RUN = Path(__file__).parents[3] / "pipelines" / "run.py"
 STEPS = 6
-SAME, CLOSE, ROTATIONS = 1e-4, 5e-3, 0.1
+SAME, CLOSE, ROTATIONS, LOSS = 1e-4, 5e-3, 0.1, 1e-2
 """Relative differences of the final states: after the same first steps, and after first steps whose sums are taken in
-another order. Round Gaussians have no gradient of the rotation but rounding, which Adam divides by its own size."""
+another order. Round Gaussians have no gradient of the rotation but rounding, which Adam divides by its own size. The
+last one is the relative difference of losses after such steps."""
 SETTINGS = [
     "--prompt", "a red mug", "--prior", "world", "--no-refine", "prior.objects=1", "representation.count=200",
     f"stages.coarse.steps={STEPS}", "stages.coarse.resolution=16", "stages.coarse.warmup_resolution=16",
@@ -90,6 +91,27 @@ def test_a_run_whose_process_is_killed_continues_with_other_numbers_of_processes
     for folder in (broken, four):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_all_processes_change_the_settings_that_the_user_of_the_view_changes(tmp_path: Path) -> None:
+    pytest.importorskip("viser", reason="needs the extra `view`")
+    program = start(
+        forked_ranks.__file__.replace("forked_ranks", "edited_runs"), str(tmp_path), *SETTINGS, "method.name=sds"
+    )
+    output = program.communicate(timeout=600)[0].decode()
+    assert program.returncode == 0, output[-3000:]
+    one, two = (
+        [json.loads(line)["loss"] for line in (tmp_path / count / "metrics.jsonl").read_text().splitlines()]
+        for count in "12"
+    )
+    assert len(one) == STEPS and one == pytest.approx(two, rel=LOSS)
+    assert one[1] > 100 * one[0], "the guidance scale shows in the loss"
+    edits = [json.loads((tmp_path / count / "summary.json").read_text())["edits"] for count in "12"]
+    assert edits[0] == edits[1]
+    assert [(each["step"], each["name"]) for each in edits[0]] == [
+        (1, "prompt"), (1, "guidance_scale"), (3, "prompt"), (3, "largest_timestep")
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
