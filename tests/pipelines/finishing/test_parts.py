@@ -117,6 +117,13 @@ def test_flips_remove_slivers_of_flat_sides_and_keep_the_shape() -> None:
     assert thinnest > 0.15 and (area, volume) == pytest.approx((42, 10), rel=1e-9)
 
 
+def test_no_flip_makes_an_edge_that_exists() -> None:
+    """A flat tetrahedron: the other diagonal of its long edge is its opposite edge."""
+    points = np.array([[-2.0, 0, 0], [2, 0, 0], [0, 1, 0], [0, -1, 0]])
+    faces = np.array([[0, 1, 2], [1, 0, 3], [2, 1, 3], [0, 2, 3]])
+    assert is_closed_manifold(faces) and is_closed_manifold(flip_slivers(points, faces))
+
+
 def test_hulls_fit_an_l_better_than_one_hull() -> None:
     parts = [trimesh.creation.box((1, 0.2, 0.2)), trimesh.creation.box((0.2, 1, 0.2))]
     parts[0].apply_translation([0.4, -0.4, 0])
