@@ -96,7 +96,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "",
         f"`benchmarks/foreign_files.py`, {rows[-1]['date']}, {rows[-1]['machine']} (shared, one thread). Color: mean "
         "CIEDE2000 of level 0 from the source; IoU: overlap of the silhouettes, both in 16 views. Audit: the checks of "
-        "`steindreamer audit` that give a warning (an error is marked).",
+        "`steindreamer audit` that give a warning (an error is marked). The first row includes "
+        "the compilation of kernels.",
         "",
         "| file | preset | source | repair | triangles of the levels | color | IoU | audit | CPU seconds |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -117,7 +118,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     done = [row for row in rows if "error" not in row]
     near = {row["file"] for row in rows} - {row["file"] for row in rows if "error" in row or not is_near(row)}
     lines += ["", f"{len(done)} of {len(rows)} packages are written; {len(near)} of {len({r['file'] for r in rows})} "]
-    lines[-1] += f"files differ from their source by at most CIEDE2000 {COLOR:g} and IoU {OVERLAP:g} for every preset."
+    lines[-1] += (
+        f"files have a color difference of at most {COLOR:g} and an IoU of at least {OVERLAP:g} for every preset."
+    )
     lines += ["", "| file | origin | settings |", "|---|---|---|"]
     origins = {row["file"]: f"| {row['file']} | {row['origin']} | {' '.join(row['settings'])} |" for row in rows}
     return "\n".join([*lines, *origins.values(), ""])
