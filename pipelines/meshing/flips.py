@@ -31,17 +31,17 @@ def flip_slivers(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3
     """
     points = np.ascontiguousarray(vertices, np.float64)
     flipped, flat = faces.astype(np.int64), _FLAT * float(np.linalg.norm(np.ptp(points, axis=0)))
-    _flip_kernel(points, flipped, _twins(flipped), flat, float(np.cos(np.radians(_TURN))), _OBTUSE, _PASSES)
+    _flip_kernel(points, flipped, _opposites(flipped), flat, float(np.cos(np.radians(_TURN))), _OBTUSE, _PASSES)
     return flipped
 
 
-def _twins(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, " h"]:
+def _opposites(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, " h"]:
     """The opposite of each half-edge; half-edge `3 * face + k` leads from corner k to the next."""
     start, end = faces.reshape(-1), np.roll(faces, -1, 1).reshape(-1)
     forward, backward = np.lexsort((end, start)), np.lexsort((start, end))
-    twins = np.empty(len(start), np.int64)
-    twins[forward] = backward
-    return twins
+    opposite = np.empty(len(start), np.int64)
+    opposite[forward] = backward
+    return opposite
 
 
 @njit(inline="always", **EXACT)
@@ -100,25 +100,25 @@ def _is_flat(p, a, b, c, d, flat, least):
 
 @njit(**EXACT)
 @no_type_check
-def _is_edge(faces, twins, start, end):
+def _is_edge(faces, opposite, start, end):
     """Whether the vertex that half-edge `start` leaves has an edge to the vertex `end`."""
     h = start
     while True:
         if faces[h // 3, (h + 1) % 3] == end:
             return True
-        h = twins[h // 3 * 3 + (h + 2) % 3]
+        h = opposite[h // 3 * 3 + (h + 2) % 3]
         if h == start:
             return False
 
 
 @njit(**EXACT)
 @no_type_check
-def _flip_kernel(p, faces, twins, flat, least, obtuse, passes):
+def _flip_kernel(p, faces, opposite, flat, least, obtuse, passes):
     """Flip edges in place until none is left to flip."""
     for _ in range(passes):
         flips = 0
-        for h in range(twins.shape[0]):
-            t = twins[h]
+        for h in range(opposite.shape[0]):
+            t = opposite[h]
             if t < h:
                 continue
             one, two = h // 3, t // 3
@@ -128,18 +128,18 @@ def _flip_kernel(p, faces, twins, flat, least, obtuse, passes):
             d = faces[two, t_last % 3]
             if c == d or _cotangent(p, c, a, b) + _cotangent(p, d, b, a) > -obtuse:
                 continue
-            if not _is_flat(p, a, b, c, d, flat, least) or _is_edge(faces, twins, h_last, d):
+            if not _is_flat(p, a, b, c, d, flat, least) or _is_edge(faces, opposite, h_last, d):
                 continue
             # Faces a-b-c and b-a-d become d-b-c and c-a-d.
-            outer = twins[t_last], twins[h_next], twins[h_last], twins[t_next]
+            outer = opposite[t_last], opposite[h_next], opposite[h_last], opposite[t_next]
             faces[one, 0], faces[one, 1], faces[one, 2] = d, b, c
             faces[two, 0], faces[two, 1], faces[two, 2] = c, a, d
             inner = 3 * one, 3 * one + 1, 3 * two, 3 * two + 1
             for k in range(4):
-                twins[inner[k]] = outer[k]
-                twins[outer[k]] = inner[k]
-            twins[3 * one + 2] = 3 * two + 2
-            twins[3 * two + 2] = 3 * one + 2
+                opposite[inner[k]] = outer[k]
+                opposite[outer[k]] = inner[k]
+            opposite[3 * one + 2] = 3 * two + 2
+            opposite[3 * two + 2] = 3 * one + 2
             flips += 1
         if flips == 0:
             return
