@@ -140,6 +140,8 @@ def add_material(
     *,
     roughness: float,
     metallic: float,
+    base_color: tuple[float, float, float] | None = None,
+    emissive: tuple[float, float, float] | None = None,
 ) -> int:
     """Append a material with its textures to a file. Returns its index.
 
@@ -150,9 +152,15 @@ def add_material(
             `emissive`.
         roughness: roughness of a material without a map of it, in [0, 1].
         metallic: factor of the metalness in [0, 1].
+        base_color: color of a material without a texture of it, in linear RGB; None: white.
+        emissive: emitted color likewise; None: black.
     """
     surface: dict[str, object] = {"metallicFactor": metallic, "roughnessFactor": roughness}
     material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
+    if base_color is not None:
+        surface["baseColorFactor"] = [*base_color, 1.0]
+    if emissive is not None:
+        material["emissiveFactor"] = list(emissive)
     for kind, (title, image) in images.items():
         texture = {"index": builder.texture(title, image)}
         if kind == "base_color":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from steindreamer.representations import ClosestPoints, SurfaceIndex, TriangleMesh, sphere_of_cameras
-from steindreamer.representations.mesh.painted import PaintedMesh, SurfaceMaps
+from steindreamer.representations.mesh.painted import PaintedMesh, SurfaceMaps, to_display, to_linear
 
 from ..meshing.bake import ambient_occlusion, to_bytes
 from ..meshing.maps import LEAST_DETAIL, vertex_tangents
@@ -21,8 +21,12 @@ from ..meshing.texels import Texels, rasterize_uvs
 from .config import FinishConfig
 
 Image = UInt8[np.ndarray, "s s 3"]
+Color = tuple[float, float, float]
+ORM = "occlusion_roughness_metallic"
 _AO_VIEWS, _AO_SIZE = 64, 256
 _LEAST_TURNED = 0.01
+_SPREAD = 2
+"""Range of the values of a channel, in steps of 1/255, up to which they are one value."""
 _LARGEST_TURN = 0.3
 """Cosine between the normals of both surfaces below which the old one belongs to another part."""
 
@@ -45,12 +49,30 @@ class BakedMaterial:
     """Whether any texel is a metal."""
     normal_detail: float
     """95th percentile of the angle between the normal map and the mesh's own normals, in degrees."""
+    factors: dict[str, Color] = field(default_factory=dict)
+    """The values, in [0, 1] and in the encoding of the texture, of the kinds that are numbers of the material instead
+    of textures."""
 
     def images(self) -> dict[str, Image]:
-        """The textures by kind, see `Engine.texture_names`."""
-        images = {"base_color": self.base_color, "occlusion_roughness_metallic": self.occlusion_roughness_metallic}
+        """The textures by kind, see `Engine.texture_names`, without those that are factors."""
+        images = {"base_color": self.base_color, ORM: self.occlusion_roughness_metallic}
         images |= {} if self.normal is None else {"normal": self.normal}
-        return images | ({} if self.emissive is None else {"emissive": self.emissive})
+        images |= {} if self.emissive is None else {"emissive": self.emissive}
+        return {kind: image for kind, image in images.items() if kind not in self.factors}
+
+    def linear_color(self, kind: str) -> Color | None:
+        """The factor of a color in linear RGB; None if it has a texture, or if the material has none."""
+        factor = self.factors.get(kind)
+        if factor is None:
+            return None
+        red, green, blue = to_linear(torch.tensor(factor)).tolist()
+        return red, green, blue
+
+    @property
+    def roughness_metallic(self) -> tuple[float, float]:
+        """Factors of roughness and metalness, with which a texture is multiplied."""
+        _, roughness, metallic = self.factors.get(ORM, (1.0, 1.0, float(self.metallic)))
+        return roughness, metallic
 
 
 def bake_material(source: PaintedMesh, mesh: TriangleMesh, size: int, config: FinishConfig) -> BakedMaterial:
@@ -76,7 +98,7 @@ def bake_material(source: PaintedMesh, mesh: TriangleMesh, size: int, config: Fi
     tangents = vertex_tangents(mesh)
     local, detail = _tangent_space(source, nearest, normals, texels, tangents, config.crease_angle)
     with_normals = config.normal_map == "always" or (config.normal_map == "auto" and _has_detail(local))
-    return BakedMaterial(
+    material = BakedMaterial(
         to_bytes(texels.image(source.colors_at(nearest.face, nearest.weights).numpy())),
         to_bytes(texels.image(orm.numpy())),
         to_bytes(texels.image(local * 0.5 + 0.5)) if with_normals else None,
@@ -85,6 +107,22 @@ def bake_material(source: PaintedMesh, mesh: TriangleMesh, size: int, config: Fi
         bool((metallic > 0.5 / 255).any()),
         detail,
     )
+    return material if config.constant_maps == "always" else replace(material, factors=constant_values(material))
+
+
+def constant_values(material: BakedMaterial) -> dict[str, Color]:
+    """The values of the textures that have one value everywhere, by kind; the normal map is none of them.
+
+    Occlusion has no factor: the packed texture counts only if nothing is occluded.
+    """
+    found: dict[str, Color] = {}
+    for kind, image in material.images().items():
+        low, high = image.min((0, 1)).astype(int), image.max((0, 1)).astype(int)
+        if kind == "normal" or (high - low).max() > _SPREAD or (kind == ORM and high[0] < 255):
+            continue
+        red, green, blue = ((low + high) / 510).tolist()
+        found[kind] = (red, green, blue)
+    return found
 
 
 def _old_occlusion(source: PaintedMesh, at: ClosestPoints) -> Float[Tensor, " t"]:
@@ -110,13 +148,7 @@ def _emissive(source: PaintedMesh, at: ClosestPoints) -> Float[Tensor, "t 3"] | 
     if not bool((factor > 0).any()):
         return None
     values = source.map_values(at.face, at.weights, "emissive_texture")
-    linear = (
-        torch.ones_like(factor)
-        if values is None
-        else torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    )
-    linear = (linear * factor).clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return to_display(factor if values is None else to_linear(values) * factor)
 
 
 def _tangent_space(

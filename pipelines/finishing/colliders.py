@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from manifold3d import Error, Manifold, Mesh, OpType
 
-from steindreamer.representations import SurfaceIndex, TriangleMesh, sample_surface
+from steindreamer.representations import SurfaceIndex, TriangleMesh, sample_surface, vertex_normals
 
 from ..meshing.simplify import is_closed_manifold
 from .reduce import reduce
@@ -17,6 +17,9 @@ _SAMPLES = 4000
 _DETAIL = 600
 """Number of triangles to which a mesh is simplified before its decomposition: hulls need no more, and its time grows
 with them."""
+_INSET, _THIN_INSET = 2e-4, 0.02
+"""Distance by which hulls are moved inward, as a fraction of the mesh's diagonal, and at most as a fraction of their
+thickness: viewers that draw them show no flicker where they coincide with the mesh or with each other."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def build_collider(mesh: TriangleMesh, hulls: int, vertices: int, concavity: flo
     solids = [solid for cloud in clouds if (solid := _hull(cloud, vertices)).volume() > 0]
     if not solids:  # a flat mesh
         solids = [_hull(_thickened(points), vertices)]
+    inset = _INSET * float(np.linalg.norm(np.ptp(points, axis=0)))
+    solids = [_moved_inward(solid, inset) for solid in solids]
     union = Manifold.batch_boolean(solids, OpType.Add)
     solid = _solid(mesh)
     return Collider(
@@ -91,6 +96,13 @@ def _farthest(points: np.ndarray, count: int) -> np.ndarray:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return np.array(chosen)
+
+
+def _moved_inward(solid: Manifold, distance: float) -> Manifold:
+    """A hull whose vertices are moved against their normals."""
+    hull, thickness = _mesh(solid), 2 * solid.volume() / solid.surface_area()
+    step = min(distance, _THIN_INSET * thickness)
+    return Manifold.hull_points((hull.vertices - step * vertex_normals(hull.vertices, hull.faces)).double().numpy())
 
 
 def _thickened(points: np.ndarray) -> np.ndarray:

@@ -51,6 +51,9 @@ class FinishConfig(DetailConfig):
     normal_map: Literal["auto", "always", "never"] = "auto"
     """Whether the material has a normal map; `auto`: if at least 1 % of its texels differ by 2 degrees from the mesh's
     own normals."""
+    constant_maps: Literal["auto", "always"] = "auto"
+    """Whether a texture that has one value everywhere (within 1/255) is written; `auto`: it is a number of the material
+    instead."""
     roughness: Annotated[float, Interval(ge=0, le=1)] = 0.8
     """Roughness of materials without one, [0, 1]."""
     lod_atlas: Literal["auto", "shared"] = "auto"

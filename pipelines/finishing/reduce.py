@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import fast_simplification
 import numpy as np
@@ -11,13 +12,12 @@ from manifold3d import Manifold, Mesh
 
 from steindreamer.representations import TriangleMesh
 
+from ..meshing.flips import flip_slivers
 from ..meshing.simplify import DeviationFrom, clean_mesh, is_closed_manifold
 
 _STEPS = (0.5, 0.7, 0.85)
 """Ratios of face counts that are tried in turn."""
 _FEWEST = 12
-_SLIVERS = 0.25
-"""Fraction of the tolerance within which slivers are removed."""
 
 
 def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: float = 0.0) -> TriangleMesh:
@@ -36,7 +36,7 @@ def reduce(mesh: TriangleMesh, budget: int, tolerance: float, smallest_part: flo
         with suppress(ValueError):
             clean = clean_mesh(mesh, budget, tolerance=tolerance, smoothing=0, smallest_part=smallest_part)
             if len(clean.faces) <= budget:
-                return _without_slivers(clean, _SLIVERS * tolerance)
+                return _flipped(_without_slivers(clean, tolerance))
     reduced = mesh if len(mesh.faces) <= budget else _decimated(mesh, budget)
     if tolerance == 0:
         return reduced
@@ -59,6 +59,13 @@ def _without_slivers(mesh: TriangleMesh, tolerance: float) -> TriangleMesh:
     if not is_closed_manifold(faces):
         return mesh
     return TriangleMesh(torch.from_numpy(np.array(out.vert_properties[:, :3], np.float32)), torch.from_numpy(faces))
+
+
+def _flipped(mesh: TriangleMesh) -> TriangleMesh:
+    """The closed mesh with fewer slivers in its flat regions."""
+    faces = flip_slivers(mesh.vertices.numpy(), mesh.faces.numpy())
+    # A vertex where parts touch may get the same edge in both.
+    return replace(mesh, faces=torch.from_numpy(faces)) if is_closed_manifold(faces) else mesh
 
 
 def _decimated(mesh: TriangleMesh, target: int) -> TriangleMesh:

@@ -1,7 +1,8 @@
 """Script for a Python with Blender's `bpy`: reads a GLB and writes an FBX whose materials refer to texture files.
 
 It runs in a process of its own, with the path of a JSON file as its last argument: `scene`, the GLB; `fbx`, the file to
-write; `textures`, for each material the texture files by kind. It imports nothing of this package.
+write; `materials`, for each material its texture files and its colors (linear RGB) by kind, roughness and metalness. It
+imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def main() -> None:
     for image in list(bpy.data.images):
         bpy.data.images.remove(image)
     for material in bpy.data.materials:
-        give_textures(bpy, material, job["textures"].get(material.name, {}))
+        if material.name in job["materials"]:
+            give_surface(bpy, material, **job["materials"][material.name])
     for shown in bpy.data.objects:
         if shown.type == "MESH":
             shown.data.name = shown.name
@@ -42,14 +44,27 @@ def main() -> None:
     )
 
 
-def give_textures(bpy: Any, material: Any, files: dict[str, str]) -> None:
+def give_surface(
+    bpy: Any,
+    material: Any,
+    files: dict[str, str],
+    colors: dict[str, list[float]],
+    roughness: float,
+    metallic: float,
+) -> None:
     """Replace the shader of a material by one that FBX can store."""
     material.use_nodes = True
     tree = material.node_tree
     tree.nodes.clear()
     surface = tree.nodes.new("ShaderNodeBsdfPrincipled")
     tree.links.new(surface.outputs["BSDF"], tree.nodes.new("ShaderNodeOutputMaterial").inputs["Surface"])
-    surface.inputs["Roughness"].default_value = 1.0
+    surface.inputs["Roughness"].default_value = roughness
+    surface.inputs["Metallic"].default_value = metallic
+    for kind, name in (("base_color", "Base Color"), ("emissive", "Emission Color")):
+        if kind in colors:
+            surface.inputs[name].default_value = (*colors[kind], 1.0)
+    if "emissive" in colors:
+        surface.inputs["Emission Strength"].default_value = 1.0
     for kind, file in files.items():
         texture = tree.nodes.new("ShaderNodeTexImage")
         texture.image = bpy.data.images.load(file)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ...files import write_atomically
 from ..finished import Finished
 from .scene import collider_document, scene
-from .textures import TextureFiles
+from .textures import ORM, TextureFiles
 
 INSTALL = (
     "install Blender, or its package bpy (pip install bpy, for one version of Python only), and set "
@@ -68,11 +69,16 @@ def write_fbx(asset: Finished, folder: Path, textures: TextureFiles, program: st
     if asset.collider is not None and engine.collider == "file":
         documents[f"{names.mesh}_Collider"] = collider_document(asset.collider, names, asset.frame)
     written = {path.name: path for path in textures.paths}
-    files = {
+    materials = {
         names.material_of(level): {
-            kind: str(written[f"{names.texture(kind, level)}.png"].resolve())
-            for kind in KINDS
-            if kind in material.images()
+            "files": {
+                kind: str(written[f"{names.texture(kind, level)}.png"].resolve())
+                for kind in KINDS
+                if kind in material.images()
+            },
+            "colors": {kind: color for kind in KINDS if (color := material.linear_color(kind)) is not None},
+            "roughness": material.roughness_metallic[0],
+            "metallic": material.roughness_metallic[1] if ORM in material.factors else 0.0,
         }
         for level, material in asset.materials().items()
     }
@@ -81,15 +87,15 @@ def write_fbx(asset: Finished, folder: Path, textures: TextureFiles, program: st
         with tempfile.TemporaryDirectory() as temporary:
             source = Path(temporary) / "scene.glb"
             document.write(source)
-            _run(command, source, folder / f"{title}.fbx", files)
+            _run(command, source, folder / f"{title}.fbx", materials)
     return [folder / f"{title}.fbx" for title in documents]
 
 
-def _run(command: list[str], source: Path, path: Path, textures: dict[str, dict[str, str]]) -> None:
+def _run(command: list[str], source: Path, path: Path, materials: dict[str, dict[str, Any]]) -> None:
     job = source.with_suffix(".json")
     # Written beside the textures, to which the file has relative paths.
     partial = path.resolve().with_name(f".{path.stem}.partial.fbx")
-    job.write_text(json.dumps({"scene": str(source), "fbx": str(partial), "textures": textures}))
+    job.write_text(json.dumps({"scene": str(source), "fbx": str(partial), "materials": materials}))
     try:
         done = subprocess.run(
             [*command, str(_SCRIPT), "--", str(job)], capture_output=True, text=True, check=False, timeout=_SECONDS

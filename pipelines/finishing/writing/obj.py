@@ -69,20 +69,26 @@ def _material_lines(names: Names, level: int, material: BakedMaterial, textures:
     which has a file per channel and no occlusion."""
     title = f"T_{names.asset}_LOD{level}" if level else f"T_{names.asset}"
     yield f"newmtl {names.material_of(level)}"
-    yield from ("Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 2")
-    color = textures.add(names.texture("base_color", level), png(material.base_color))
-    yield f"map_Kd {color}"
-    packed = material.images()[ORM]
-    yield "Pr 1"
-    yield f"map_Pr {textures.add(f'{title}_R', png(packed[..., 1]))}"
-    yield f"Pm {int(material.metallic)}"
-    if material.metallic:
-        yield f"map_Pm {textures.add(f'{title}_M', png(packed[..., 2]))}"
-    if material.normal is not None:
-        yield f"norm {textures.add(names.texture('normal', level), png(material.normal))}"
+    images, factors, white = material.images(), material.factors, (1.0, 1.0, 1.0)
+    yield from ("Ka 0 0 0", _color("Kd", factors.get("base_color", white)), "Ks 0 0 0", "illum 2")
+    roughness, metallic = material.roughness_metallic
+    yield from (f"Pr {roughness:.4g}", f"Pm {metallic:.4g}")
     if material.emissive is not None:
-        yield "Ke 1 1 1"
-        yield f"map_Ke {textures.add(names.texture('emissive', level), png(material.emissive))}"
+        yield _color("Ke", factors.get("emissive", white))
+    if "base_color" in images:
+        yield f"map_Kd {textures.add(names.texture('base_color', level), png(images['base_color']))}"
+    if ORM in images:
+        yield f"map_Pr {textures.add(f'{title}_R', png(images[ORM][..., 1]))}"
+    if ORM in images and material.metallic:
+        yield f"map_Pm {textures.add(f'{title}_M', png(images[ORM][..., 2]))}"
+    if "normal" in images:
+        yield f"norm {textures.add(names.texture('normal', level), png(images['normal']))}"
+    if "emissive" in images:
+        yield f"map_Ke {textures.add(names.texture('emissive', level), png(images['emissive']))}"
+
+
+def _color(key: str, color: tuple[float, float, float]) -> str:
+    return key + "".join(f" {value:.4g}" for value in color)
 
 
 def _axes(rows: Float[np.ndarray, "n 3"], engine: Engine) -> Float[np.ndarray, "n 3"]:

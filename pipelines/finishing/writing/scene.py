@@ -95,7 +95,16 @@ def add_baked_material(builder: GltfBuilder, names: Names, material: BakedMateri
         kind: (f"T_{title}_ORM" if kind == ORM else names.texture(kind, level), image)
         for kind, image in material.images().items()
     }
-    return add_material(builder, names.material_of(level), images, roughness=1.0, metallic=float(material.metallic))
+    roughness, metallic = material.roughness_metallic
+    return add_material(
+        builder,
+        names.material_of(level),
+        images,
+        roughness=roughness,
+        metallic=metallic,
+        base_color=material.linear_color("base_color"),
+        emissive=material.linear_color("emissive"),
+    )
 
 
 def add_look(builder: GltfBuilder, look: Look, frame: Frame) -> dict[str, Any]:

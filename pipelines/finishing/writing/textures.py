@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...files import write_atomically
+from ..bake import ORM
 
-ORM = "occlusion_roughness_metallic"
+__all__ = ["ORM", "TextureFiles", "engine_image"]
 
 
 class TextureFiles:

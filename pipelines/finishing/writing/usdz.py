@@ -107,6 +107,7 @@ def _add_material(pxr: Any, stage: Any, path: str, baked: BakedMaterial, folder:
     if "normal" in textures:  # [0, 1] to [-1, 1]
         textures["normal"].CreateInput("scale", types.Float4).Set(pxr.Gf.Vec4f(2, 2, 2, 1))
         textures["normal"].CreateInput("bias", types.Float4).Set(pxr.Gf.Vec4f(-1, -1, -1, 0))
+    constants = _constants(pxr, baked)
     for name, kind, channels, number in (
         ("diffuseColor", "base_color", "rgb", types.Color3f),
         ("emissiveColor", "emissive", "rgb", types.Color3f),
@@ -115,12 +116,27 @@ def _add_material(pxr: Any, stage: Any, path: str, baked: BakedMaterial, folder:
         ("roughness", ORM, "g", types.Float),
         ("metallic", ORM, "b", types.Float),
     ):
-        entry = surface.CreateInput(name, number)
-        if name == "metallic" and not baked.metallic:
-            entry.Set(0.0)
+        entry, value = surface.CreateInput(name, number), constants.get(name)
+        if value is not None:
+            entry.Set(value)
         elif kind in textures:
             textures[kind].CreateOutput(channels, types.Float3 if channels == "rgb" else types.Float)
             entry.ConnectToSource(textures[kind].ConnectableAPI(), channels)
         else:  # no map of it: the value of the shader's definition
             surface.GetPrim().RemoveProperty(entry.GetAttr().GetName())
     return material
+
+
+def _constants(pxr: Any, baked: BakedMaterial) -> dict[str, Any]:
+    """Inputs of the shader that are numbers."""
+    values: dict[str, Any] = {}
+    for name, kind in (("diffuseColor", "base_color"), ("emissiveColor", "emissive")):
+        color = baked.linear_color(kind)
+        if color is not None:
+            values[name] = pxr.Gf.Vec3f(*color)
+    roughness, metallic = baked.roughness_metallic
+    if ORM in baked.factors:
+        values |= {"roughness": roughness, "metallic": metallic}
+    elif not baked.metallic:
+        values["metallic"] = 0.0
+    return values

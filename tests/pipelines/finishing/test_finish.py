@@ -177,7 +177,7 @@ def test_a_print_is_a_closed_file_in_millimeters(tmp_path: Path) -> None:
     assert mesh.volume < 0.5 * 200 * 300 * 100
 
 
-def test_a_flat_normal_map_is_left_out_and_another_unit_is_noticed(
+def test_maps_without_content_are_left_out_and_another_unit_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trimesh.creation.box((300, 200, 200)).export(tmp_path / "box.stl")
@@ -185,7 +185,13 @@ def test_a_flat_normal_map_is_left_out_and_another_unit_is_noticed(
     caplog.set_level("INFO")
     finish(tmp_path / "box.stl", ENGINES["web"], tmp_path / "web", config)
     (material,) = glb_tree(tmp_path / "web" / "SM_Box.glb")["materials"]
-    assert "normalTexture" not in material and not (tmp_path / "web" / "T_Box_N.png").exists()
+    assert material["pbrMetallicRoughness"] == {
+        "baseColorFactor": pytest.approx([0.2140, 0.2140, 0.2140, 1], abs=4e-3),  # sRGB 0.5
+        "roughnessFactor": pytest.approx(0.8, abs=2e-3),
+        "metallicFactor": 0,
+    }
+    assert material.keys() == {"name", "pbrMetallicRoughness"}
+    assert {path.name for path in (tmp_path / "web").iterdir()} == {"SM_Box.glb", "finish.json"}
     assert "its longest side is 300 m, as if the file is not in meters; set height_meters" in caplog.text
     trimesh.creation.icosphere(1, 0.5).export(tmp_path / "round.stl")
     finish(tmp_path / "round.stl", ENGINES["web"], tmp_path / "round", replace(config, crease_angle=60.0))

@@ -6,20 +6,23 @@ import importlib
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
-from finished_asset import OFFSET, SCALE, write_asset
+from finished_asset import OFFSET, SCALE, finished_asset, write_asset
 from PIL import Image
 from scipy.spatial import KDTree
 
-from steindreamer.pipelines.engines import ENGINES
+from steindreamer.pipelines.engines import ENGINES, FileFormat
 from steindreamer.pipelines.errors import UserError
+from steindreamer.pipelines.finishing.bake import ORM, constant_values
 from steindreamer.pipelines.finishing.config import FinishConfig
 from steindreamer.pipelines.finishing.finished import Finished
+from steindreamer.pipelines.finishing.package import write_package
 from steindreamer.pipelines.finishing.writing.requirements import check_files
 
 
@@ -100,6 +103,57 @@ def test_obj_is_closed_and_has_every_texture(tmp_path: Path) -> None:
     assert re.findall("^o (.*)", (tmp_path / "SM_Egg_Collider.obj").read_text(), re.M) == [
         "SM_Egg_Collider_00", "SM_Egg_Collider_01",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file_format", ["gltf", "obj", "usdz"])
+def test_a_texture_of_one_value_is_a_number_of_the_material(tmp_path: Path, file_format: FileFormat) -> None:
+    """Colors are in display sRGB in MTL, and linear elsewhere."""
+    if file_format == "usdz":
+        pytest.importorskip("pxr", reason="needs usd-core")
+    asset = finished_asset(ENGINES["ar"])
+    plain = {"base_color": (128, 64, 0), ORM: (255, 51, 102), "emissive": (0, 128, 255)}
+    material = asset.looks[0].material
+    images = {kind: np.full_like(material.base_color, color) for kind, color in plain.items()}
+    images["base_color"][0, 0] += 1  # still one value
+    material = replace(
+        material, base_color=images["base_color"], occlusion_roughness_metallic=images[ORM], emissive=images["emissive"]
+    )
+    material = replace(material, factors=constant_values(material))
+    asset = replace(asset, looks=[replace(asset.looks[0], material=material)], levels=asset.levels[:1], collider=None)
+    paths = write_package(asset, tmp_path, FinishConfig(formats=(file_format,)))
+    assert [path.name for path in paths if path.suffix == ".png"] == ["T_Egg_N.png"]
+    linear = [0.2159, 0.0513, 0], [0, 0.2159, 1]
+    if file_format == "gltf":
+        (written,) = json.loads(paths[0].read_text())["materials"]
+        surface = written["pbrMetallicRoughness"]
+        assert surface["baseColorFactor"] == pytest.approx([*linear[0], 1], abs=5e-3)
+        assert written["emissiveFactor"] == pytest.approx(linear[1], abs=5e-3)
+        assert (surface["roughnessFactor"], surface["metallicFactor"]) == pytest.approx((0.2, 0.4))
+        assert not [key for key in (*surface, *written) if "Texture" in key and key != "normalTexture"]
+    elif file_format == "obj":
+        text = (tmp_path / "SM_Egg.mtl").read_text()
+        found = {
+            key: [float(value) for value in values.split()]
+            for key, values in re.findall(r"^(K[de]|P[rm]) (.*)", text, re.M)
+        }
+        assert found["Kd"] == pytest.approx([0.502, 0.251, 0], abs=3e-3) and found["Pr"] + found["Pm"] == [0.2, 0.4]
+        assert found["Ke"] == pytest.approx([0, 0.502, 1], abs=3e-3) and "map_" not in text
+    else:
+        Usd, UsdShade = (importlib.import_module(f"pxr.{name}") for name in ("Usd", "UsdShade"))
+        stage = Usd.Stage.Open(str(paths[0]))
+        shader = UsdShade.Shader(stage.GetPrimAtPath("/SM_Egg/M_Egg/Surface"))
+        values = {
+            name: shader.GetInput(name).Get() for name in ("diffuseColor", "emissiveColor", "roughness", "metallic")
+        }
+        assert list(values["diffuseColor"]) == pytest.approx(linear[0], abs=5e-3)
+        assert list(values["emissiveColor"]) == pytest.approx(linear[1], abs=5e-3)
+        assert (values["roughness"], values["metallic"]) == pytest.approx((0.2, 0.4))
+
+
+def test_occlusion_or_a_varying_color_stays_a_texture() -> None:
+    material = finished_asset(ENGINES["ar"]).looks[0].material
+    flat = replace(material, occlusion_roughness_metallic=np.full_like(material.base_color, 200))
+    assert constant_values(flat) == {} and set(flat.images()) == {"base_color", ORM, "normal", "emissive"}
 
 
 def test_obj_and_stl_for_a_printer_are_millimeters_with_z_up(tmp_path: Path) -> None:

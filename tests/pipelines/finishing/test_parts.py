@@ -18,7 +18,9 @@ from steindreamer.pipelines.finishing.lods import collapse
 from steindreamer.pipelines.finishing.naming import names_of
 from steindreamer.pipelines.finishing.reduce import reduce
 from steindreamer.pipelines.finishing.writing.textures import engine_image
+from steindreamer.pipelines.meshing.flips import flip_slivers
 from steindreamer.pipelines.meshing.normals import corner_normals, split_vertices
+from steindreamer.pipelines.meshing.simplify import is_closed_manifold
 from steindreamer.representations import TriangleMesh, face_normals
 
 
@@ -74,6 +76,52 @@ def test_a_convex_mesh_is_its_own_collider() -> None:
     collider = build_collider(ball, 8, 64, 0.1)
     assert len(collider.hulls) == 1 and collider.volume_error == pytest.approx(0, abs=0.02)
     assert collider.hausdorff < 0.02
+
+
+def test_hulls_are_inside_the_mesh_by_a_known_distance() -> None:
+    """A box is its own hull; the faces of its collider do not coincide with those of the mesh."""
+    for extents in ((1.0, 0.6, 0.4), (1.0, 1.0, 0.001)):
+        box = trimesh.creation.box(extents)
+        (hull,) = build_collider(as_mesh(box), 4, 32, 0.1).hulls
+        gap = np.array(extents) / 2 - hull.vertices.double().abs().numpy()
+        diagonal = float(np.linalg.norm(extents))
+        assert (gap > -1e-7).all() and 5e-6 * diagonal < gap.min(0)[2] <= 2e-4 * diagonal
+        assert gap.min(0)[2] <= 0.0201 * extents[2]
+
+
+def test_flips_remove_slivers_of_flat_sides_and_keep_the_shape() -> None:
+    """A bar whose ends are fans of slivers: from one corner to all points of the opposite edge."""
+    count = 50
+    along = np.linspace(0, 10, count)
+    rim = np.concatenate([np.stack([along, 0 * along], 1), np.stack([along[::-1], 0 * along + 1], 1)])
+    points = np.concatenate([np.insert(rim, 2, z, 1) for z in (0.0, 1.0)])
+    step, size = np.arange(count - 1), 2 * count
+    fan = np.concatenate([[[i, i + 1, size - 1] for i in step], [[count - 1, count + i, count + i + 1] for i in step]])
+    side = np.arange(size)
+    after = (side + 1) % size
+    walls = np.concatenate([np.stack([side, after, after + size], 1), np.stack([side, after + size, side + size], 1)])
+    faces = np.concatenate([fan[:, ::-1], fan + size, walls])
+    assert is_closed_manifold(faces)
+
+    def measured(each: np.ndarray) -> tuple[float, float, float]:
+        """The thinnest triangle (height over longest edge), the area of the surface, and its volume."""
+        corners = points[each]
+        longest = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=2).max(1)
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+        return float((area / longest**2).min()), float(area.sum()) / 2, float(np.linalg.det(corners).sum()) / 6
+
+    flipped = flip_slivers(points, faces)
+    assert is_closed_manifold(flipped)
+    assert measured(faces) == pytest.approx((0.00202, 42, 10), rel=1e-2)
+    thinnest, area, volume = measured(flipped)
+    assert thinnest > 0.15 and (area, volume) == pytest.approx((42, 10), rel=1e-9)
+
+
+def test_no_flip_makes_an_edge_that_exists() -> None:
+    """A flat tetrahedron: the other diagonal of its long edge is its opposite edge."""
+    points = np.array([[-2.0, 0, 0], [2, 0, 0], [0, 1, 0], [0, -1, 0]])
+    faces = np.array([[0, 1, 2], [1, 0, 3], [2, 1, 3], [0, 2, 3]])
+    assert is_closed_manifold(faces) and is_closed_manifold(flip_slivers(points, faces))
 
 
 def test_hulls_fit_an_l_better_than_one_hull() -> None:
