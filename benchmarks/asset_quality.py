@@ -3,7 +3,7 @@
     python benchmarks/asset_quality.py [--kinds tuning|held-out|all|mug ...] [--priors tiny,world] [--seeds 0,1]
                                        [--reprs gaussians,nerf,mesh] [--preset cpu] [--settings key=value ...]
                                        [--out FOLDER] [--rows FILE] [--no-runs] [--against OLD.jsonl]
-    python benchmarks/asset_quality.py --judge RUN ... [--label TEXT]
+    python benchmarks/asset_quality.py --judge RUN|GLB ... [--label TEXT]
 
 Runs the command line for every asset, one after another, and measures each file (asset_measures.py says how) against
 the nearest of `--truths` true objects of its caption. These are not the objects that `--prior world` distills. There is
@@ -13,8 +13,8 @@ object of the caption (the distance between two objects of a caption).
 
 Every row is appended to ROWS (JSON lines; default OUT/asset_quality.jsonl) once it is measured, with a table beside it
 (.md) and renders under OUT/sheets. The same command continues: it keeps finished rows and resumes an interrupted run.
-`--judge` measures finished runs. `--against` compares with the rows of another file: paired differences of assets with
-the same prior, representation, prompt and seed.
+`--judge` measures finished runs, or exported files, whose seconds and calls are unknown. `--against` compares with the
+rows of another file: paired differences of assets with the same prior, representation, prompt and seed.
 
 Tune on the kinds of `TUNING` only; those of `HELD_OUT` are reported.
 """
@@ -409,7 +409,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/asset_quality"), metavar="FOLDER")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="default: OUT/asset_quality.jsonl")
     parser.add_argument("--no-runs", action="store_true", help="only write the table of the rows that are there")
-    parser.add_argument("--judge", nargs="+", type=Path, metavar="RUN", help="measure finished runs, run nothing")
+    parser.add_argument(
+        "--judge", nargs="+", type=Path, metavar="RUN|GLB", help="measure what is finished, run nothing"
+    )
     parser.add_argument("--label", help="name of the judged runs in the tables")
     parser.add_argument("--against", type=Path, metavar="OLD.jsonl", help="rows to compare with")
     given = parser.parse_args(arguments)
@@ -460,13 +462,29 @@ def run_all(given: argparse.Namespace, path: Path, fixed: Row) -> None:
 
 def judge_all(given: argparse.Namespace, path: Path, fixed: Row) -> None:
     """Measure finished runs, and append a row for each."""
-    for folder in given.judge:
-        sheet = given.out / "sheets" / "judged" / f"{slug(str(folder))}.png"
-        config, found = judge_run(folder, given.truths, sheet)
-        named = Variant(config.names["prior"], config.first_representation).names()
-        named |= {"kind": _kind_of(config.prompt), "prompt": config.prompt, "seed": config.seed}
+    for source in given.judge:
+        sheet = given.out / "sheets" / "judged" / f"{slug(str(source))}.png"
+        named, found = (judge_file if source.suffix == ".glb" else judge_folder)(source, given.truths, sheet)
         append_row(path, named | fixed | found | ({"label": given.label} if given.label else {}))
         join_sheets(sheet.parent)
+
+
+def judge_folder(folder: Path, truths: int, sheet: Path) -> tuple[Row, Row]:
+    """The names and measures of a finished run."""
+    config, found = judge_run(folder, truths, sheet)
+    named = Variant(config.names["prior"], config.first_representation).names()
+    return named | {"kind": _kind_of(config.prompt), "prompt": config.prompt, "seed": config.seed}, found
+
+
+def judge_file(path: Path, truths: int, sheet: Path) -> tuple[Row, Row]:
+    """The names and measures of an exported file. Exits if it does not say how it was made."""
+    made = extras(path)
+    missing = {"prompt", "prior", "representation", "seed"} - made.keys()
+    if missing:
+        raise SystemExit(f"{path} does not say its {', '.join(sorted(missing))}: give a file of this program")
+    named = Variant(made["prior"], made["representation"]).names()
+    named |= {"kind": _kind_of(made["prompt"]), "prompt": made["prompt"], "seed": made["seed"]}
+    return named, judge(path, made["prompt"], truths, sheet)
 
 
 if __name__ == "__main__":
