@@ -48,24 +48,28 @@ def run(condition: str, steps: int, folder: Path) -> None:
 
     overrides = [f"stages.coarse.steps={steps}", "output.preview_every=0", "output.turntable_frames=0"]
     settings = load_config("cpu", prompt="a red mug", refine=False, overrides=[*overrides, "export.enabled=false"])
-    times: list[tuple[float, float]] = []
+    times: list[tuple[float, ...]] = []
+    inside = 0.0
     with nullcontext() if condition == CONDITIONS[0] else LiveView("a red mug", folder=folder) as view:
         print(view.url if view else "", flush=True)
 
         def watch(stage: Stage) -> Wish | None:
+            nonlocal inside
+            begun = time.perf_counter()
             wish = view(stage) if view else None
+            inside += time.perf_counter() - begun
             clients = view.server.get_clients().values() if view else ()
             has_browser = any(each.camera.update_timestamp for each in clients)
             if condition in LOOKING and stage.total == 0 and not has_browser:
                 time.sleep(0.05)
                 return Wish.WAIT
             if stage.total in (1, steps):  # the first step compiles
-                times.append((time.process_time(), time.perf_counter()))
+                cpu = time.process_time()
+                times.append((cpu, time.perf_counter(), inside, cpu - time.thread_time()))
             return wish
 
         generate(settings, folder, watch=watch)
-    (cpu, wall), (cpu_end, wall_end) = times
-    print(json.dumps([cpu_end - cpu, wall_end - wall]), flush=True)
+    print(json.dumps([end - begin for begin, end in zip(*times, strict=True)]), flush=True)
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def _browser(url: str) -> Iterator[Callable[[int], None]]:
 
 
 def measure(condition: str, steps: int, cores: Sequence[int]) -> list[float]:
-    """CPU and wall seconds of one run's steps."""
+    """Seconds of one run's steps: CPU, wall, inside the view, CPU of all threads but the run's."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, __file__, "--run", condition, "--steps", str(steps), "--out", f"{folder}/run"]
         single = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -115,16 +119,25 @@ def report(found: dict[str, list[list[float]]], steps: int) -> str:
         f"`python benchmarks/live_view.py`, {date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f} at the end. {steps} steps of the coarse stage of `configs/cpu.yaml` with one "
         f"thread on one core, the browser on another one; {len(found[CONDITIONS[0]])} alternating repetitions. Seconds "
-        "of the run's process: medians with the smallest and the largest, and the medians relative to no view.",
+        "of the run's process: medians with the smallest and the largest, and the medians relative to no view. The "
+        "own time of the view is that inside its calls, relative to the other wall seconds, plus the CPU time of its "
+        "server, relative to the other CPU seconds.",
         "",
-        "| condition | CPU seconds | | wall seconds | |",
-        "|---|---|---|---|---|",
+        "| condition | CPU seconds | | wall seconds | | in the view | its server | own time |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    idle = base[3]
     for name, values in found.items():
         cells = list[str]()
-        for seconds, reference in zip(zip(*values, strict=True), base, strict=True):
-            middle = statistics.median(seconds)
+        middles = [statistics.median(seconds) for seconds in zip(*values, strict=True)]
+        for seconds, middle, reference in list(zip(zip(*values, strict=True), middles, base, strict=True))[:2]:
             cells += [f"{middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f})", f"{middle / reference - 1:+.1%}"]
+        inside, server = middles[2], max(0.0, middles[3] - idle)
+        cells += [
+            f"{inside:.2f}",
+            f"{server:.2f}",
+            f"{inside / (middles[1] - inside) + server / (middles[0] - server):.1%}",
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 

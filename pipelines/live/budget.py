@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-FRACTION = 0.03
+FRACTION = 0.02
 """Fraction of the time of a run that is spent on images in the long run."""
-SAVED = 0.5
+SAVED = 0.3
 """Largest number of seconds that are saved for a moving camera, so that it gets images at once."""
 
 

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.03
 """Time between two looks at the queue while nothing trains."""
+STATUS_SECONDS = 0.25
+"""Time between two updates of the status while a run trains: each is a message to every browser."""
 
 
 class Page:
@@ -116,6 +118,7 @@ class LiveView(Page):
         self._commands: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._control = _Control()
         self._stage: Stage | None = None
+        self._next_status = 0.0
         self._frustums: list[viser.CameraFrustumHandle] = []
         super().__init__(title, port=port, folder=folder)
 
@@ -124,9 +127,11 @@ class LiveView(Page):
         control = self._control
         self._enter(stage)
         self._read_commands(stage)
-        self.tell(_status(stage, control.paused))
-        self.update_charts()
         waiting = control.paused and not control.steps and control.wish is None
+        if waiting or time.perf_counter() >= self._next_status:
+            self.tell(_status(stage, control.paused))
+            self._next_status = time.perf_counter() + STATUS_SECONDS
+        self.update_charts()
         self.images.draw([stage.representation], stage.total, is_idle=waiting)
         if waiting:
             time.sleep(IDLE_SECONDS)
