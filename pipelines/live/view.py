@@ -161,7 +161,7 @@ class LiveView(Page):
         """Adapt the panel to a new stage."""
         if stage is self._stage:
             return
-        self._stage = stage
+        self._stage, self._next_status = stage, 0.0
         self.images.offer([stage.representation])
         for edited in self._edited.values():
             edited.enter(stage)
@@ -171,6 +171,7 @@ class LiveView(Page):
         control = self._control
         while not self._commands.empty():
             command, value = self._commands.get()
+            self._next_status = 0.0
             if command == "pause":
                 control.paused, control.steps = not control.paused, 0
                 self._pause.label = "Resume" if control.paused else "Pause"

@@ -25,7 +25,14 @@ from steindreamer.pipelines.config.run_config import RunConfig, load_config
 from steindreamer.pipelines.errors import UserError
 from steindreamer.pipelines.optimization.stage import Stage
 from steindreamer.pipelines.runs.pipeline import Pipeline
-from steindreamer.representations import Cameras, Ensemble, RenderOutput, Representation, particles_of
+from steindreamer.representations import (
+    Cameras,
+    Ensemble,
+    RenderOutput,
+    Representation,
+    TriangleMesh,
+    particles_of,
+)
 from steindreamer.world.views import shade
 
 QUICK = [
@@ -184,8 +191,16 @@ def test_the_variance_is_probed_at_the_particle_whose_turn_it_is() -> None:
     assert info.values["variance"] > 0 and info.values["probe/own/noise"] > 0
 
 
-def test_a_comparison_judges_the_first_particle(tmp_path: Path) -> None:
-    settings = (*QUICK, "particles=2", "stages.coarse.steps=1")
+@pytest.mark.parametrize(
+    ("modalities", "truth"),
+    [((), lambda mesh: mesh), (("stages.coarse.modalities={color: 1, albedo: 0, normal: 0, depth: 0}",), shade)],
+    ids=["unlit", "lit"],
+)
+def test_a_comparison_judges_the_first_particle(
+    modalities: tuple[str, ...], truth: Callable[[TriangleMesh], TriangleMesh], tmp_path: Path
+) -> None:
+    """Scenes that distill albedo are compared with the object without light."""
+    settings = (*QUICK, *modalities, "particles=2", "stages.coarse.steps=1")
     trial = Trial("two", "sds", settings, "a red mug", 0, "gaussians", "world", "cpu", 1, 1, 0, 2, 16, "psnr", "")
     record = tmp_path / "record.json"
     Record(trial).write(record)
@@ -193,7 +208,7 @@ def test_a_comparison_judges_the_first_particle(tmp_path: Path) -> None:
 
     stage = Pipeline(trial.config()).first()
     scores = [
-        psnr_score(shade(stage.embedding.objects[0]), 2, 16).of(scene) for scene in particles_of(stage.representation)
+        psnr_score(truth(stage.embedding.objects[0]), 2, 16).of(scene) for scene in particles_of(stage.representation)
     ]
     assert start.score == pytest.approx(scores[0], abs=1e-6) and start.score != pytest.approx(scores[1], abs=1e-6)
     assert end.score is not None and end.score != start.score
