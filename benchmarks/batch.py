@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -67,8 +68,8 @@ def report(measurements: list[Measurement], steps: int) -> str:
     lines = [
         "# Throughput of a batch",
         "",
-        f"`python benchmarks/batch.py`, {date.today().isoformat()}, {machine}. Runs of {steps} steps at 24 px with the "
-        "world prior, one thread per run.",
+        f"`{shlex.join(['python', 'benchmarks/batch.py', *sys.argv[1:]])}`, {date.today().isoformat()}, {machine}. "
+        f"Runs of {steps} steps at 24 px with the world prior, one thread per run.",
         "",
         "| workers | assets | seconds | assets per hour | CPU seconds per asset |",
         "|---|---|---|---|---|",
