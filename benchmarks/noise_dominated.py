@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import math
 import os
 import platform
@@ -30,6 +29,7 @@ from typing import Any
 import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import torch
+from kept_runs import KeptRuns
 from scipy.stats import t as student_t
 
 from steindreamer.distill.variance.probe import EstimatorVariance
@@ -181,26 +181,15 @@ def run(key: Key, *, probe: bool) -> dict[str, Any]:
     }
 
 
-class Runs:
-    """The runs of a file, each made at its first use unless `frozen`, which raises KeyError."""
+class Runs(KeptRuns[Key]):
+    """The runs of this benchmark."""
 
     def __init__(self, path: Path, *, frozen: bool = False) -> None:
-        self.path, self.frozen = path, frozen
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.known: dict[Key, dict[str, Any]] = {}
-        for record in map(json.loads, lines):
-            self.known[Key(**{name: record[name] for name in Key.__dataclass_fields__})] = record
+        names = Key.__dataclass_fields__
+        super().__init__(path, lambda record: Key(**{name: record[name] for name in names}), frozen=frozen)
 
     def __call__(self, key: Key, *, probe: bool = False) -> dict[str, Any]:
-        found = self.known.get(key)
-        if found is None or (probe and "within" not in found):
-            if self.frozen:
-                raise KeyError(key)
-            found = self.known[key] = run(key, probe=probe)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
-            print(json.dumps(found), flush=True)
-        return found
+        return self.kept(key, lambda: run(key, probe=probe), lambda found: not probe or "within" in found)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
-import json
 import os
 import platform
 import time
@@ -30,6 +29,7 @@ import steindreamer.passive_waiting  # noqa: F401 isort:skip
 
 import torch
 from asset_quality import true_objects
+from kept_runs import KeptRuns
 from noise_dominated import difference, interval
 
 from steindreamer.pipelines.comparison.comparison import calls_per_view
@@ -159,26 +159,19 @@ def nearest_candidates(prompt: str) -> tuple[TriangleMesh, ...]:
     return true_objects(prompt, TRUTHS)
 
 
-class Runs:
-    """The runs of a file, each made at its first use unless `frozen`, which raises KeyError."""
+class Runs(KeptRuns[Key]):
+    """The runs of this benchmark."""
 
     def __init__(self, path: Path, *, frozen: bool = False) -> None:
-        self.path, self.frozen = path, frozen
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.known: dict[Key, dict[str, Any]] = {}
-        for record in map(json.loads, lines):
-            values = {name: record[name] for name in Key.__dataclass_fields__}
-            self.known[Key(**{**values, "point": Point(**record["point"])})] = record
+        super().__init__(path, _key_of, frozen=frozen)
 
     def __call__(self, key: Key) -> dict[str, Any]:
-        if key not in self.known:
-            if self.frozen:
-                raise KeyError(key)
-            found = self.known[key] = run(key)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
-            print(json.dumps(found), flush=True)
-        return self.known[key]
+        return self.kept(key, lambda: run(key))
+
+
+def _key_of(record: Mapping[str, Any]) -> Key:
+    values = {name: record[name] for name in Key.__dataclass_fields__}
+    return Key(**{**values, "point": Point(**record["point"])})
 
 
 @dataclass
